@@ -1,0 +1,1 @@
+"""Tracks on disk -> fixed-length records. No JAX in here."""

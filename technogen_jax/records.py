@@ -53,8 +53,10 @@ class Manifest:
         stride_samples: from one clip's start to the next one's within a track.
         labels: class names; a record's label is an index into them.
         splits: split -> {"clips", "tracks", "shards": file names in order}.
-        tracks: one dict a usable track: id, path, label, split, seconds, hash, peak_dbfs, loudness_lufs, gain_db, clips.
-        rejected: one dict a file that was left out: path, reason.
+        tracks: one dict a usable track: id, path, label, split, seconds, hash (of its decoded audio), peak_dbfs and
+            loudness_lufs (before gain_db was applied; null for -inf), gain_limited (the target loudness would have
+            clipped), clips, silent_clips (left out), tail_s (too short for a clip), size_bytes, modified_ns.
+        rejected: one dict a file that was left out: path, reason, kind (reasons of one sort have one kind).
         options: the options that made the set.
         fingerprint: hash of the options and of the input files' names, sizes and times.
     """
@@ -91,21 +93,25 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
     names = {field.name for field in dataclasses.fields(Manifest)}
     if not isinstance(fields, dict) or fields.get("version") != MANIFEST_VERSION or set(fields) != names:
         found = fields.get("version") if isinstance(fields, dict) else type(fields).__name__
-        raise RecordError(f"{path}: expected a manifest of version {MANIFEST_VERSION}, got {found!r}; prepare the set again")
+        raise RecordError(
+            f"{path}: expected a manifest of version {MANIFEST_VERSION}, got {found!r}; prepare the set again"
+        )
     return Manifest(**fields)
 
 
 def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
     """Writes manifest.json, whole or not at all."""
-    write_text_atomically(pathlib.Path(directory) / MANIFEST_FILE, json.dumps(dataclasses.asdict(manifest), indent=1) + "\n")
+    write_text_atomically(
+        pathlib.Path(directory) / MANIFEST_FILE, json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
+    )
 
 
-def write_text_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file under a temporary name, syncs it to disk and renames it."""
+def write_text_atomically(path: str | os.PathLike, text: str | Iterable[str]) -> None:
+    """Writes a text file, given whole or in parts, under a temporary name, syncs it to disk and renames it."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+        file.writelines([text] if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -124,6 +130,25 @@ def make_features(clip_samples: int, channels: int, labels: Sequence[str]):
             "offset": tfds.features.Scalar(dtype=np.int64),
         }
     )
+
+
+def serialize_example(features, example: dict[str, Any]) -> bytes:
+    """The record of a clip, `features.serialize_example(example)` with the fields in one order.
+
+    TensorFlow Datasets leaves the order to protobuf's hash seed, which differs from process to process: the same clip
+    would give other bytes in another run.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    proto = tf_example_pb2.Example()
+    for name, value in features.encode_example(example).items():
+        feature = proto.features.feature[name]
+        value = value if isinstance(value, bytes) else np.asarray(value).item()
+        if isinstance(value, int):
+            feature.int64_list.value.append(value)
+        else:
+            feature.bytes_list.value.append(value if isinstance(value, bytes) else value.encode())
+    return proto.SerializeToString(deterministic=True)
 
 
 def shard_names(split: str, shards: int) -> list[str]:
@@ -150,7 +175,11 @@ def write_shard(path: str | os.PathLike, records: Iterable[bytes]) -> int:
 
 
 def write_dataset_info(
-    directory: str | os.PathLike, features, splits: dict[str, tuple[list[int], int]], description: str, metadata: dict[str, Any]
+    directory: str | os.PathLike,
+    features,
+    splits: dict[str, tuple[list[int], int]],
+    description: str,
+    metadata: dict[str, Any],
 ) -> None:
     """Writes dataset_info.json and features.json for shards that are already in the folder.
 
@@ -178,7 +207,9 @@ def write_dataset_info(
         )
         names = [os.path.basename(path) for path in template.sharded_filepaths(len(lengths))]
         if names != shard_names(split, len(lengths)):
-            raise RuntimeError(f"TensorFlow Datasets names shards {names[0]}; expected {shard_names(split, len(lengths))[0]}")
+            raise RuntimeError(
+                f"TensorFlow Datasets names shards {names[0]}; expected {shard_names(split, len(lengths))[0]}"
+            )
         entries.append(
             tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=total_bytes, filename_template=template)
         )
@@ -262,7 +293,9 @@ class ClipSource(Sequence[dict[str, Any]]):
         entry = self.manifest.splits[split]
         self._records = TFRecordSource(pathlib.Path(directory) / name for name in entry["shards"])
         if len(self._records) != entry["clips"]:
-            raise RecordError(f"{directory}: the manifest promises {entry['clips']} {split} clips, its shards hold {len(self._records)}")
+            raise RecordError(
+                f"{directory}: the manifest promises {entry['clips']} {split} clips, its shards hold {len(self._records)}"
+            )
         self._features = None
 
     def __len__(self) -> int:
@@ -275,7 +308,11 @@ class ClipSource(Sequence[dict[str, Any]]):
             m = self.manifest
             self._features = make_features(m.clip_samples, m.channels, m.labels)
         example = self._features.deserialize_example_np(self._records[index])
-        return example | {"label": int(example["label"]), "track": example["track"].decode(), "offset": int(example["offset"])}
+        return example | {
+            "label": int(example["label"]),
+            "track": example["track"].decode(),
+            "offset": int(example["offset"]),
+        }
 
     def __repr__(self) -> str:
         """A stable name: Grain puts it into its checkpoints."""
@@ -299,10 +336,14 @@ def _index(path: str):
             file.seek(offset)
             header = file.read(_HEADER_BYTES)
             if len(header) < _HEADER_BYTES:
-                raise RecordError(f"{path}: truncated at byte {offset} of {size}; copy the shard anew or prepare the set again")
+                raise RecordError(
+                    f"{path}: truncated at byte {offset} of {size}; copy the shard anew or prepare the set again"
+                )
             length, crc = struct.unpack("<QI", header)
             if crc != masked_crc(header[:8]):
-                raise RecordError(f"{path}: damaged at byte {offset} (CRC of the length); copy the shard anew or prepare the set again")
+                raise RecordError(
+                    f"{path}: damaged at byte {offset} (CRC of the length); copy the shard anew or prepare the set again"
+                )
             start = offset + _HEADER_BYTES
             offset = start + length + _FOOTER_BYTES
             if offset > size:

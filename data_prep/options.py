@@ -1,0 +1,127 @@
+"""What the command line of `data_prep.prepare` says: each option with its default, its help and what it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from data_prep import command, tracks
+from data_prep.command import cpu_count, numbers, option
+from technogen_jax import records
+
+_DESCRIPTION = """\
+Turns any folder of tracks (wav flac mp3 ogg opus aiff m4a ...; all folders below it) into clips of one length as
+TFRecord shards, split by track into train, valid and test."""
+
+_EPILOG = """\
+examples:
+  eight-second clips at 44.1 kHz, mono:
+    python -m data_prep.prepare --input ~/Music/techno --output data/techno
+  what configs/wavegan.py trains on, one second (16384 samples) at 16 kHz:
+    python -m data_prep.prepare --input ~/Music/techno --output data/16k --sample_rate 16000 --hop_size 1.024
+  overlapping windows, a new one every second, in stereo, all tracks equally loud:
+    python -m data_prep.prepare --input ~/Music/techno --output data/dense --stride 1 --channels 2 --normalise loudness
+
+A file that cannot be used is left out and named with its reason. If the run is stopped, the same command goes on where it
+was; if the set is there already, it says so. While it works it needs about twice the set's size on disk, next to OUTPUT."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a run, under the names they have on the command line.
+
+    Raises:
+        OptionError: on construction, for a value that cannot work.
+    """
+
+    input: str = option(dataclasses.MISSING, "DIR", "folder with tracks; hidden files and folders are skipped", str)
+    output: str = option(dataclasses.MISSING, "DIR", "folder of the set; must not exist, or be empty", str)
+    sample_rate: int = option(44100, "HZ", "rate of the clips (44100)")
+    hop_size: float = option(8.0, "S", "seconds a clip (8); a clip has round(hop_size * sample_rate) samples")
+    stride: float | None = option(
+        None, "S", "seconds from clip to clip within a track (hop_size); smaller: clips overlap", float
+    )
+    channels: int = option(1, "N", "1: the mean of all, or 2 (1)")
+    split: tuple[float, ...] = option(
+        (0.8, 0.1, 0.1), "A,B,C", "shares of train,valid,test in tracks (0.8,0.1,0.1)", numbers
+    )
+    limit: int | None = option(
+        None, "N", "only N files: a random choice, with --no-shuffle the first by path (all)", int
+    )
+    shuffle: bool = option(True, "", "shuffle the clips of a split over all its shards (yes)")
+    seed: int = option(0, "N", "of the split and the shuffling (0)")
+    silence_db: float = option(-60.0, "DB", "leave out clips whose RMS, normalised, is below (-60)")
+    normalise: str = option(
+        "peak",
+        "HOW",
+        "each track, before cutting: peak to full scale, loudness to --target_lufs as far as the peak allows, or none (peak)",
+    )
+    target_lufs: float | None = option(None, "LUFS", "for --normalise loudness (-14)", float)
+    labels: str = option(
+        "folder", "HOW", "folder: a track's class is the first folder below DIR; none: one class (folder)"
+    )
+    workers: int | None = option(None, "N", f"processes (the CPUs: {cpu_count()}); each may hold 0.5 GB", int)
+    shard_mb: float = option(128.0, "MB", "size of a shard, about (128)")
+
+    def __post_init__(self):
+        check = functools.partial(command.check, self)
+        check("sample_rate", 4000 <= self.sample_rate <= 192_000, "4000 to 192000 (Hz)")
+        check("hop_size", 0 < self.hop_size <= 600, "more than 0 and at most 600 seconds")
+        check("hop_size", self.clip_samples >= 16, f"at least 16 samples at {self.sample_rate} Hz")
+        check("stride", self.stride is None or 0 < self.stride <= 86_400, "more than 0 and at most 86400 seconds")
+        check("stride", self.stride_samples >= 1, f"at least one sample at {self.sample_rate} Hz")
+        check("channels", self.channels in (1, 2), "1 or 2")
+        shares = len(self.split) == len(records.SPLITS) and all(0 <= share <= 1 for share in self.split)
+        check("split", shares and abs(sum(self.split) - 1) < 1e-6, "three shares (train,valid,test) that sum to 1")
+        check("limit", self.limit is None or self.limit >= 1, "at least 1")
+        check("seed", self.seed >= 0, "at least 0")
+        check("silence_db", -200 <= self.silence_db <= 0, "-200 to 0")
+        check("normalise", self.normalise in ("peak", "loudness", "none"), "peak, loudness or none")
+        check("target_lufs", self.target_lufs is None or self.normalise == "loudness", "--normalise loudness with it")
+        check("target_lufs", self.target_lufs is None or -60 <= self.target_lufs <= 0, "-60 to 0")
+        check("labels", self.labels in ("folder", "none"), "folder or none")
+        check("workers", self.workers is None or self.workers >= 1, "at least 1")
+        check("shard_mb", 0 < self.shard_mb < math.inf, "more than 0")
+
+    @property
+    def clip_samples(self) -> int:
+        """Length of a clip."""
+        return round(self.hop_size * self.sample_rate)
+
+    @property
+    def stride_samples(self) -> int:
+        """From one clip's start to the next one's."""
+        return round((self.hop_size if self.stride is None else self.stride) * self.sample_rate)
+
+    @property
+    def cut(self) -> tracks.Cut:
+        """How tracks become clips, defaults resolved."""
+        lufs = None
+        if self.normalise == "loudness":
+            lufs = -14.0 if self.target_lufs is None else self.target_lufs
+        return tracks.Cut(
+            sample_rate_hz=self.sample_rate,
+            channels=self.channels,
+            clip_samples=self.clip_samples,
+            stride_samples=self.stride_samples,
+            normalise=self.normalise,
+            target_lufs=lufs,
+            silence_db=self.silence_db,
+        )
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """What decides the content of the set, defaults resolved: all but where it goes and how fast."""
+        fields = dataclasses.asdict(self)
+        for name in ("input", "output", "workers"):
+            del fields[name]
+        stride = self.hop_size if self.stride is None else self.stride
+        return fields | {"stride": stride, "split": list(self.split), "target_lufs": self.cut.target_lufs}
+
+
+def parse_options(argv: Sequence[str] | None = None) -> Options:
+    """The options of a command line; exits with 2 and one line where they cannot work."""
+    return command.parse(Options, "data_prep.prepare", _DESCRIPTION, _EPILOG, argv)

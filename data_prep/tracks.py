@@ -1,0 +1,310 @@
+"""Tracks on disk: finding them, and decoding one into a part, its audio as 16-bit PCM at the set's rate and level."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import pathlib
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep import clips, workers
+from technogen_jax import audio, records
+
+UNLABELLED = "unlabelled"
+_SPOOL_BYTES = 1 << 28  # of a track's float32 audio that a worker holds in memory: 12 minutes of 44.1 kHz stereo
+_PIECE_SAMPLES = 1 << 15  # audio is converted in pieces that stay in the processor's cache
+_PATIENCE_S = 300  # for one block; only a hung decoder or file system needs more
+
+
+class Source(NamedTuple):
+    """A file that may be a track."""
+
+    id: str  # path below the input folder, with forward slashes, always valid UTF-8
+    path: str  # to open it
+    label: str
+    size_bytes: int
+    modified_ns: int
+
+
+class Cut(NamedTuple):
+    """How tracks become clips."""
+
+    sample_rate_hz: int
+    channels: int
+    clip_samples: int
+    stride_samples: int
+    normalise: str
+    target_lufs: float | None
+    silence_db: float
+
+    def part_bytes(self, samples: int) -> int:
+        """Size of a part: the track as far as its last clip."""
+        count = clips.count_clips(samples, self.clip_samples, self.stride_samples)
+        return ((count - 1) * self.stride_samples + self.clip_samples) * 2 * self.channels
+
+
+# ------------------------------------------------------------------------------------------------- finding the tracks
+
+
+def find_tracks(
+    root: str | os.PathLike, skip: Sequence[str | os.PathLike] = (), labels: str = "folder"
+) -> tuple[list[Source], list[dict[str, str]]]:
+    """The audio files below a folder, sorted by path, and those that cannot be read.
+
+    Links are followed, but no folder is entered twice. Names that start with a dot are left alone, and files whose
+    extension is not one of `audio.AUDIO_EXTENSIONS`.
+
+    Args:
+        root: the folder.
+        skip: folders that are not entered.
+        labels: "folder" for the first folder's name as the label, "none" for one label.
+
+    Returns:
+        Sources, and rejections: {"path", "kind", "reason"}.
+    """
+    found, rejected, seen = [], [], {os.path.realpath(path) for path in skip}
+
+    def unreadable(error: OSError):
+        rejected.append(
+            {"path": _id(error.filename, root)} | rejection("unreadable", f"cannot be read: {error.strerror}")
+        )
+
+    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=os.fsencode)
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in audio.AUDIO_EXTENSIONS:
+                found.append(os.path.join(folder, name))
+    sources, ids = [], collections.Counter()
+    for path in sorted(found, key=os.fsencode):
+        track = _id(path, root)
+        ids[track] += 1
+        if ids[track] > 1:  # names that differ only in how they spell a byte that is not UTF-8
+            track = f"{track} ({ids[track]})"
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(None, "not a regular file")
+        except OSError as error:
+            unreadable(OSError(None, error.strerror, path))
+            continue
+        label = " ".join(track.split("/")[0].split()) if labels == "folder" and "/" in track else UNLABELLED
+        sources.append(Source(track, path, label, status.st_size, status.st_mtime_ns))
+    return sources, rejected
+
+
+def _id(path: str, root: str | os.PathLike) -> str:
+    return safe(os.path.relpath(path, root).replace(os.sep, "/"))
+
+
+def safe(text: str) -> str:
+    r"""A file name as valid Unicode: bytes that are not UTF-8 as \xNN."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def rejection(kind: str, reason: str) -> dict[str, str]:
+    """Why a file is left out; reasons of one sort have one kind."""
+    return {"kind": kind, "reason": reason}
+
+
+# ---------------------------------------------------------------------------------------------- from a track to a part
+
+
+def decode_track(job: tuple[str, str, Cut]) -> dict[str, Any]:
+    """Decodes (path of a track, path of its part, cut): PART.pcm, raw int16 `[T, C]`, and PART.json, also returned.
+
+    That is a rejection if the track cannot be used; else what the manifest says of it and, for each clip, its levels
+    and whether it is silent.
+
+    Raises:
+        JobError: the part could not be written.
+    """
+    path, part, cut = job
+    try:
+        result = _decode(path, part, cut)
+    except audio.AudioError as error:
+        result = rejection("not usable audio", str(error))
+    except workers.JobError:
+        raise
+    except Exception as error:  # whatever a decoder's binding raises on a damaged file must not stop the others
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        result = rejection("not usable audio", f"cannot be decoded: {message}")
+    finally:
+        workers.progressing(None)
+    with replacing(f"{part}.json") as temporary:
+        pathlib.Path(temporary).write_text(json.dumps(result), encoding="utf-8")
+    return result
+
+
+def read_part(part: str, cut: Cut) -> dict[str, Any] | None:
+    """What an earlier `decode_track` left there; None if that is nothing or not whole."""
+    try:
+        result = json.loads(pathlib.Path(f"{part}.json").read_text(encoding="utf-8"))
+        if "hash" in result and os.path.getsize(f"{part}.pcm") != cut.part_bytes(result["samples"]):
+            return None
+        return result
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """A temporary name that becomes `path` when all went well.
+
+    Raises:
+        JobError: for an OSError: a full disk stops the run, since the next file would not fit either.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"  # a worker of a killed run may live a moment longer
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise workers.JobError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    meter = clips.LoudnessMeter(cut.sample_rate_hz, cut.channels)
+    peak = 0.0
+    with contextlib.closing(_Spool(cut.channels, part)) as spool:
+        with audio.open_stream(path) as stream:
+            digest.update(f"{stream.sample_rate_hz} Hz, {stream.channels} channels".encode())
+            stream = stream._replace(blocks=_watched(stream.blocks, digest))
+            for block in audio.resample_blocks(stream, cut.sample_rate_hz, cut.channels):
+                peak = max(peak, float(block.max()), -float(block.min()))
+                meter.add(block)
+                spool.add(block)
+        count = clips.count_clips(spool.samples, cut.clip_samples, cut.stride_samples)
+        if not count:
+            seconds, clip_s = spool.samples / cut.sample_rate_hz, cut.clip_samples / cut.sample_rate_hz
+            return rejection("too short", f"{seconds:.3g} s, shorter than a clip of {clip_s:g} s")
+        peak_db = clips.decibels(peak)
+        if peak_db < cut.silence_db or not peak:
+            return rejection("silent", f"silent: its peak is {peak_db:.1f} dBFS, below {cut.silence_db:g} dB")
+        energies = meter.energies()
+        loudness = clips.gated_loudness(energies)
+        gain = clips.track_gain(cut.normalise, peak, loudness, cut.target_lufs)
+        with replacing(f"{part}.pcm") as temporary:
+            levels = _write_pcm(temporary, spool, count, gain.factor, peak * gain.factor >= 1, cut)
+    silent = [index for index, (_, rms_db) in enumerate(levels) if rms_db < cut.silence_db]
+    if len(silent) == count:
+        return rejection("silent", f"silent: all {count} clips are below {cut.silence_db:g} dB")
+    energies *= gain.factor**2
+    offsets = range(0, count * cut.stride_samples, cut.stride_samples)
+    loudnesses = [clips.clip_loudness(energies, offset, cut.clip_samples, cut.sample_rate_hz) for offset in offsets]
+    return {
+        "samples": spool.samples,
+        "hash": digest.hexdigest(),
+        "peak_dbfs": _rounded(peak_db),
+        "loudness_lufs": _rounded(loudness),
+        "gain_db": _rounded(clips.decibels(gain.factor)),
+        "gain_limited": gain.limited,
+        "clip_peaks_dbfs": [_rounded(peak_db) for peak_db, _ in levels],
+        "clip_loudness_lufs": [_rounded(lufs) for lufs in loudnesses],
+        "silent_clips": silent,
+    }
+
+
+def _watched(blocks: Iterator[np.ndarray], digest) -> Iterator[np.ndarray]:
+    """The blocks; their checksums go into the digest, which on the audio itself would cost a tenth of its decoding."""
+    workers.progressing(_PATIENCE_S)
+    for block in blocks:
+        workers.progressing(_PATIENCE_S)
+        digest.update(records.masked_crc(block.tobytes()).to_bytes(4))
+        yield block
+
+
+def _write_pcm(path: str, spool: _Spool, count: int, gain: float, loud: bool, cut: Cut) -> list[tuple[float, float]]:
+    """Writes the track as far as its last clip, clipped if it is too loud; (peak, RMS) of each clip in dBFS as written."""
+    bounds = clips.piece_bounds(count, cut.clip_samples, cut.stride_samples, _PIECE_SAMPLES)
+    scale = np.float32(gain * 32768)
+    scaled = np.empty((_PIECE_SAMPLES, cut.channels), np.float32)
+    pcm = np.empty((_PIECE_SAMPLES, cut.channels), np.int16)
+    peaks, energies = [], []
+    with open(path, "wb") as file:
+        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            workers.progressing(_PATIENCE_S)
+            piece = scaled[: stop - start]
+            np.multiply(spool.read(start, stop), scale, out=piece)
+            np.rint(piece, out=piece)
+            if loud:
+                np.clip(piece, -32768, 32767, out=piece)
+            whole = pcm[: stop - start]
+            whole[:] = piece
+            file.write(whole.data)
+            peaks.append(max(int(whole.max()), -int(whole.min())))
+            energies.append(float(np.vdot(piece, piece)))
+    peaks, totals = np.asarray(peaks), np.concatenate([[0.0], np.cumsum(energies)])
+    levels = []
+    for offset in range(0, count * cut.stride_samples, cut.stride_samples):
+        first, last = np.searchsorted(bounds, (offset, offset + cut.clip_samples))
+        rms = math.sqrt(max(0, totals[last] - totals[first]) / (cut.clip_samples * cut.channels))
+        levels.append((clips.decibels(peaks[first:last].max() / 32768), clips.decibels(rms / 32768)))
+    return levels
+
+
+class _Spool:
+    """A track's float32 audio while its level is not known yet: in memory as far as it fits, then in a temporary file."""
+
+    def __init__(self, channels: int, part: str):
+        memory = _spool_memory()
+        self._memory = memory[: len(memory) // channels * channels].reshape(-1, channels)
+        self._part = part
+        self._file = None
+        self._held = 0
+        self.samples = 0
+
+    def add(self, block: np.ndarray) -> None:
+        """Appends `[T, C]`."""
+        if self._file is None and self.samples + len(block) <= len(self._memory):
+            self._memory[self.samples : self.samples + len(block)] = block
+            self._held += len(block)
+        else:
+            try:
+                self._file = self._file or tempfile.TemporaryFile(dir=os.path.dirname(self._part))
+                self._file.write(np.ascontiguousarray(block).data)
+            except OSError as error:
+                raise workers.JobError(f"{self._part}: cannot be written: {error.strerror or error}") from error
+        self.samples += len(block)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples start to stop, `[T, C]`; valid until the next call."""
+        held = self._memory[start : min(stop, self._held)]
+        if stop <= self._held:
+            return held
+        start, width = max(start, self._held), 4 * self._memory.shape[1]
+        self._file.seek((start - self._held) * width)
+        data = self._file.read((stop - start) * width)
+        return np.concatenate([held, np.frombuffer(data, np.float32).reshape(stop - start, -1)])
+
+    def close(self) -> None:
+        """Gives the temporary file back."""
+        if self._file is not None:
+            self._file.close()
+
+
+@functools.cache
+def _spool_memory() -> np.ndarray:
+    """Kept from track to track: fresh memory costs as much as copying into it. Untouched pages cost nothing."""
+    return np.empty(_SPOOL_BYTES // 4, np.float32)
+
+
+def _rounded(level: float) -> float | None:
+    return round(level, 3) if math.isfinite(level) else None  # JSON knows no infinity

@@ -1,0 +1,70 @@
+import importlib.util
+import os
+import pathlib
+import tempfile
+
+import numpy as np
+import pytest
+
+from data_prep import prepare
+from technogen_jax import audio
+
+# Many tests compile the same step, some in processes of their own.
+_CACHE = tempfile.TemporaryDirectory(prefix="technogen-test-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+ROOT = pathlib.Path(__file__).parent.parent
+RATE_HZ = 8000
+
+
+def load_config(name, *args):
+    """The config of a file in configs/, unlocked."""
+    spec = importlib.util.spec_from_file_location(f"configs_{name}", ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*args).unlock()
+
+
+@pytest.fixture(scope="session")
+def prepared_set(tmp_path_factory):
+    """A set of 10 tracks, 8 kHz, mono, records of 1500 samples: 48 to train on, 6 to evaluate with."""
+    folder = tmp_path_factory.mktemp("prepared")
+    rng = np.random.default_rng(0)
+    for track in range(10):
+        time_s = np.arange(RATE_HZ + 1000) / RATE_HZ
+        pulse = np.sin(2 * np.pi * (60 + 10 * track) * time_s) * np.exp(-10 * (time_s % 0.4))
+        noise = 0.1 * rng.standard_normal(len(time_s))
+        label = ("acid", "industrial")[track % 2]
+        (folder / "tracks" / label).mkdir(parents=True, exist_ok=True)
+        audio.write(folder / "tracks" / label / f"{track}.wav", 0.5 * (pulse + noise), RATE_HZ)
+    options = dict(
+        input=str(folder / "tracks"), output=str(folder / "set"), sample_rate=RATE_HZ, hop_size=1500 / RATE_HZ
+    )
+    prepare.prepare(prepare.Options(**options, workers=1), say=lambda line: None)
+    return folder / "set"
+
+
+@pytest.fixture
+def tiny_config(prepared_set):
+    """A WaveGAN that compiles in seconds, on `prepared_set`; unlocked."""
+    config = load_config("wavegan", "relativistic")
+    config.audio.sample_rate_hz = RATE_HZ
+    config.audio.clip_samples = 1024
+    config.data.dir = str(prepared_set)
+    config.model.channels = 2
+    config.model.latent_size = 8
+    config.train.update(
+        steps=6, batch_size=4, log_every=2, save_every=2, eval_every=2, sample_every=4, eval_clips=8, sample_clips=2
+    )
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained_workdir(prepared_set, tmp_path_factory):
+    """A run of `tiny_config`, six steps."""
+    from technogen_jax import train
+
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    train.train(tiny_config.__wrapped__(prepared_set), workdir, say=lambda line: None)
+    return workdir

@@ -1,0 +1,73 @@
+"""The command line: defaults, and one line for every value that cannot work."""
+
+import dataclasses
+
+import pytest
+
+from data_prep import options
+
+REQUIRED = ["--input", "in", "--output", "out"]
+
+
+def test_defaults_are_the_original_projects():
+    parsed = options.parse_options(REQUIRED)
+    assert parsed == options.Options(input="in", output="out")
+    assert (parsed.sample_rate, parsed.hop_size, parsed.split, parsed.seed) == (44100, 8.0, (0.8, 0.1, 0.1), 0)
+    assert parsed.clip_samples == parsed.stride_samples == 352800
+    assert parsed.cut.normalise == "peak" and parsed.cut.target_lufs is None
+
+
+def test_everything_given_arrives():
+    line = "--sample_rate 16000 --hop_size 1.024 --stride 0.5 --channels 2 --split 0.5,0.25,0.25 --limit 9 --no-shuffle"
+    line += " --seed 7 --silence_db -50 --normalise loudness --target_lufs -20 --labels none --workers 3 --shard_mb 1"
+    parsed = options.parse_options([*REQUIRED, *line.split()])
+    assert dataclasses.astuple(parsed) == (
+        *("in", "out", 16000, 1.024, 0.5, 2, (0.5, 0.25, 0.25), 9, False, 7, -50.0, "loudness", -20.0, "none", 3, 1.0),
+    )
+    assert (parsed.clip_samples, parsed.stride_samples) == (16384, 8000)
+    assert parsed.shaping["stride"] == 0.5 and "workers" not in parsed.shaping
+    assert options.parse_options([*REQUIRED, "--normalise", "loudness"]).cut.target_lufs == -14
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--sample_rate 10",
+        "--sample_rate 44.1",
+        "--hop_size 0",
+        "--hop_size nan",
+        "--hop_size 0.0001",
+        "--stride 0",
+        "--stride -1",
+        "--channels 3",
+        "--split 0.8,0.2",
+        "--split 0.8,0.2,0.2",
+        "--split a,b,c",
+        "--split 1.5,-0.5,0",
+        "--limit 0",
+        "--seed -1",
+        "--silence_db 3",
+        "--normalise rms",
+        "--target_lufs -14",
+        "--labels name",
+        "--workers 0",
+        "--shard_mb 0",
+        "--hopsize 8",
+        "--sample 16000",
+    ],
+)
+def test_what_cannot_work_is_one_line(given, capsys):
+    with pytest.raises(SystemExit) as caught:
+        options.parse_options([*REQUIRED, *given.split()])
+    message = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message.startswith("prepare: ") and message.count("\n") == 1 and given.split()[0] in message
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        options.parse_options(["--help"])
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert all(f"--{field.name} " in text for field in dataclasses.fields(options.Options) if field.name != "shuffle")
+    assert "--no-shuffle" in text

@@ -1,0 +1,168 @@
+"""Finding tracks in an untidy folder, and the part that one becomes."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep import tracks, workers
+from technogen_jax import audio
+
+RATE = 16000
+
+
+def cut(**changes):
+    fields = dict(
+        sample_rate_hz=RATE,
+        channels=1,
+        clip_samples=RATE,
+        stride_samples=RATE,
+        normalise="peak",
+        target_lufs=None,
+        silence_db=-60.0,
+    )
+    return tracks.Cut(**(fields | changes))
+
+
+def noise(seconds, rate=RATE, channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.2 * rng.uniform(-1, 1, (round(seconds * rate), channels))).astype(np.float32)
+
+
+def decode(tmp_path, samples, how, rate=RATE):
+    """Writes float samples exactly, decodes them; (what decode_track says, the part's PCM)."""
+    soundfile.write(tmp_path / "track.wav", samples, rate, subtype="FLOAT")
+    part = str(tmp_path / "part")
+    result = tracks.decode_track((str(tmp_path / "track.wav"), part, how))
+    assert result == json.loads((tmp_path / "part.json").read_text()) == tracks.read_part(part, how)
+    if "hash" not in result:
+        return result, None
+    return result, np.fromfile(f"{part}.pcm", np.int16).reshape(-1, how.channels)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_finding(tmp_path):
+    names = [
+        "b.WAV",
+        "a/x.mp3",
+        "a/deep/er/y.flac",
+        "a b\n/z.m4a",
+        "note.txt",
+        ".hidden.wav",
+        ".h/x.wav",
+        "c/d.wav.part",
+    ]
+    for name in [*names, "old/x.wav"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with open(os.fsencode(tmp_path) + b"/a/\xe9.ogg", "wb"):
+        pass
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "a" / "deep")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "gone.wav").symlink_to("nowhere")
+    (tmp_path / "self.wav").symlink_to("self.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    found, rejected = tracks.find_tracks(tmp_path, [tmp_path / "old"])
+    assert [(source.id, source.label) for source in found] == [
+        ("a b\n/z.m4a", "a b"),
+        ("a/deep/er/y.flac", "a"),
+        ("a/x.mp3", "a"),
+        ("a/\\xe9.ogg", "a"),
+        ("b.WAV", "unlabelled"),
+    ]
+    assert all(os.path.samefile(source.path, os.path.join(tmp_path, source.path)) for source in found)
+    assert sorted(entry["path"] for entry in rejected) == ["gone.wav", "pipe.wav", "self.wav"]
+    assert {entry["kind"] for entry in rejected} == {"unreadable"}
+    assert {source.label for source in tracks.find_tracks(tmp_path, labels="none")[0]} == {"unlabelled"}
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("stride", [RATE, 3000, 25000])
+@pytest.mark.parametrize("spool_bytes", [1 << 28, 100_000, 0])
+def test_a_part_is_the_normalised_track_as_far_as_its_last_clip(tmp_path, monkeypatch, channels, stride, spool_bytes):
+    monkeypatch.setattr(tracks, "_SPOOL_BYTES", spool_bytes)  # beyond it, a temporary file holds the audio
+    tracks._spool_memory.cache_clear()
+    samples = noise(10.3, channels=channels)
+    result, pcm = decode(tmp_path, samples, cut(channels=channels, stride_samples=stride))
+    tracks._spool_memory.cache_clear()
+    count = 1 + (len(samples) - RATE) // stride
+    want = audio.to_int16(samples * np.float32(32767 / 32768 / np.abs(samples).max()))
+    np.testing.assert_array_equal(pcm, want[: (count - 1) * stride + RATE])
+    assert np.abs(want).max() == 32767
+    clips = [pcm[index * stride :][:RATE].astype(np.float64) / 32768 for index in range(count)]
+    peaks = [20 * np.log10(np.abs(clip).max()) for clip in clips]
+    np.testing.assert_allclose(result["clip_peaks_dbfs"], peaks, atol=1e-3)
+    assert result["samples"] == len(samples) and len(result["clip_loudness_lufs"]) == count
+    assert sorted(os.listdir(tmp_path)) == ["part.json", "part.pcm", "track.wav"]
+
+
+def test_levels(tmp_path):
+    samples = 4 * noise(3)  # peaks at 0.8
+    loud = np.concatenate([samples, 3 * samples])
+    np.testing.assert_array_equal(decode(tmp_path, loud, cut(normalise="none"))[1], audio.to_int16(loud))
+    result, pcm = decode(tmp_path, samples, cut(normalise="loudness", target_lufs=-20.0))
+    assert not result["gain_limited"]
+    assert result["loudness_lufs"] + result["gain_db"] == pytest.approx(-20, abs=0.01)
+    assert np.mean(result["clip_loudness_lufs"]) == pytest.approx(-20, abs=0.2)
+    result, pcm = decode(tmp_path, samples, cut(normalise="loudness", target_lufs=-1.0))
+    assert result["gain_limited"] and np.abs(pcm.astype(int)).max() == 32767
+
+
+def test_silence_is_gated_by_each_clips_rms(tmp_path):
+    samples = noise(6)
+    samples[RATE : 2 * RATE] = 0
+    samples[4 * RATE : 5 * RATE] *= 10 ** (-55 / 20)  # -55 dB below the rest, whose RMS at peak 1 is -4.8 dBFS
+    assert decode(tmp_path, samples, cut())[0]["silent_clips"] == [1]
+    assert decode(tmp_path, samples, cut(silence_db=-58.0))[0]["silent_clips"] == [1, 4]
+    assert decode(tmp_path, 4 * samples, cut(silence_db=-3.0))[0]["reason"] == "silent: all 6 clips are below -3 dB"
+    assert decode(tmp_path, 0 * samples, cut())[0]["kind"] == "silent"
+    assert decode(tmp_path, 1e-4 * samples, cut())[0]["kind"] == "silent"
+
+
+def test_reasons(tmp_path):
+    assert decode(tmp_path, noise(0.9), cut())[0] == {
+        "kind": "too short",
+        "reason": "0.9 s, shorter than a clip of 1 s",
+    }
+    (tmp_path / "bad.wav").write_text("no audio")
+    result = tracks.decode_track((str(tmp_path / "bad.wav"), str(tmp_path / "part"), cut()))
+    assert result["kind"] == "not usable audio"
+    with pytest.raises(workers.JobError, match="cannot be written"):
+        decode(tmp_path, noise(3), cut())  # to have a good file
+        tracks.decode_track((str(tmp_path / "track.wav"), str(tmp_path / "nowhere" / "part"), cut()))
+
+
+def test_the_hash_is_of_the_decoded_audio(tmp_path):
+    samples = audio.from_int16(audio.to_int16(noise(9, 44100, 2)))
+    files = {
+        "a.wav": samples,
+        "b.flac": samples,
+        "c.wav": samples[::-1],
+        "d.wav": samples[:, :1],
+        "e.wav": samples[:-1],
+    }
+    hashes = {}
+    for name, content in files.items():
+        audio.write(tmp_path / name, content, 44100)
+        for how in (cut(), cut(channels=2, sample_rate_hz=44100, stride_samples=5000)):
+            hashes.setdefault(name, set()).add(
+                tracks.decode_track((str(tmp_path / name), str(tmp_path / "part"), how))["hash"]
+            )
+    assert all(len(values) == 1 for values in hashes.values())  # whatever the options
+    assert hashes["a.wav"] == hashes["b.flac"]
+    assert len(set.union(*hashes.values())) == 4
+
+
+def test_a_part_that_is_not_whole_is_none(tmp_path):
+    part = str(tmp_path / "part")
+    assert tracks.read_part(part, cut()) is None
+    decode(tmp_path, noise(3), cut())
+    assert tracks.read_part(part, cut()) is not None
+    with open(f"{part}.pcm", "ab") as file:
+        file.truncate(file.tell() - 2)
+    assert tracks.read_part(part, cut()) is None
+    (tmp_path / "part.json").write_text('{"hash": ')
+    assert tracks.read_part(part, cut()) is None
