@@ -1,0 +1,259 @@
+"""A techno corpus from a seed: whole tracks in two genres, each with a JSON file of what is in it.
+
+    python -m data_prep.synthesize --output data/tracks
+
+Track i is a function of (seed, i) and of the rate, the length range and the genres: not of how many tracks there are, nor
+of the workers. `compose` draws everything that a listener would call a decision: tempo, sounds, patterns, arrangement;
+`render` makes it sound, at any rate. The JSON beside a track is ground truth for whatever finds tempo and beats:
+downbeats are `first_downbeat_s + 240 k / bpm` exactly; bass drums start on the sample nearest to their place in that
+grid. In an mp3 file too: decoded by libsndfile it has the same length, and a test holds that nothing has moved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from data_prep import command, workers
+from data_prep.command import OptionError, cpu_count, numbers, option
+from data_prep.compose import GENRES, SHORTEST_MINUTES, Track, compose
+from data_prep.render import render
+from technogen_jax import audio, progress, records
+
+FORMATS = ("wav", "flac", "mp3")
+VERSION = 1  # to be raised when the same options give other audio
+_MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # what the format has
+
+_DESCRIPTION = """\
+Renders a techno corpus from a seed: whole stereo tracks, acid and industrial, each with a JSON file of
+its tempo, downbeats, parts and sounds. No two tracks are alike; the same command makes the same tracks."""
+
+_EPILOG = """\
+examples:
+  a corpus to try everything with, two dozen tracks of one to three minutes:
+    python -m data_prep.synthesize --output data/tracks
+  another one, larger, at the rate that it will be trained at:
+    python -m data_prep.synthesize --output data/tracks16k --tracks 300 --seed 1 --sample_rate 16000
+  short and lossless, one genre:
+    python -m data_prep.synthesize --output data/acid --genres acid --formats flac --minutes 0.5,1
+
+Track number N is the same whatever --tracks and --workers are: a larger number adds to what is there. If the run is
+stopped, the same command goes on where it was. What to do with it: python -m data_prep.prepare --help"""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a run, under the names they have on the command line.
+
+    Raises:
+        OptionError: on construction, for a value that cannot work.
+    """
+
+    output: str = option(dataclasses.MISSING, "DIR", "folder of the corpus; in it one folder a genre", str)
+    tracks: int = option(24, "N", "how many (24)")
+    seed: int = option(0, "N", "another seed, other tracks (0)")
+    sample_rate: int = option(44100, "HZ", "8000 to 192000 (44100)")
+    minutes: tuple[float, ...] = option((1.0, 3.0), "MIN,MAX", "shortest and longest track (1,3)", numbers)
+    genres: tuple[str, ...] = option(GENRES, "A,B", "some of acid,industrial; they take turns (both)", _words)
+    formats: tuple[str, ...] = option(FORMATS, "A,B", "some of wav,flac,mp3; they take turns (all)", _words)
+    workers: int | None = option(
+        None, "N", f"processes (the CPUs: {cpu_count()}); each holds up to 0.6 GB at the defaults", int
+    )
+
+    def __post_init__(self):
+        check = functools.partial(command.check, self)
+        check("tracks", 1 <= self.tracks <= 10_000, "1 to 10000")
+        check("seed", 0 <= self.seed < 2**63, "0 or more")
+        check("sample_rate", 8000 <= self.sample_rate <= 192_000, "8000 to 192000 (Hz)")
+        ordered = len(self.minutes) == 2 and SHORTEST_MINUTES <= self.minutes[0] <= self.minutes[1] <= 60
+        check("minutes", ordered, f"the shortest and the longest, from {SHORTEST_MINUTES:g} to 60, like 1,3")
+        for name, known in (("genres", GENRES), ("formats", FORMATS)):
+            value = getattr(self, name)
+            check(
+                name,
+                value and set(value) <= set(known) and len(set(value)) == len(value),
+                f"some of {','.join(known)}, once each",
+            )
+        if "mp3" in self.formats and self.sample_rate not in _MP3_RATES_HZ:
+            raise OptionError(
+                f"--sample_rate: mp3 knows {', '.join(map(str, _MP3_RATES_HZ))} Hz, not {self.sample_rate}; add --formats wav,flac"
+            )
+        check("workers", self.workers is None or self.workers >= 1, "at least 1")
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """What decides the content of each track's files."""
+        return {
+            "version": VERSION,
+            "seed": self.seed,
+            "sample_rate": self.sample_rate,
+            "minutes": list(self.minutes),
+            "genres": list(self.genres),
+            "formats": list(self.formats),
+        }
+
+
+def describe(track: Track, rate_hz: int, samples: int) -> dict[str, Any]:
+    """What the JSON beside a track says, but for the file."""
+    return {
+        "genre": track.genre,
+        "seed": track.seed,
+        "index": track.index,
+        "sample_rate_hz": rate_hz,
+        "channels": 2,
+        "samples": samples,
+        "bpm": track.bpm,
+        "beats_per_bar": 4,
+        "swing": track.swing,
+        "first_downbeat_s": track.first_downbeat_s,
+        "downbeats_s": [round(float(track.time_s(bar)), 9) for bar in range(track.bars)],
+        "parts": [
+            {
+                "name": part.name,
+                "start_bar": part.start_bar,
+                "bars": part.bars,
+                "start_s": round(float(track.time_s(part.start_bar)), 9),
+                "end_s": round(float(track.time_s(part.start_bar + part.bars)), 9),
+                "instruments": [
+                    layer
+                    for layer, levels in track.levels.items()
+                    if levels[part.start_bar : part.start_bar + part.bars].any()
+                ],
+            }
+            for part in track.parts
+        ],
+        "parameters": track.parameters,
+    }
+
+
+class TrackJob(NamedTuple):
+    """One track to make, and where."""
+
+    index: int
+    path: str  # of the audio; the JSON has its name
+    shaping: dict[str, Any]
+
+
+def make_track(job: TrackJob) -> float:
+    """Writes a track, then its JSON; seconds of audio.
+
+    Raises:
+        JobError: a file could not be written.
+    """
+    shaping, path = job.shaping, pathlib.Path(job.path)
+    track = compose(shaping["seed"], job.index, shaping["minutes"], shaping["genres"])
+    sound = render(track, shaping["sample_rate"])
+    try:
+        for left in path.parent.glob(f".{path.stem}.*.tmp"):  # by a run that was killed
+            left.unlink()
+        audio.write(path, sound, shaping["sample_rate"])
+        fields = describe(track, shaping["sample_rate"], len(sound))
+        fields |= {"file": path.name, "bytes": path.stat().st_size, "options": shaping}
+        records.write_text_atomically(path.with_suffix(".json"), json.dumps(fields))
+    except (OSError, ValueError) as error:
+        raise workers.JobError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    return len(sound) / shaping["sample_rate"]
+
+
+def synthesize(options: Options, say: Callable[[str], None] = print) -> None:
+    """Makes the corpus, or what is missing of it.
+
+    Args:
+        options: checked by their class.
+        say: takes the lines of the report.
+
+    Raises:
+        OptionError: the output holds tracks made with other options.
+        JobError: a file could not be written.
+    """
+    output, shaping = pathlib.Path(options.output), options.shaping
+    if output.exists() and not output.is_dir():
+        raise OptionError(f"--output {options.output}: is a file; name a folder")
+    jobs = []
+    for index in range(options.tracks):
+        genre = options.genres[index % len(options.genres)]
+        path = output / genre / f"{genre}-{index:04d}.{options.formats[index % len(options.formats)]}"
+        jobs.append(TrackJob(index, str(path), shaping))
+    _check_others(output, shaping)
+    made = [_finished(job) for job in jobs]
+    todo = [job for job, seconds in zip(jobs, made, strict=True) if not seconds]
+    if len(todo) < len(jobs):
+        say(f"{options.output}: {len(jobs) - len(todo)} of {len(jobs)} tracks are there already")
+    try:
+        for genre in options.genres:
+            (output / genre).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise workers.JobError(f"{options.output}: cannot be made: {error.strerror}") from None
+    with progress.bar("rendering", len(jobs), "track", initial=len(jobs) - len(todo)) as bar:
+        for seconds in _run(todo, options.workers or cpu_count()):
+            made.append(seconds)
+            bar.update()
+    say(
+        f"{options.output}: {len(jobs)} tracks, {sum(made) / 60:.0f} minutes, {options.sample_rate} Hz stereo, "
+        f"{'/'.join(options.genres)} as {'/'.join(options.formats)}; tempo, downbeats and parts in the JSON beside each"
+    )
+    say(f"next: python -m data_prep.prepare --input {shlex.quote(options.output)} --output data/techno")
+
+
+def _finished(job: TrackJob) -> float:
+    """Seconds of a track that an earlier run made, 0 if it did not."""
+    path = pathlib.Path(job.path)
+    try:
+        fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        whole = fields["bytes"] == path.stat().st_size and fields["options"] == job.shaping
+        return fields["samples"] / fields["sample_rate_hz"] if whole else 0.0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _check_others(output: pathlib.Path, shaping: dict[str, Any]) -> None:
+    """Raises if the folder holds tracks that were made with other options: two corpora in one would be mistaken for one."""
+    for path in sorted(output.glob("*/*-[0-9][0-9][0-9][0-9].json")):
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))["options"]
+            changed = [name for name in shaping if before.get(name) != shaping[name]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if changed:
+            shown = "; ".join(f"{name} was {before.get(name)}, is {shaping[name]}" for name in changed)
+            raise OptionError(
+                f"--output {output}: holds another corpus: {shown}. Name another folder, or delete that one"
+            )
+
+
+def _run(jobs: Sequence[TrackJob], count: int) -> Iterator[float]:
+    """Seconds of each track, as they are made."""
+    if count == 1 or len(jobs) < 2:
+        yield from map(make_track, jobs)
+        return
+    with workers.Workers(count) as pool:
+        for _, result in pool.run([(make_track, job) for job in jobs]):
+            if isinstance(result, workers.Crash):
+                raise workers.JobError(
+                    f"a worker process died ({result}), perhaps for lack of memory; the same command with fewer --workers goes on"
+                )
+            yield result
+
+
+def parse_options(argv: Sequence[str] | None = None) -> Options:
+    """The options of a command line; exits with 2 and one line where they cannot work."""
+    return command.parse(Options, "data_prep.synthesize", _DESCRIPTION, _EPILOG, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work, 130 stopped."""
+    return command.run("synthesize", synthesize, parse_options(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
