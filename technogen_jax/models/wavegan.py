@@ -1,0 +1,225 @@
+"""WaveGAN: raw audio from a latent vector by transposed convolutions, judged by strided ones.
+
+*Source*: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), and the authors'
+TensorFlow code, to its parameter counts, initial values, padding and phase shuffle for 16,384, 32,768 and 65,536 samples.
+
+What differs, and why:
+
+- other lengths: the same kernel (25) and strides (4), as many layers as leave at least 16 samples at the inner end, the
+  output cropped to the clip and the discriminator's input padded to match. The paper doubles the channels with each
+  layer; `max_channels` stops that, since at eight seconds of 44.1 kHz it would mean 289 million parameters.
+- the post-filter keeps the audio's channel count (the authors' code always emits one).
+- batch norm uses, for making sound, statistics measured over many latents with the very weights that make it, where
+  the authors' code uses moving averages from training: averaged weights have statistics of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from technogen_jax.models.contract import GAN, functional
+from technogen_jax.models.layers import FORMS, BatchNorm, Conv1D, Dense, leaky_relu, phase_shuffle
+
+KERNEL_TAPS = 25
+POST_FILTER_TAPS = 512
+SHUFFLED_LAYERS = 4  # the authors shift after the first four layers of five, and also of six
+# Clip length -> (samples at the inner end, strides from there outwards).
+PAPER_GEOMETRY = {
+    16384: (16, (4, 4, 4, 4, 4)),
+    32768: (16, (4, 4, 4, 4, 4, 2)),
+    65536: (16, (4, 4, 4, 4, 4, 4)),
+}
+UPSAMPLE = ("transpose", "nearest")
+CALIBRATION_BATCHES, CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches of the paper's size
+
+
+def geometry(clip_samples: int) -> tuple[int, tuple[int, ...]]:
+    """(samples at the inner end, strides outwards): the paper's where it has the length, else all strides 4.
+
+    The product of all is the length the generator makes: at least `clip_samples`, and cropped to it.
+    """
+    if clip_samples in PAPER_GEOMETRY:
+        return PAPER_GEOMETRY[clip_samples]
+    layers = max(2, int(math.log(clip_samples / 16, 4) + 1e-9))
+    return -(-clip_samples // 4**layers), (4,) * layers
+
+
+def widths(layers: int, channels: int, max_channels: int | None) -> list[int]:
+    """Channels at the generator's inner end and after each layer but the last: doubling inwards from `channels`."""
+    return [min(channels * 2**i, max_channels or math.inf) for i in reversed(range(layers))]
+
+
+class Generator(nnx.Module):
+    """z `[B, Z]` to audio `[B, T, C]`, in [-1, 1] unless a post-filter follows. The arguments are `build`'s."""
+
+    def __init__(
+        self,
+        clip_samples,
+        audio_channels,
+        latent_size,
+        channels,
+        max_channels,
+        upsample,
+        batch_norm,
+        post_filter,
+        form,
+        *,
+        rngs,
+    ):
+        self.seed_samples, self.strides = geometry(clip_samples)
+        self.clip_samples = clip_samples
+        sizes = [*widths(len(self.strides), channels, max_channels), audio_channels]
+        self.z_project = Dense(latent_size, self.seed_samples * sizes[0], rngs=rngs)
+        if batch_norm:
+            self.norm_z = BatchNorm(sizes[0])
+        for i, stride in enumerate(self.strides):
+            layer = Conv1D(sizes[i], sizes[i + 1], KERNEL_TAPS, stride, direction=upsample, form=form, rngs=rngs)
+            setattr(self, f"upconv_{i}", layer)
+            if batch_norm and i < len(self.strides) - 1:
+                setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
+        if post_filter:
+            self.post_filter = Conv1D(audio_channels, audio_channels, POST_FILTER_TAPS, bias=False, rngs=rngs)
+        self.batch_norm, self.has_post_filter, self.inner_channels = batch_norm, post_filter, sizes[0]
+
+    def __call__(self, z):
+        """The audio for each latent."""
+
+        def norm(name, x):
+            return getattr(self, name)(x) if self.batch_norm else x
+
+        x = self.z_project(z).reshape(len(z), self.seed_samples, self.inner_channels)  # [B, Z] -> [B, 16, C0]
+        x = jax.nn.relu(norm("norm_z", x))
+        last = len(self.strides) - 1
+        for i in range(last):
+            x = jax.nn.relu(norm(f"norm_{i}", getattr(self, f"upconv_{i}")(x)))  # [B, T, C] -> [B, 4 T, C/2]
+        x = jnp.tanh(getattr(self, f"upconv_{last}")(x))
+        start = (x.shape[1] - self.clip_samples) // 2
+        x = x[:, start : start + self.clip_samples]
+        return self.post_filter(x) if self.has_post_filter else x
+
+
+class Discriminator(nnx.Module):
+    """Audio `[B, T, C]` to logits `[B, 1]`. The arguments are `build`'s."""
+
+    def __init__(self, clip_samples, audio_channels, channels, max_channels, batch_norm, shuffle_radius, form, *, rngs):
+        seed_samples, outwards = geometry(clip_samples)
+        # The generator's strides outwards serve inwards as they are: in the paper too the odd stride 2 comes last.
+        self.strides, self.radius, self.batch_norm = outwards, shuffle_radius, batch_norm
+        self.shuffled_layers = min(SHUFFLED_LAYERS, len(outwards) - 1)  # never the last
+        self.padding = seed_samples * math.prod(outwards) - clip_samples
+        sizes = [audio_channels, *reversed(widths(len(outwards), channels, max_channels))]
+        for i, stride in enumerate(self.strides):
+            layer = Conv1D(sizes[i], sizes[i + 1], KERNEL_TAPS, stride, form=form, rngs=rngs)
+            setattr(self, f"downconv_{i}", layer)
+            if batch_norm and i > 0:
+                setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
+        self.output = Dense(seed_samples * sizes[-1], 1, rngs=rngs)
+
+    def __call__(self, x, key):
+        """One logit a clip; `key` draws the phase shuffles."""
+        if self.padding:
+            before = self.padding // 2
+            x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0)))
+        for i in range(len(self.strides)):
+            x = getattr(self, f"downconv_{i}")(x)  # [B, T, C] -> [B, T/4, 2 C]
+            if self.batch_norm and i > 0:
+                x = getattr(self, f"norm_{i}")(x)
+            x = leaky_relu(x)
+            if i < self.shuffled_layers:
+                x = phase_shuffle(x, jax.random.fold_in(key, i), self.radius)
+        return self.output(x.reshape(len(x), -1))  # [B, 16, C] -> [B, 1]
+
+
+def build(
+    *,
+    clip_samples: int,
+    audio_channels: int,
+    latent_size: int = 100,
+    channels: int = 64,
+    max_channels: int | None = None,
+    upsample: str = "transpose",
+    batch_norm: bool = False,
+    phase_shuffle: int = 2,
+    post_filter: bool = False,
+    form: str = "polyphase",
+) -> GAN:
+    """A WaveGAN.
+
+    Args:
+        clip_samples: T, length of a clip in samples.
+        audio_channels: C, 1 or 2.
+        latent_size: Z; z is uniform in (-1, 1)^Z.
+        channels: d, the width nearest the audio; it doubles with each layer inwards.
+        max_channels: where the doubling stops; None for never, as in the paper.
+        upsample: "transpose" (transposed convolutions) or "nearest" (repeat, then convolve).
+        batch_norm: in both networks, not next to the audio. It defeats a gradient penalty, which wants each clip's
+            gradient by itself.
+        phase_shuffle: the largest shift in samples, 0 for none.
+        post_filter: a learnt filter of 512 taps after the generator.
+        form: how convolutions are computed, "polyphase" or "plain"; the same function.
+
+    Raises:
+        ValueError: a field of the wrong type or out of its range; names it and its value.
+    """
+
+    def check(field, value, ok, expected):
+        if not ok:
+            raise ValueError(f"config.{field}: expected {expected}, got {value!r}")
+
+    def check_whole(field, value, least, expected=""):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        check(field, value, whole and value >= least, expected or f"a whole number of at least {least}")
+
+    # Shorter than that there would be fewer than two layers with 16 samples at the inner end.
+    check_whole("audio.clip_samples", clip_samples, 256)
+    check("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
+    check_whole("model.latent_size", latent_size, 1)
+    check_whole("model.channels", channels, 1)
+    if max_channels is not None:
+        least = f"None or a whole number of at least config.model.channels ({channels})"
+        check_whole("model.max_channels", max_channels, channels, least)
+    check("model.upsample", upsample, upsample in UPSAMPLE, " or ".join(UPSAMPLE))
+    check("model.batch_norm", batch_norm, isinstance(batch_norm, bool), "True or False")
+    check_whole("model.phase_shuffle", phase_shuffle, 0)
+    check("model.post_filter", post_filter, isinstance(post_filter, bool), "True or False")
+    check("model.form", form, form in FORMS, " or ".join(FORMS))
+
+    shared = dict(
+        clip_samples=clip_samples,
+        audio_channels=audio_channels,
+        channels=channels,
+        max_channels=max_channels,
+        batch_norm=batch_norm,
+        form=form,
+    )
+    generator = functional(
+        partial(Generator, latent_size=latent_size, upsample=upsample, post_filter=post_filter, **shared)
+    )
+    discriminator = functional(partial(Discriminator, shuffle_radius=phase_shuffle, **shared))
+
+    def sample_latents(key, n):
+        return jax.random.uniform(key, (n, latent_size), minval=-1.0, maxval=1.0)
+
+    def calibrate(g_params, key):
+        def statistics(key):
+            return generator.statistics(g_params, sample_latents(key, CALIBRATION_BATCH))
+
+        measured = jax.lax.map(statistics, jax.random.split(key, CALIBRATION_BATCHES))
+        mean = jax.tree.map(lambda x: jnp.mean(x, 0), measured)
+        return g_params | {layer: g_params[layer] | mean[layer] for layer in mean}
+
+    return GAN(
+        sample_latents=sample_latents,
+        init_g=generator.init,
+        init_d=discriminator.init,
+        generate=generator.apply,
+        discriminate=lambda d_params, x, key: (discriminator.apply(d_params, x, key),),
+        encode=lambda audio: audio,
+        decode=lambda x: x,
+        calibrate=calibrate if batch_norm else lambda g_params, key: g_params,
+    )

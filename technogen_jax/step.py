@@ -1,0 +1,166 @@
+"""The training step: state in, state out, pure; what is logged is what is optimised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.experimental.shard_alike import shard_alike
+
+from technogen_jax import losses
+from technogen_jax.models import GAN
+
+
+class Pair(NamedTuple):
+    """One value for the generator, one for the discriminator."""
+
+    g: Any
+    d: Any
+
+
+class TrainState(NamedTuple):
+    """All that a training run carries from one step to the next.
+
+    Attributes:
+        step: `[]` int32, generator updates done so far.
+        params: of both networks.
+        opt: optimiser states of both.
+        ema: averaged generator parameters, the ones that sound is made from.
+    """
+
+    step: jax.Array
+    params: Pair
+    opt: Pair
+    ema: Any
+
+
+def make_optimizer(name: str, learning_rate: float, b1: float, b2: float) -> optax.GradientTransformation:
+    """Adam or RMSProp as WaveGAN's authors used them: TensorFlow 1's defaults for what has no argument.
+
+    Adam's epsilon meets the bias-corrected root, as in its paper; TensorFlow 1 has it before the correction.
+
+    Args:
+        name: "adam" or "rmsprop".
+        learning_rate: step size.
+        b1: Adam's decay of the first moment.
+        b2: decay of the second moment, in RMSProp too.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name == "adam":
+        return optax.adam(learning_rate, b1=b1, b2=b2, eps=1e-8)
+    if name == "rmsprop":  # TensorFlow 1 starts the mean square at one and adds epsilon under the root
+        return optax.rmsprop(learning_rate, decay=b2, eps=1e-10, initial_scale=1.0, eps_in_sqrt=True)
+    raise ValueError(f"config.optimizer.name: expected adam or rmsprop, got {name!r}")
+
+
+def init_state(gan: GAN, optimizers: Pair, key: jax.Array) -> TrainState:
+    """The state before the first step."""
+    g_key, d_key = jax.random.split(key)
+    params = Pair(gan.init_g(g_key), gan.init_d(d_key))
+    opt = Pair(optimizers.g.init(params.g), optimizers.d.init(params.d))
+    # A copy: the step donates its input, and one buffer cannot be given away twice.
+    return TrainState(jnp.zeros((), jnp.int32), params, opt, jax.tree.map(jnp.copy, params.g))
+
+
+def make_train_step(
+    gan: GAN,
+    adversarial: losses.Adversarial,
+    optimizers: Pair,
+    *,
+    gp_weight: float = 0.0,
+    r1_weight: float = 0.0,
+    r2_weight: float = 0.0,
+    weight_clip: float = 0.0,
+    ema_decay: float = 0.999,
+) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns the pure train_step(state, pcm, key) -> (state, metrics).
+
+    `pcm` is int16 `[n_critic, B, T, C]`: the discriminator is updated once on each sub-batch, then the generator once.
+    `key` is the run's; it is folded with the step, so that a resumed run draws what the uninterrupted one would have.
+
+    Args:
+        gan: the model.
+        adversarial: the two losses.
+        optimizers: one for each network.
+        gp_weight: of WGAN-GP's penalty.
+        r1_weight: γ of the zero-centred penalty on reals.
+        r2_weight: γ of the zero-centred penalty on fakes.
+        weight_clip: largest magnitude of a discriminator's weight, 0 for no limit.
+        ema_decay: of the generator's average; it starts lower, (1 + t) / (10 + t), so that the average soon forgets
+            the random start.
+    """
+
+    def fakes(g_params, real, key):
+        fake = gan.generate(g_params, gan.sample_latents(key, len(real)))
+        return shard_alike(fake, real)[0]  # else every device would make, and judge, the whole batch of fakes
+
+    def d_loss(d_params, g_params, real, key):
+        z_key, real_key, fake_key, gp_key, mix_key = jax.random.split(key, 5)
+        fake = fakes(g_params, real, z_key)
+
+        def score(key):
+            return lambda x: gan.discriminate(d_params, x, key)
+
+        metrics = {"d/adversarial": adversarial.d(score(real_key)(real), score(fake_key)(fake))}
+        if gp_weight:
+            metrics["d/gp"] = gp_weight * losses.wgan_gp_penalty(score(gp_key), real, fake, mix_key)
+        # With the key of the adversarial loss, so that XLA makes one forward pass of the two that are written.
+        if r1_weight:
+            metrics["d/r1"] = r1_weight * losses.zero_centered_penalty(score(real_key), real)
+        if r2_weight:
+            metrics["d/r2"] = r2_weight * losses.zero_centered_penalty(score(fake_key), fake)
+        return sum(metrics.values()), metrics
+
+    def g_loss(g_params, d_params, real, key):
+        z_key, real_key, fake_key = jax.random.split(key, 3)
+        fake = fakes(g_params, real, z_key)
+        # Where the loss does not look at the reals, XLA drops their logits.
+        loss = adversarial.g(gan.discriminate(d_params, real, real_key), gan.discriminate(d_params, fake, fake_key))
+        return loss, {"g/adversarial": loss}
+
+    def update(side, loss_fn, params, opt, *args):
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, *args)
+        updates, opt = getattr(optimizers, side).update(grads, opt, params)
+        metrics[f"{side}/gradient_norm"] = optax.tree.norm(grads)
+        return optax.apply_updates(params, updates), opt, metrics
+
+    def train_step(state, pcm, key):
+        d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
+        g_params = state.params.g
+
+        def encode(pcm):
+            return gan.encode(pcm.astype(jnp.float32) / 32768)
+
+        def critic(d_state, pcm_and_key):
+            pcm, key = pcm_and_key
+            d_params, d_opt, metrics = update("d", d_loss, *d_state, g_params, encode(pcm), key)
+            if weight_clip:
+                d_params = jax.tree.map(lambda w: jnp.clip(w, -weight_clip, weight_clip), d_params)
+            return (d_params, d_opt), metrics
+
+        keys = jax.random.split(d_key, len(pcm))
+        (d_params, d_opt), d_metrics = _scan(critic, (state.params.d, state.opt.d), (pcm, keys))
+        g_params, g_opt, g_metrics = update("g", g_loss, g_params, state.opt.g, d_params, encode(pcm[-1]), g_key)
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(g_params, state.ema, 1 - decay)
+
+        metrics = g_metrics | jax.tree.map(lambda m: m[-1], d_metrics)
+        return TrainState(state.step + 1, Pair(g_params, d_params), Pair(g_opt, d_opt), ema), metrics
+
+    return train_step
+
+
+def _scan(body, carry, inputs):
+    """`lax.scan`; on a CPU written out, since XLA finds its fast convolutions there only outside of loops."""
+    if jax.default_backend() != "cpu":
+        return jax.lax.scan(body, carry, inputs)
+    outputs = []
+    for index in range(len(jax.tree.leaves(inputs)[0])):
+        carry, output = body(carry, jax.tree.map(lambda x, i=index: x[i], inputs))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
