@@ -1,0 +1,241 @@
+"""A run's folder: its config, the identity of its data, and its checkpoints by Orbax.
+
+A checkpoint is a folder `checkpoints/STEP` with the items `params` (both networks), `ema` (all that making sound needs),
+`optimizer` (with the step) and, where the step was evaluated, `metrics`. Orbax writes under a temporary name and renames, in the
+background; what a killed run left half-written is cleared by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint import checkpoint_managers
+
+from technogen_jax import fields, records
+from technogen_jax.step import TrainState
+
+CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+ITEMS = ("params", "ema", "optimizer")
+
+
+class WorkdirError(ValueError):
+    """A workdir or a checkpoint that is not there or does not fit."""
+
+
+def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
+    """Writes config.json, whole or not at all."""
+    text = json.dumps(config.to_dict(), indent=1) + "\n"
+    records.write_text_atomically(pathlib.Path(workdir) / CONFIG_FILE, text)
+
+
+def read_config(workdir: str | os.PathLike) -> ConfigDict:
+    """The resolved config of a run.
+
+    Raises:
+        WorkdirError: there is none, or it is not readable.
+    """
+    path = pathlib.Path(workdir) / CONFIG_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, got {type(content).__name__}")
+        return ConfigDict(content).lock()
+    except FileNotFoundError:
+        raise WorkdirError(f"{path}: not found; expected the folder given to `technogen_jax.train --workdir`") from None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: unreadable ({error}); copy it anew, or train into another workdir") from error
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict, manifest: records.Manifest) -> None:
+    """Makes the workdir this run's.
+
+    Args:
+        workdir: the folder; made if it is not there.
+        config: of the run.
+        manifest: of the set it is trained on.
+
+    Raises:
+        WorkdirError: it holds a run that differs in what is learnt, or other files.
+    """
+    identity = {"fingerprint": manifest.fingerprint, "labels": manifest.labels}
+    if (workdir / CONFIG_FILE).exists():
+        old, new = read_config(workdir), ConfigDict(json.loads(json.dumps(config.to_dict())))
+        if field := fields.first_difference(old, new):
+            before, now = fields.value(old, field), fields.value(new, field)
+            raise WorkdirError(
+                f"{workdir} was begun with config.{field} = {before!r}, now it is {now!r}; go on with the old value, "
+                "or name another --workdir (--config.train.init_from starts from this one's weights)"
+            )
+        begun = _read_json(workdir / DATA_FILE)
+        if begun is not None and begun.get("fingerprint") != manifest.fingerprint:
+            raise WorkdirError(
+                f"{workdir} was begun on another set than the one in {config.data.dir} (tracks or options of "
+                "data_prep.prepare differ); name that set, or another --workdir"
+            )
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise WorkdirError(f"--workdir {workdir}: holds files but no {CONFIG_FILE}; name an empty or a new folder")
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        records.write_text_atomically(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
+        write_config(workdir, config)
+
+
+class Checkpoints:
+    """The checkpoints of a workdir; a context manager that waits for what is still being written.
+
+    Args:
+        workdir: the run's folder.
+        keep_last: the newest checkpoints kept.
+        keep_every: steps that are multiples of it are kept for ever; 0 for none.
+        read_only: nothing is written or cleared, for those who only make sound.
+
+    The checkpoint with the smallest metric is kept besides.
+    """
+
+    def __init__(self, workdir, *, keep_last: int = 3, keep_every: int = 0, read_only: bool = False):
+        self.folder = pathlib.Path(os.path.abspath(workdir)) / CHECKPOINTS_FOLDER
+        policies = [
+            checkpoint_managers.LatestN(keep_last),
+            # Sorted descending, its tail is the smallest.
+            checkpoint_managers.BestN(get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False),
+        ]
+        if keep_every:
+            policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        if not read_only and jax.process_index() == 0:
+            for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Orbax' own clearing ends at some later time
+                shutil.rmtree(leftover)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                best_fn=_metric,  # without it Orbax would not store the metrics
+                best_mode="min",
+                create=not read_only,
+            ),
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, metric: float | None = None) -> None:
+        """Saves the state under its step, in the background; does nothing if that step is there.
+
+        Args:
+            state: of the run.
+            metric: of this very state, smaller is better; None if it was not evaluated.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        metrics = None if metric is None else {"metric": float(metric)}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step with the smallest metric, None if none was evaluated."""
+        metrics = {step: self._manager.metrics(step) for step in self.steps()}
+        scored = {step: _metric(value) for step, value in metrics.items() if value}
+        return min(scored, key=lambda step: (scored[step], -step)) if scored else None
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state of a step, placed on devices as `like` is.
+
+        Raises:
+            WorkdirError: it cannot be restored, or not into this shape.
+        """
+        items = self._restore(step, _items(like))
+        return items["optimizer"]._replace(params=items["params"], ema=items["ema"])
+
+    def restore_weights(self, step: int, like: TrainState) -> TrainState:
+        """`like` with the parameters and averages of a step; its own step and optimisers stay.
+
+        Raises:
+            WorkdirError: see `restore`.
+        """
+        return like._replace(**self._restore(step, {"params": like.params, "ema": like.ema}))
+
+    def restore_ema(self, step: int, like: Any) -> Any:
+        """The averaged generator parameters of a step; `like` may hold shapes only.
+
+        Raises:
+            WorkdirError: see `restore`.
+        """
+        return self._restore(step, {"ema": like})["ema"]
+
+    def _restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        if step not in self._manager.all_steps():
+            there = ", ".join(map(str, self.steps())) or "none"
+            raise WorkdirError(f"{self.folder}: no checkpoint of step {step}; there are: {there}")
+        try:
+            found = self._manager.item_metadata(step)
+            for name, tree in like.items():
+                _check_shapes(f"{self.folder / str(step)}: {name}", found[name], tree)
+            abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, tree) for name, tree in like.items()}
+            args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        except WorkdirError:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise all sorts on damaged files
+            text = " ".join(str(error).split())[:300]
+            raise WorkdirError(
+                f"{self.folder / str(step)}: cannot be restored ({type(error).__name__}: {text}); delete that folder to "
+                f"go on from an earlier one"
+            ) from error
+        return {name: restored[name] for name in like}
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "ema": state.ema, "optimizer": state._replace(params=None, ema=None)}
+
+
+def _metric(metrics: dict[str, float]) -> float:
+    return metrics["metric"]
+
+
+def _check_shapes(where: str, found: Any, wanted: Any) -> None:
+    """Raises if a checkpoint's arrays are not those of the model; Orbax' own message is pages long."""
+
+    def shapes(tree):
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return {_name(path): tuple(np.shape(leaf) or getattr(leaf, "shape", ())) for path, leaf in leaves}
+
+    found, wanted = shapes(getattr(found, "tree", found)), shapes(wanted)
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise WorkdirError(
+                f"{where}: expected {name} {wanted.get(name, 'not to be there')}, found {found.get(name, 'nothing')}: "
+                "the config describes another model than the one that was trained"
+            )
+
+
+def _name(path) -> str:
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

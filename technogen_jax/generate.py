@@ -1,0 +1,133 @@
+"""Workdir to sound: load a trained generator, draw latents, interpolate, render clips.
+
+Clip i of a seed is a function of the weights, the seed and i alone, whatever the number of clips asked for; clips are
+rendered one at a time, so that each comes out the same to the last bit wherever it stands.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from technogen_jax import checkpoint, models
+
+_CALIBRATION_SEED = 0  # of the latents over which batch statistics are measured
+
+
+class Trained(NamedTuple):
+    """A generator ready to make sound.
+
+    Attributes:
+        gan: the model.
+        params: averaged generator parameters, with batch statistics where the model has them.
+        config: of the run.
+        workdir: the run's folder, absolute.
+        step: generator updates done when the parameters were saved.
+        weights: SHA-256 of the parameters, in hexadecimal.
+    """
+
+    gan: models.GAN
+    params: models.contract.Params
+    config: ConfigDict
+    workdir: str
+    step: int
+    weights: str
+
+
+def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
+    """The generator of a run, from the averaged weights of a checkpoint.
+
+    Args:
+        workdir: the folder given to `train`.
+        step: "latest", "best" (the smallest evaluation metric) or a step that has a checkpoint.
+
+    Raises:
+        WorkdirError: no config or no such checkpoint; names what there is.
+    """
+    config = checkpoint.read_config(workdir)
+    if not (pathlib.Path(workdir) / checkpoint.CHECKPOINTS_FOLDER).is_dir():
+        raise checkpoint.WorkdirError(
+            f"{workdir}: no checkpoint yet; the first comes after {config.train.save_every} steps"
+        )
+    gan = models.build(config)
+    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise checkpoint.WorkdirError(
+                f"{workdir}: no checkpoint yet; the first comes after {config.train.save_every} steps"
+            )
+        if step == "latest":
+            step = steps[-1]
+        elif step == "best":
+            step = checkpoints.best_step()
+            if step is None:
+                raise checkpoint.WorkdirError(f"{workdir}: no checkpoint was evaluated; use the latest")
+        ema = checkpoints.restore_ema(step, jax.eval_shape(gan.init_g, jax.random.key(0)))
+    params = calibrated(gan, ema)
+    return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema))
+
+
+def calibrated(gan: models.GAN, params: models.contract.Params) -> models.contract.Params:
+    """Generator parameters with batch statistics measured over fixed latents; unchanged where the model has none."""
+    return jax.jit(gan.calibrate)(params, jax.random.key(_CALIBRATION_SEED))
+
+
+def fingerprint(params: models.contract.Params) -> str:
+    """SHA-256 over names, shapes and bytes of all parameters."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def draw_latents(gan: models.GAN, seed: int, indices: Sequence[int], truncation: float = 1.0) -> np.ndarray:
+    """`[n, Z]`: latent i of a seed for each index, scaled by `truncation`.
+
+    Args:
+        gan: the model.
+        seed: another one gives other sounds.
+        indices: which of the seed's latents.
+        truncation: in (0, 1]: smaller keeps nearer the middle of the latent space, for safer and more alike sounds.
+    """
+    key = jax.random.key(seed)
+    draw = jax.jit(jax.vmap(lambda index: gan.sample_latents(jax.random.fold_in(key, index), 1)[0]))
+    return np.asarray(draw(jnp.asarray(indices, jnp.uint32))) * np.float32(truncation)
+
+
+def interpolate(start: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
+    """`[count, Z]` on the straight line from one latent `[Z]` to another, both included.
+
+    The line stays inside the cube that uniform latents are drawn from.
+    """
+    share = np.linspace(0, 1, count, dtype=np.float32)[:, None]
+    return start * (1 - share) + end * share
+
+
+def render(trained: Trained, latents: np.ndarray) -> Iterator[np.ndarray]:
+    """The clip of each latent: float32 `[T, C]`, not clipped; a clip is rendered when it is asked for."""
+    one = _renderer(trained.gan)
+    for z in latents:
+        yield np.asarray(one(trained.params, z[None]))[0]
+
+
+def render_batches(gan: models.GAN, params: models.contract.Params, latents: np.ndarray, batch_size: int) -> np.ndarray:
+    """`[n, T, C]`: all clips at once, faster; for pictures and metrics, where the last bit does not count."""
+    many = _renderer(gan)
+    padded = np.resize(latents, (-(-len(latents) // batch_size) * batch_size, latents.shape[1]))
+    parts = [np.asarray(many(params, padded[i : i + batch_size])) for i in range(0, len(padded), batch_size)]
+    return np.concatenate(parts)[: len(latents)]
+
+
+@functools.lru_cache(maxsize=4)
+def _renderer(gan: models.GAN):
+    return jax.jit(lambda params, z: gan.decode(gan.generate(params, z)))

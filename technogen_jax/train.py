@@ -1,0 +1,350 @@
+"""Trains a model on a prepared set.
+
+    python -m technogen_jax.train --config configs/wavegan.py --workdir runs/wavegan --config.data.dir=data/16k
+
+Any field of the config can be set on the command line; configs/default.py explains them all. For example, half the batch,
+an hour at most, checkpoints more often:
+
+    ... --config.train.batch_size=32 --config.train.minutes=60 --config.train.save_every=500 --config.train.eval_every=500
+
+The workdir then holds config.json, metrics.jsonl (a line every train.log_every steps), checkpoints/, samples/ (previews of
+fixed latents, as sound and picture) and tensorboard/ (look with: tensorboard --logdir runs). Stop with Ctrl-C or SIGTERM: it
+saves first. The same command goes on from the newest checkpoint, and what comes out is, bit for bit, what an uninterrupted
+run would have made on the same machine. Then: python -m technogen_jax.sample --workdir runs/wavegan
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict, config_flags
+
+from technogen_jax import (
+    checkpoint,
+    data,
+    fields,
+    losses,
+    models,
+    monitor,
+    progress,
+    records,
+)
+from technogen_jax.step import Pair, TrainState, init_state, make_optimizer, make_train_step
+
+_STEPS_AHEAD = 2  # steps dispatched before the oldest must be done: a signal is answered soon
+_KEYS = {"init": 0, "train": 1}  # the monitor has others
+
+
+class TrainError(ValueError):
+    """Why training cannot start or go on, in one line."""
+
+
+class Sets(NamedTuple):
+    """The prepared set as training needs it.
+
+    Attributes:
+        source: the clips to train on.
+        reference: int16 `[B, T, C]`, clips of the valid split; None where it has too few.
+        manifest: of the set.
+    """
+
+    source: records.ClipSource
+    reference: np.ndarray | None
+    manifest: records.Manifest
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], None] = print) -> TrainState:
+    """Trains up to `config.train.steps`, from the workdir's newest checkpoint if it has one.
+
+    Args:
+        config: every field of `configs/default.py`.
+        workdir: the run's folder, made if it is not there.
+        say: takes lines for people.
+
+    Returns:
+        The last state; its step is below `config.train.steps` after a signal or when `config.train.minutes` were over.
+
+    Raises:
+        ValueError: FieldError for fields that cannot work, RecordError for the set, WorkdirError for the workdir, TrainError
+            for NaN or Inf in training.
+    """
+    workdir = pathlib.Path(workdir)
+    gan, train_step, new_state = _build(config)
+    rows = data.process_rows(config.train.batch_size)
+    sets = _open_sets(config)
+    checkpoint.claim(workdir, config, sets.manifest)
+
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    by_row = NamedSharding(mesh, PartitionSpec(None, "data"))
+    state = jax.jit(new_state, out_shardings=everywhere)(_key(config, "init"))
+    say(_greeting(config, sets, state, mesh))
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_stop_requests())
+        checkpoints = stack.enter_context(
+            checkpoint.Checkpoints(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
+        )
+        # 1. the workdir's newest checkpoint; 2. the weights of another run; 3. from scratch
+        if steps := checkpoints.steps():
+            state = checkpoints.restore(steps[-1], state)
+            say(f"going on from step {steps[-1]} in {workdir}")
+        elif config.train.init_from:
+            state = _weights_of(config.train.init_from, state)
+            say(f"starting with the weights of {config.train.init_from}")
+        start = int(state.step)
+        if start >= config.train.steps:
+            say(f"{workdir}: already at step {start} of {config.train.steps}; for more, --config.train.steps=N")
+            return state
+
+        logbook = stack.enter_context(contextlib.closing(monitor.Logbook(workdir, start)))
+        observer = monitor.Monitor(config, gan, sets.reference, workdir, logbook)
+        local = data.batches(
+            sets.source,
+            rows=rows,
+            n_critic=config.train.n_critic,
+            clip_samples=config.audio.clip_samples,
+            crop=config.data.crop,
+            seed=config.seed,
+            first_step=start,
+            read_threads=config.data.read_threads,
+        )
+        batches = data.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows)
+        stepped = jax.jit(
+            train_step,
+            in_shardings=(everywhere, by_row, everywhere),
+            out_shardings=(everywhere, everywhere),
+            donate_argnums=0,
+        )
+        bar = stack.enter_context(progress.bar("training", config.train.steps, " steps", start))
+        bar.set_postfix_str("compiling")
+        state = _loop(config, state, stepped, batches, checkpoints, observer, stop, bar)
+    done = int(state.step)
+    say(
+        f"step {done} of {config.train.steps}: checkpoints, previews and metrics are in {workdir}"
+        + ("" if done == config.train.steps else "; the same command goes on")
+    )
+    return state
+
+
+def _loop(
+    config: ConfigDict,
+    state: TrainState,
+    train_step: Callable,
+    batches: Iterator[jax.Array],
+    checkpoints: checkpoint.Checkpoints,
+    observer: monitor.Monitor,
+    stop: threading.Event,
+    bar,
+) -> TrainState:
+    every = config.train
+    key = _key(config, "train")
+    finite = jax.jit(lambda state: jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]).all())
+    begun, window_begun, pending = time.monotonic(), None, []
+    first = int(state.step)
+
+    def flush(step: int) -> None:
+        """Looks at what the steps since the last time gave; the devices have then done all of them."""
+        nonlocal window_begun
+        if not pending:
+            return
+        rows = [{name: float(value) for name, value in row.items()} for row in jax.device_get(pending)]
+        for number, row in enumerate(rows, step - len(rows) + 1):
+            for name, value in row.items():
+                if not math.isfinite(value):
+                    raise TrainError(_not_finite(number, name, value, checkpoints))
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        if window_begun is not None:  # the first window holds the compilation
+            means["time/steps_per_s"] = len(rows) / (time.monotonic() - window_begun)
+        observer.logbook.write(step, means)
+        shown = [name for name in means if name.endswith("adversarial")]
+        bar.set_postfix_str(" ".join(f"{name} {means[name]:.3g}" for name in shown), refresh=False)
+        if every.minutes is not None:  # the bar's end is then where the time will be over
+            elapsed = time.monotonic() - begun
+            steps_left = max(0, 60 * every.minutes - elapsed) * (step - first) / elapsed
+            bar.total = min(every.steps, step + round(steps_left))
+        pending.clear()
+        window_begun = time.monotonic()
+
+    for step in range(first + 1, every.steps + 1):
+        state, row = train_step(state, next(batches), key)
+        pending.append(row)
+        if len(pending) > _STEPS_AHEAD:
+            jax.block_until_ready(pending[-1 - _STEPS_AHEAD])
+        bar.update()
+        over = every.minutes is not None and time.monotonic() - begun > 60 * every.minutes
+        last = step == every.steps or stop.is_set() or over
+        if step % every.log_every == 0 or step == 1 or last:
+            flush(step)
+        sampling, evaluating = _due(step, every.sample_every), _due(step, every.eval_every)
+        if _due(step, every.save_every) or sampling or evaluating or last:
+            flush(step)
+            if not finite(state):  # an update can overflow after a loss that was finite
+                raise TrainError(_not_finite(step, "a parameter or a moment of the optimiser", math.nan, checkpoints))
+            score = observer.evaluate(step, state.ema) if evaluating else None
+            if _due(step, every.save_every) or last:
+                checkpoints.save(state, score)
+            if sampling or last:
+                observer.preview(step, state.ema)
+            window_begun = time.monotonic()
+        if last:
+            break
+    return state
+
+
+def _build(config: ConfigDict) -> tuple[models.GAN, Callable, Callable]:
+    """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
+    fields.check(config)
+    gan = models.build(config)
+    loss, optimizer = config.loss, config.optimizer
+    if loss.adversarial not in losses.ADVERSARIAL:
+        names = ", ".join(losses.ADVERSARIAL)
+        raise TrainError(f"config.loss.adversarial: expected one of {names}, got {loss.adversarial!r}")
+    optimizers = Pair(
+        *(
+            make_optimizer(optimizer.name, rate, optimizer.b1, optimizer.b2)
+            for rate in (optimizer.learning_rate_g, optimizer.learning_rate_d)
+        )
+    )
+    train_step = make_train_step(
+        gan,
+        losses.ADVERSARIAL[loss.adversarial],
+        optimizers,
+        gp_weight=loss.gp_weight,
+        r1_weight=loss.r1_weight,
+        r2_weight=loss.r2_weight,
+        weight_clip=loss.weight_clip,
+        ema_decay=config.train.ema_decay,
+    )
+    return gan, train_step, lambda key: init_state(gan, optimizers, key)
+
+
+def _open_sets(config: ConfigDict) -> Sets:
+    """The set, held against the config."""
+    manifest = records.read_manifest(config.data.dir)
+    sizes = dict(
+        sample_rate_hz=config.audio.sample_rate_hz,
+        channels=config.audio.channels,
+        clip_samples=config.audio.clip_samples,
+    )
+    data.check(manifest, config.data.split, config.data.crop, **sizes)
+    reference = None
+    if config.train.eval_every:
+        valid = manifest.splits.get("valid", {"clips": 0})
+        if valid["clips"] >= 2:
+            source = records.ClipSource(config.data.dir, "valid")
+            reference = data.first_clips(source, config.train.eval_clips, config.audio.clip_samples)
+    return Sets(records.ClipSource(config.data.dir, config.data.split), reference, manifest)
+
+
+def _weights_of(workdir: str, state: TrainState) -> TrainState:
+    """The state with the parameters of another run's newest checkpoint, step and optimisers as they are."""
+    with checkpoint.Checkpoints(workdir, read_only=True) as other:
+        if not other.steps():
+            raise TrainError(f"config.train.init_from: {workdir} has no checkpoint")
+        return other.restore_weights(other.steps()[-1], state)
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event set by SIGTERM and Ctrl-C; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number, _):
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    saved = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)
+
+
+def _greeting(config: ConfigDict, sets: Sets, state: TrainState, mesh) -> str:
+    generator, discriminator = (models.count_parameters(params) / 1e6 for params in state.params)
+    split = sets.manifest.splits[config.data.split]
+    lines = [
+        f"{config.model.name}: generator {generator:.2f} M parameters, discriminator {discriminator:.2f} M; "
+        f"{config.audio.clip_samples / config.audio.sample_rate_hz:.3g} s at {config.audio.sample_rate_hz} Hz; "
+        f"{mesh.size} {jax.devices()[0].device_kind} device(s)",
+        f"{config.data.dir}: {split['clips']} clips of {split['tracks']} tracks",
+    ]
+    if config.train.eval_every and sets.reference is None:
+        lines.append("the set has no valid clips: no evaluation, and no best checkpoint")
+    return "\n".join(lines)
+
+
+def _not_finite(step: int, name: str, value: float, checkpoints: checkpoint.Checkpoints) -> str:
+    checkpoints.wait()
+    good = checkpoints.steps()
+    where = (
+        f"the last good checkpoint is {checkpoints.folder / str(good[-1])}" if good else "there is no checkpoint yet"
+    )
+    return f"step {step}: {name} is {value}; {where}. A lower config.optimizer.learning_rate_g and _d may help"
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
+
+
+def _key(config: ConfigDict, purpose: str) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(config.seed), _KEYS[purpose])
+
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config, and with a dot its fields; see above.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there, gone on with if it is.")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """The parser of absl, with one line for what is wrong."""
+    try:
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is None or _WORKDIR.value is None:
+            raise TrainError("expected --config FILE and --workdir DIR; --help explains")
+        _CONFIG.value.keys()  # a config file that could not be loaded raises only now
+        if len(rest) > 1:
+            raise TrainError(f"did not expect {' '.join(rest[1:])}")
+    except (AttributeError, KeyError) as error:
+        _exit(f"the config has no field {' '.join(str(error.args[0]).split())}; configs/default.py has them all")
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        _exit(str(error).strip().splitlines()[-1])  # of a traceback within, the last line
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)  # Orbax tells its whole day
+    return rest
+
+
+def _exit(message: str) -> None:
+    print(f"train: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main(_: list[str]) -> None:
+    """The command; exits with 0 done (or stopped by a signal, saved), 1 failed, 2 a flag that cannot work."""
+    try:
+        train(_CONFIG.value, _WORKDIR.value)
+    except (ValueError, OSError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)

@@ -1,0 +1,125 @@
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from technogen_jax import checkpoint
+from technogen_jax.checkpoint import Checkpoints, WorkdirError
+from technogen_jax.step import Pair, TrainState
+
+OPTIMIZER = optax.adam(1e-3)
+
+
+def make_state(step, width=4):
+    params = {"layer": {"kernel": jnp.full((width, 3), float(step)), "bias": jnp.arange(3.0) * step}}
+    opt = OPTIMIZER.init(params)
+    return TrainState(jnp.asarray(step, jnp.int32), Pair(params, params), Pair(opt, opt), params)
+
+
+def test_what_is_saved_is_restored_bit_for_bit(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(7))
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(7, make_state(0))
+        ema = checkpoints.restore_ema(7, jax.eval_shape(lambda: make_state(0).ema))
+    assert jax.tree.structure(restored) == jax.tree.structure(make_state(7))
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(7))
+    jax.tree.map(np.testing.assert_array_equal, ema, make_state(7).ema)
+
+
+def test_weights_alone_are_restored_beside_another_optimiser(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(7))
+        checkpoints.wait()
+        other = make_state(0)._replace(opt=Pair(None, None))
+        restored = checkpoints.restore_weights(7, other)
+    assert int(restored.step) == 0 and restored.opt == Pair(None, None)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, make_state(7).params)
+
+
+def test_the_last_the_best_and_every_fifth_are_kept(tmp_path):
+    scores = {1: None, 2: 0.5, 3: 0.7, 4: None, 5: None, 6: 0.8, 7: None, 8: None}
+    with Checkpoints(tmp_path, keep_last=2, keep_every=5) as checkpoints:
+        for step, score in scores.items():
+            checkpoints.save(make_state(step), score)
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 5, 7, 8]
+        assert checkpoints.best_step() == 2
+    with Checkpoints(tmp_path, keep_last=2, keep_every=5) as checkpoints:  # known to the next run, too
+        assert checkpoints.best_step() == 2
+        checkpoints.save(make_state(9), 0.4)
+        checkpoints.save(make_state(10))
+        checkpoints.wait()
+        assert checkpoints.steps() == [5, 9, 10]
+        assert checkpoints.best_step() == 9
+
+
+def test_without_evaluations_there_is_no_best(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+        checkpoints.wait()
+        assert checkpoints.best_step() is None
+
+
+def test_a_step_is_saved_once(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1), 0.5)
+        checkpoints.save(make_state(1))
+        checkpoints.wait()
+        assert checkpoints.steps() == [1] and checkpoints.best_step() == 1
+
+
+def test_a_half_written_checkpoint_is_none_and_is_cleared(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+    folder = tmp_path / checkpoint.CHECKPOINTS_FOLDER
+    shutil.copytree(folder / "1", folder / "2.orbax-checkpoint-tmp")
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1]
+    assert (folder / "2.orbax-checkpoint-tmp").exists()  # it may be another process that is writing it
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+    assert os.listdir(folder) == ["1"]
+
+
+def test_another_models_checkpoint_is_refused_by_name(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+        checkpoints.wait()
+        with pytest.raises(WorkdirError, match=r"kernel \(5, 3\), found \(4, 3\).*another model"):
+            checkpoints.restore(1, make_state(0, width=5))
+        more = make_state(0)._replace(ema={"layer": make_state(0).ema["layer"], "extra": jnp.zeros(2)})
+        with pytest.raises(WorkdirError, match=r"expected extra \(2,\), found nothing"):
+            checkpoints.restore(1, more)
+        with pytest.raises(WorkdirError, match="no checkpoint of step 2; there are: 1"):
+            checkpoints.restore(2, make_state(0))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+    for path in (tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1" / "params").rglob("d/*"):
+        path.write_bytes(b"")
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(WorkdirError, match="checkpoints/1: cannot be restored"):
+        checkpoints.restore(1, make_state(0))
+
+
+def test_a_config_comes_back_as_it_was(tmp_path):
+    config = ConfigDict({"seed": 3, "model": {"name": "wavegan", "max_channels": None, "rate": 1e-4, "on": True}})
+    checkpoint.write_config(tmp_path, config)
+    assert checkpoint.read_config(tmp_path) == config.lock()
+
+
+def test_a_workdir_without_or_with_a_broken_config_is_an_error(tmp_path):
+    with pytest.raises(WorkdirError, match="config.json: not found"):
+        checkpoint.read_config(tmp_path)
+    for text in ('{"seed": ', json.dumps([1])):
+        (tmp_path / checkpoint.CONFIG_FILE).write_text(text)
+        with pytest.raises(WorkdirError, match="config.json: unreadable"):
+            checkpoint.read_config(tmp_path)

@@ -1,0 +1,105 @@
+import contextlib
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from conftest import RATE_HZ
+from jax.sharding import NamedSharding, PartitionSpec
+
+from technogen_jax import data, records
+
+# Clip i is the samples 1000 i, 1000 i + 1, ...: each sample tells its clip and its place.
+WHOLE = data.Rows(4, 0, 4)
+SOURCE = [{"audio": (1000 * i + np.arange(100)[:, None]).astype(np.int16)} for i in range(10)]
+
+
+def take(count, first_step=0, rows=WHOLE, **changes):
+    options = dict(n_critic=2, clip_samples=20, crop="random", seed=0, read_threads=2) | changes
+    with contextlib.closing(data.batches(SOURCE, rows=rows, first_step=first_step, **options)) as batches:
+        return np.stack(list(itertools.islice(batches, count)))
+
+
+def test_each_epoch_is_every_clip_once_in_another_order():
+    clips = take(25)[..., 0, 0].ravel() // 1000  # 25 steps of 8 rows: 20 epochs
+    epochs = clips.reshape(20, 10)
+    assert (np.sort(epochs, axis=1) == np.arange(10)).all()
+    assert len({tuple(epoch) for epoch in epochs}) > 15
+
+
+def test_crops_are_windows_at_random_places():
+    batches = take(50)
+    assert (np.diff(batches[..., 0], axis=-1) == 1).all()
+    starts = batches[..., 0, 0] % 1000
+    assert starts.min() < 5 and starts.max() > 75 and starts.max() <= 80
+
+
+def test_a_crop_from_the_start():
+    assert (take(5, crop="start")[..., 0, 0] % 1000 == 0).all()
+
+
+def test_a_batch_depends_on_the_seed_and_the_step_alone():
+    batches = take(6)
+    np.testing.assert_array_equal(take(2, first_step=4), batches[4:])
+    np.testing.assert_array_equal(take(6, read_threads=0), batches)
+    assert (take(6, seed=1) != batches).any()
+    take(1, first_step=10**9)  # and no step is far away
+
+
+def test_two_processes_share_what_one_would_have_read():
+    halves = [take(3, rows=data.Rows(4, first, 2)) for first in (0, 2)]
+    np.testing.assert_array_equal(np.concatenate(halves, axis=2), take(3))
+
+
+def test_batches_reach_the_device_in_order():
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+    rows = data.process_rows(4 * jax.device_count())
+    local = data.batches(SOURCE, rows=rows, n_critic=1, clip_samples=20, crop="random", seed=0)
+    with contextlib.closing(local):
+        arrays = list(itertools.islice(data.to_device(local, sharding, rows), 3))
+    np.testing.assert_array_equal(np.stack(arrays), take(3, rows=rows, n_critic=1))
+
+
+def test_bad_arguments_are_errors():
+    with pytest.raises(ValueError, match="config.data.crop: expected one of random, start, got 'end'"):
+        take(1, crop="end")
+    with pytest.raises(ValueError, match="no clips"):
+        next(data.batches([], rows=data.Rows(1, 0, 1), n_critic=1, clip_samples=1, crop="start", seed=0))
+    with pytest.raises(ValueError, match=r"config.train.batch_size: expected a multiple of .* got 0"):
+        data.process_rows(0)
+
+
+def test_first_clips_are_spread_over_the_split():
+    clips = data.first_clips(SOURCE, 4, 20)
+    assert clips.shape == (4, 20, 1) and clips.dtype == np.int16
+    assert clips[:, 0, 0].tolist() == [0, 3000, 6000, 9000]
+    assert len(data.first_clips(SOURCE, 99, 20)) == 10
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(sample_rate_hz=16000), "config.audio.sample_rate_hz is 16000, but the set has 8000.*--sample_rate 16000"),
+        (dict(channels=2), "config.audio.channels is 2, but the set has 1.*--channels 2"),
+        (dict(clip_samples=2048), "config.audio.clip_samples is 2048, but the set has clips of 1500.*--hop_size 0.256"),
+        (dict(split="best"), "config.data.split is 'best', but the set has train, valid, test"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_set_is_an_error_with_both_sides(prepared_set, change, message):
+    manifest = records.read_manifest(prepared_set)
+    fields = dict(split="train", crop="random", sample_rate_hz=RATE_HZ, channels=1, clip_samples=1500)
+    data.check(manifest, **fields)
+    with pytest.raises(ValueError, match=message):
+        data.check(manifest, **(fields | change))
+
+
+def test_records_arrive_as_prepared(prepared_set):
+    source = records.ClipSource(prepared_set, "train")
+    rows = data.Rows(len(source), 0, len(source))
+    with contextlib.closing(
+        data.batches(source, rows=rows, n_critic=1, clip_samples=1500, crop="random", seed=0)
+    ) as local:
+        (epoch,) = next(local)
+    expected = sorted(clip["audio"].tobytes() for clip in source)
+    assert sorted(clip.tobytes() for clip in epoch) == expected

@@ -1,0 +1,76 @@
+"""The shape of the tree: imports run downwards, and each heavy dependency stands in few files."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+# Lower layers first; a module imports only from layers below its own.
+LAYERS = [
+    {"audio", "records", "pictures", "progress", "fields"},
+    {"dsp", "metrics"},
+    {"losses", "embeddings", "models"},
+    {"data", "step"},
+    {"checkpoint"},
+    {"generate"},
+    {"monitor"},
+    {"train", "sample"},
+]
+DATA_PREP_SEES = {"audio", "records", "pictures", "progress"}
+# Where a dependency may be imported, so that it can be exchanged there.
+HOMES = {
+    "flax": {"technogen_jax/models"},
+    "optax": {"technogen_jax/step.py"},
+    "orbax": {"technogen_jax/checkpoint.py"},
+    "grain": {"technogen_jax/data.py"},
+    "soundfile": {"technogen_jax/audio.py"},
+    "soxr": {"technogen_jax/audio.py"},
+    "av": {"technogen_jax/audio.py"},
+    "tensorflow_datasets": {"technogen_jax/records.py"},
+    "google_crc32c": {"technogen_jax/records.py"},
+    "tqdm": {"technogen_jax/progress.py"},
+    "matplotlib": {"technogen_jax/pictures.py"},
+    "tensorboardX": {"technogen_jax/monitor.py"},
+    "absl": {"technogen_jax/train.py"},
+}
+SOURCES = sorted(path for folder in ("technogen_jax", "data_prep", "configs") for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported(path):
+    """Dotted names that a file imports, with the names taken out of packages."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(module):
+    return next(number for number, names in enumerate(LAYERS) if module in names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    for name in imported(path):
+        package, _, module = name.partition(".")
+        module = module.split(".")[0]
+        if package == "technogen_jax" and parts[0] == "technogen_jax" and parts[1] != "__init__":
+            assert module == parts[1] or layer_of(module) < layer_of(parts[1]), f"{name} is not below {parts[1]}"
+        elif package == "technogen_jax" and parts[0] == "data_prep":
+            assert module in DATA_PREP_SEES, f"data_prep does not see {name}"
+        elif package == "data_prep":
+            assert parts[0] == "data_prep", f"{name}: the trainer does not see data_prep"
+        elif package == "configs":
+            assert parts[0] == "configs", f"{name}: a config arrives, it is not imported"
+        if parts[0] == "configs":
+            assert package in ("ml_collections", "configs"), f"a config is data: it does not import {name}"
+        assert not (parts[0] == "data_prep" and package == "jax"), "data_prep works without JAX"
+
+
+@pytest.mark.parametrize("dependency", HOMES)
+def test_a_dependency_has_one_home(dependency):
+    for path in SOURCES:
+        relative = path.relative_to(ROOT).as_posix()
+        if any(name.split(".")[0] == dependency for name in imported(path)):
+            assert any(relative.startswith(home) for home in HOMES[dependency]), f"{relative} imports {dependency}"
