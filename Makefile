@@ -1,0 +1,36 @@
+# make demo   a corpus, records, training and sound, from nothing; again: trains on
+# make test   the tests
+# Both make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/requirements.stamp
+
+.PHONY: demo test lint
+.DEFAULT_GOAL := demo
+
+demo: $(STAMP)
+	$(PY) -m data_prep.synthesize --output demo/tracks --tracks 24 --minutes 1,2
+	$(PY) -m data_prep.prepare --input demo/tracks --output demo/records --sample_rate 16000 --hop_size 2.048 --stride 1.024
+	$(PY) -m technogen_jax.train --config configs/demo.py --workdir demo/run
+	$(PY) -m technogen_jax.sample --workdir demo/run --n 16
+	@echo
+	@echo "Listen: demo/run/sound/*.wav   Look: demo/run/sound/*.png (generated above, real below)"
+	@echo "Longer training makes it better: run make demo again, it goes on where it was."
+
+test: $(STAMP)
+	$(PY) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/pip install -q ruff
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+# Made anew when requirements.txt changes; an interrupted installation leaves no stamp and is repeated.
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "TechnoGen needs Python 3.11 or newer; found $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -r requirements.txt
+	@touch $@
