@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import pathlib
@@ -42,7 +41,6 @@ class ShardJob(NamedTuple):
     path: str
     clips: list[tuple[str, int, int, str]]  # part, offset, label, track's id
     cut: Cut
-    labels: tuple[str, ...]
 
 
 def write_set(
@@ -71,7 +69,7 @@ def write_set(
         files = records.shard_names(name, len(plan))
         for file, chosen in zip(files, plan, strict=True):
             entries = [(c.track.part, c.offset, labels.index(c.track.source.label), c.track.source.id) for c in chosen]
-            jobs.append((write_shard, ShardJob(str(folder / file), entries, options.cut, tuple(labels))))
+            jobs.append((write_shard, ShardJob(str(folder / file), entries, options.cut)))
         splits[name] = {"clips": sum(map(len, plan)), "tracks": assigned.count(split), "shards": files}
     shard_bytes = {}
     with progress.bar("writing", sum(entry["clips"] for entry in splits.values()), " clips") as bar:
@@ -102,7 +100,7 @@ def write_set(
     metadata = {"sample_rate_hz": options.sample_rate, "stride_samples": options.stride_samples}
     try:
         _draw(folder / CONTACT_SHEET_FILE, shards, options, heading)
-        features = _features(options.clip_samples, options.channels, tuple(labels))
+        features = records.make_features(options.clip_samples, options.channels, labels)
         records.write_dataset_info(folder, features, info_splits, f"Techno: {heading}, split by track.", metadata)
         records.write_text_atomically(folder / records.CLIPS_FILE, _lines(shards, manifest, tracks))
         records.write_manifest(folder, manifest)
@@ -117,12 +115,11 @@ def write_shard(job: ShardJob) -> int:
     Raises:
         JobError: it could not be written.
     """
-    features = _features(job.cut.clip_samples, job.cut.channels, job.labels)
 
     def serialised() -> Iterator[bytes]:
         for part, offset, label, track in job.clips:
             pcm = read_clip(part, offset, job.cut.clip_samples, job.cut.channels)
-            yield records.serialize_example(features, {"audio": pcm, "label": label, "track": track, "offset": offset})
+            yield records.serialize_example(pcm, label, track, offset)
 
     try:
         return records.write_shard(job.path, serialised())
@@ -145,11 +142,6 @@ def read_clip(part: str, offset: int, clip_samples: int, channels: int) -> np.nd
 def channel_word(channels: int) -> str:
     """1 -> mono, 2 -> stereo."""
     return "mono" if channels == 1 else "stereo"
-
-
-@functools.cache
-def _features(clip_samples: int, channels: int, labels: tuple[str, ...]):
-    return records.make_features(clip_samples, channels, labels)
 
 
 def _plan(tracks: Sequence[Track], options: Options, rng: np.random.Generator) -> list[list[Clip]]:

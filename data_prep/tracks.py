@@ -251,13 +251,14 @@ def _write_pcm(path: str, spool: _Spool, count: int, gain: float, loud: bool, cu
             file.write(whole.data)
             peaks.append(max(int(whole.max()), -int(whole.min())))
             energies.append(float(np.vdot(piece, piece)))
-    peaks, totals = np.asarray(peaks), np.concatenate([[0.0], np.cumsum(energies)])
-    levels = []
-    for offset in range(0, count * cut.stride_samples, cut.stride_samples):
-        first, last = np.searchsorted(bounds, (offset, offset + cut.clip_samples))
-        rms = math.sqrt(max(0, totals[last] - totals[first]) / (cut.clip_samples * cut.channels))
-        levels.append((clips.decibels(peaks[first:last].max() / 32768), clips.decibels(rms / 32768)))
-    return levels
+    starts = np.arange(count) * cut.stride_samples
+    first, last = np.searchsorted(bounds, starts), np.searchsorted(bounds, starts + cut.clip_samples)
+    totals = np.concatenate([[0.0], np.cumsum(energies)])
+    rms = np.sqrt(np.maximum(0, totals[last] - totals[first]) / (cut.clip_samples * cut.channels))
+    return [
+        (clips.decibels(max(peaks[a:b]) / 32768), clips.decibels(value / 32768))
+        for a, b, value in zip(first.tolist(), last.tolist(), rms.tolist(), strict=True)
+    ]
 
 
 class _Spool:

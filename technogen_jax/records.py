@@ -132,8 +132,8 @@ def make_features(clip_samples: int, channels: int, labels: Sequence[str]):
     )
 
 
-def serialize_example(features, example: dict[str, Any]) -> bytes:
-    """The record of a clip, `features.serialize_example(example)` with the fields in one order.
+def serialize_example(audio: np.ndarray, label: int, track: str, offset: int) -> bytes:
+    """The record of a clip: what `make_features(...).serialize_example` gives, with the fields in one order.
 
     TensorFlow Datasets leaves the order to protobuf's hash seed, which differs from process to process: the same clip
     would give other bytes in another run.
@@ -141,13 +141,11 @@ def serialize_example(features, example: dict[str, Any]) -> bytes:
     from tensorflow_datasets.proto import tf_example_pb2
 
     proto = tf_example_pb2.Example()
-    for name, value in features.encode_example(example).items():
-        feature = proto.features.feature[name]
-        value = value if isinstance(value, bytes) else np.asarray(value).item()
-        if isinstance(value, int):
-            feature.int64_list.value.append(value)
-        else:
-            feature.bytes_list.value.append(value if isinstance(value, bytes) else value.encode())
+    feature = proto.features.feature
+    feature["audio"].bytes_list.value.append(audio.astype("<i2", copy=False).tobytes())
+    feature["label"].int64_list.value.append(label)
+    feature["track"].bytes_list.value.append(track.encode())
+    feature["offset"].int64_list.value.append(offset)
     return proto.SerializeToString(deterministic=True)
 
 

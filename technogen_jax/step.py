@@ -144,7 +144,7 @@ def make_train_step(
             return (d_params, d_opt), metrics
 
         keys = jax.random.split(d_key, len(pcm))
-        (d_params, d_opt), d_metrics = _scan(critic, (state.params.d, state.opt.d), (pcm, keys))
+        (d_params, d_opt), d_metrics = jax.lax.scan(critic, (state.params.d, state.opt.d), (pcm, keys))
         g_params, g_opt, g_metrics = update("g", g_loss, g_params, state.opt.g, d_params, encode(pcm[-1]), g_key)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(g_params, state.ema, 1 - decay)
@@ -153,14 +153,3 @@ def make_train_step(
         return TrainState(state.step + 1, Pair(g_params, d_params), Pair(g_opt, d_opt), ema), metrics
 
     return train_step
-
-
-def _scan(body, carry, inputs):
-    """`lax.scan`; on a CPU written out, since XLA finds its fast convolutions there only outside of loops."""
-    if jax.default_backend() != "cpu":
-        return jax.lax.scan(body, carry, inputs)
-    outputs = []
-    for index in range(len(jax.tree.leaves(inputs)[0])):
-        carry, output = body(carry, jax.tree.map(lambda x, i=index: x[i], inputs))
-        outputs.append(output)
-    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)

@@ -33,7 +33,7 @@ def make_set(folder, clips=(7, 0, 2), shards=(3, 0, 1), channels=2, labels=("aci
         parts = [examples[split][index::shard_count] for index in range(shard_count)]
         total = 0
         for name, part in zip(names, parts, strict=True):
-            total += records.write_shard(folder / name, (records.serialize_example(features, e) for e in part))
+            total += records.write_shard(folder / name, (records.serialize_example(**e) for e in part))
         examples[split] = [example for part in parts for example in part]
         splits[split] = {"clips": count, "tracks": 1, "shards": names}
         if count:

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from configs import wavegan as wavegan_config
+from configs import wavegan_44k
 from technogen_jax import losses, models
 from technogen_jax.models import GAN, wavegan
 from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step
@@ -228,22 +229,25 @@ def test_weight_clip_holds_every_weight_of_the_discriminator_alone():
     assert np.abs(state.params.g["g"]).max() > 0.01
 
 
+def built(config):
+    """(gan, optimizers, step, weights of the loss), as a config says."""
+    gan, optimizer, weights = models.build(config), config.optimizer, dict(config.loss)
+    rates = optimizer.learning_rate_g, optimizer.learning_rate_d
+    optimizers = Pair(*(make_optimizer(optimizer.name, rate, optimizer.b1, optimizer.b2) for rate in rates))
+    adversarial = losses.ADVERSARIAL[weights.pop("adversarial")]
+    return gan, optimizers, make_train_step(gan, adversarial, optimizers, **weights), weights
+
+
 @pytest.mark.parametrize("loss", wavegan_config.LOSSES)
 def test_every_loss_of_the_config_trains(loss):
     config = wavegan_config.get_config(loss)
     config.update(dict(audio=dict(clip_samples=256), model=dict(channels=2, latent_size=8)))
-    gan = models.build(config)
-    rates = config.optimizer.learning_rate_g, config.optimizer.learning_rate_d
-    optimizers = Pair(
-        *(make_optimizer(config.optimizer.name, r, config.optimizer.b1, config.optimizer.b2) for r in rates)
-    )
-    options = dict(config.loss)
-    adversarial = losses.ADVERSARIAL[options.pop("adversarial")]
-    step = jax.jit(make_train_step(gan, adversarial, optimizers, **options))
+    gan, optimizers, step, weights = built(config)
     state = start = jax.jit(lambda key: init_state(gan, optimizers, key))(KEY)
+    step = jax.jit(step)
     for _ in range(2):
         state, metrics = step(state, pcm(config.train.n_critic, 4), KEY)
-    penalties = {f"d/{name}" for name in ("gp", "r1", "r2") if options[f"{name}_weight"]}
+    penalties = {f"d/{name}" for name in ("gp", "r1", "r2") if weights[f"{name}_weight"]}
     norms = {"d/gradient_norm", "g/gradient_norm"}
     assert set(metrics) == {"d/adversarial", "g/adversarial"} | penalties | norms
     assert all(np.isfinite(value) for value in metrics.values())
@@ -251,6 +255,28 @@ def test_every_loss_of_the_config_trains(loss):
     for before, after in zip(start.params, state.params, strict=True):
         same = jax.tree.map(lambda a, b: bool((a == b).all()), before, after)
         assert not all(jax.tree.leaves(same)), same
+
+
+@pytest.mark.parametrize(
+    ("sound", "generator", "discriminator"),
+    # Layer by layer: 100 * 22 * 1024 + 22 * 1024, then 25 * in * out + out; the last has one output channel or two.
+    [("mono", 19_748_737, 17_496_961), ("stereo", 19_749_138, 17_497_361)],
+)
+def test_eight_seconds_of_44100_hz_can_be_stepped_as_configured(sound, generator, discriminator):
+    config = wavegan_44k.get_config(sound)
+    gan, optimizers, step, _ = built(config)
+    state = jax.eval_shape(lambda key: init_state(gan, optimizers, key), KEY)
+    shape = config.train.n_critic, config.train.batch_size, config.audio.clip_samples, config.audio.channels
+    after, metrics = jax.eval_shape(step, state, jax.ShapeDtypeStruct(shape, jnp.int16), KEY)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
+    assert [models.count_parameters(params) for params in state.params] == [generator, discriminator]
+    assert metrics["d/r1"].shape == ()
+
+
+@pytest.mark.parametrize("config", [wavegan_config, wavegan_44k])
+def test_an_unknown_variant_is_answered_with_the_known(config):
+    with pytest.raises(ValueError, match="nonsense: expected .* after the colon"):
+        config.get_config("nonsense")
 
 
 def test_batch_norm_in_both_networks_trains_and_keeps_no_statistics():

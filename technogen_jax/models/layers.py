@@ -204,28 +204,36 @@ class BatchNorm(nnx.Module):
         return (x - self.mean[...]) * lax.rsqrt(self.var[...] + 1e-3) * self.scale[...] + self.bias[...]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x, kernel, padding):
-    """Stride-1 convolution whose gradients are again such convolutions, of whatever order.
+    """Stride-1 convolution: x `[B, T, C_in]`, kernel `[K, C_in, C_out]`, padding (before, after)."""
+    if jax.default_backend() == "cpu":
+        return _convolve_one_layout(x, kernel, padding)
+    return lax.conv_general_dilated(x, kernel, (1,), (padding,), dimension_numbers=_DIMENSIONS)
 
-    XLA on a CPU has a fast kernel for this layout alone. The layouts of JAX's own gradients it turns into this one
-    outside loops, but not inside: there, as in a scan over critic updates, they take some twenty-five times as long.
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_one_layout(x, kernel, padding):
+    """The same, its gradients of whatever order being such convolutions again.
+
+    XLA on a CPU has a fast kernel for this layout alone. It turns the layouts of JAX's own gradients into this one, but
+    not inside a loop: there, as in a scan over critic updates, they take some twenty-five times as long
+    (github.com/jax-ml/jax/issues/12868).
     """
     return lax.conv_general_dilated(x, kernel, (1,), (padding,), dimension_numbers=_DIMENSIONS)
 
 
-def _convolve_forward(x, kernel, padding):
-    return _convolve(x, kernel, padding), (x, kernel)
+def _forward(x, kernel, padding):
+    return _convolve_one_layout(x, kernel, padding), (x, kernel)
 
 
-def _convolve_backward(padding, saved, slope):
+def _backward(padding, saved, slope):
     x, kernel = saved
     before, after = padding
     reach = len(kernel) - 1
-    of_x = _convolve(slope, kernel[::-1].swapaxes(1, 2), (reach - before, reach - after))
+    of_x = _convolve_one_layout(slope, kernel[::-1].swapaxes(1, 2), (reach - before, reach - after))
     # w[t] meets x[n + t - before] wherever slope[n] is: a convolution of x with the slope, summed over the batch.
-    of_kernel = _convolve(x.transpose(2, 1, 0), slope.transpose(1, 0, 2), padding)
+    of_kernel = _convolve_one_layout(x.transpose(2, 1, 0), slope.transpose(1, 0, 2), padding)
     return of_x, of_kernel.transpose(1, 0, 2)
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
+_convolve_one_layout.defvjp(_forward, _backward)

@@ -1,0 +1,34 @@
+"""Eight seconds of 44.1 kHz by WaveGAN: 352,800 samples, mono; stereo with --config configs/wavegan_44k.py:stereo.
+
+    python -m data_prep.prepare --input TRACKS --output data/44k
+    python -m technogen_jax.train --config configs/wavegan_44k.py --workdir runs/44k --config.data.dir=data/44k
+
+For stereo, prepare with --channels 2.
+
+Idea: the paper's kernel and stride, seven layers instead of five (22 * 4^7 = 360,448 samples, cropped), a quarter of its
+width, since at full width the generator would have 289 million parameters. Eight seconds are four bars at 120 BPM.
+The relativistic loss with R1 and R2 at one critic update a step costs a third of WGAN-GP with five (1.2 to 3.7 TFLOP).
+Cost, counted by XLA at batch 16: 19.7 + 17.5 million parameters, 1.8 GMAC for a forward pass of either network, 1.2 TFLOP
+a step, 3.6 GB of memory (as compiled for a CPU): meant for one Colab GPU, where it has not been timed. On two shared
+CPU cores a step at batch 2 took 3.3 seconds.
+Expected result: not known, it was not trained to the end here; it builds, steps and fits. What to try on a larger GPU:
+--config.model.channels=32 --config.model.max_channels=512 (18.6 + 17.5 million, 3.7 TFLOP, 6.2 GB).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import wavegan
+
+AUDIO_CHANNELS = {"mono": 1, "stereo": 2}
+
+
+def get_config(sound: str = "mono") -> ConfigDict:
+    if sound not in AUDIO_CHANNELS:
+        raise ValueError(f"configs/wavegan_44k.py:{sound}: expected mono or stereo after the colon")
+    config = wavegan.get_config("relativistic").unlock()
+    config.audio.sample_rate_hz = 44100
+    config.audio.channels = AUDIO_CHANNELS[sound]
+    config.audio.clip_samples = 8 * 44100
+    config.model.channels = 16  # doubles in seven layers to 1,024
+    config.train.batch_size = 16
+    return config.lock()
