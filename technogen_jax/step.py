@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.experimental.shard_alike import shard_alike
 
 from technogen_jax import losses
 from technogen_jax.models import GAN
@@ -77,6 +76,7 @@ def make_train_step(
     r2_weight: float = 0.0,
     weight_clip: float = 0.0,
     ema_decay: float = 0.999,
+    batch_sharding: jax.sharding.Sharding | None = None,
 ) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure train_step(state, pcm, key) -> (state, metrics).
 
@@ -93,11 +93,14 @@ def make_train_step(
         weight_clip: largest magnitude of a discriminator's weight, 0 for no limit.
         ema_decay: of the generator's average; it starts lower, (1 + t) / (10 + t), so that the average soon forgets
             the random start.
+        batch_sharding: how the rows of a batch `[B, ...]` lie on several devices; None for one device.
     """
 
     def fakes(g_params, real, key):
-        fake = gan.generate(g_params, gan.sample_latents(key, len(real)))
-        return shard_alike(fake, real)[0]  # else every device would make, and judge, the whole batch of fakes
+        z = gan.sample_latents(key, len(real))
+        if batch_sharding is not None:  # else every device would make, and judge, the whole batch of fakes
+            z = jax.lax.with_sharding_constraint(z, batch_sharding)
+        return gan.generate(g_params, z)
 
     def d_loss(d_params, g_params, real, key):
         z_key, real_key, fake_key, gp_key, mix_key = jax.random.split(key, 5)

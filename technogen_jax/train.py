@@ -83,12 +83,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             for NaN or Inf in training.
     """
     workdir = pathlib.Path(workdir)
-    gan, train_step, new_state = _build(config)
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    gan, train_step, new_state = _build(config, NamedSharding(mesh, PartitionSpec("data")))
     rows = data.process_rows(config.train.batch_size)
     sets = _open_sets(config)
     checkpoint.claim(workdir, config, sets.manifest)
 
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_row = NamedSharding(mesh, PartitionSpec(None, "data"))
     state = jax.jit(new_state, out_shardings=everywhere)(_key(config, "init"))
@@ -205,7 +205,7 @@ def _loop(
     return state
 
 
-def _build(config: ConfigDict) -> tuple[models.GAN, Callable, Callable]:
+def _build(config: ConfigDict, batch_sharding: NamedSharding | None = None) -> tuple[models.GAN, Callable, Callable]:
     """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
     fields.check(config)
     gan = models.build(config)
@@ -228,6 +228,7 @@ def _build(config: ConfigDict) -> tuple[models.GAN, Callable, Callable]:
         r2_weight=loss.r2_weight,
         weight_clip=loss.weight_clip,
         ema_decay=config.train.ema_decay,
+        batch_sharding=batch_sharding,
     )
     return gan, train_step, lambda key: init_state(gan, optimizers, key)
 

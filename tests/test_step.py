@@ -302,7 +302,6 @@ from technogen_jax.step import Pair, init_state, make_train_step
 
 gan = wavegan.build(clip_samples=256, audio_channels=1, latent_size=8, channels=2, batch_norm=True)
 optimizers = Pair(optax.sgd(0.01), optax.sgd(0.01))  # Adam would blow up the rounding of small gradients
-step = make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0)
 key = jax.random.key(0)
 state = jax.jit(lambda key: init_state(gan, optimizers, key))(key)
 pcm = np.random.default_rng(0).integers(-20_000, 20_000, size=(2, 8, 256, 1), dtype=np.int16)
@@ -310,6 +309,9 @@ pcm = np.random.default_rng(0).integers(-20_000, 20_000, size=(2, 8, 256, 1), dt
 def trained(devices):
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     everywhere, by_row = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, "data"))
+    step = make_train_step(
+        gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0, batch_sharding=NamedSharding(mesh, PartitionSpec("data"))
+    )
     compiled = jax.jit(step, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere)
     compiled = compiled.lower(state, pcm, key).compile()
     moved = jax.device_put((state, pcm, key), (everywhere, by_row, everywhere))
