@@ -19,6 +19,7 @@ N_MELS = 96
 DB_RANGE = (-80.0, 0.0)  # 0 dB is about a sine at full scale
 _COLOURS = "magma"
 _MOST_FRAMES = 400  # of one picture; longer audio is looked at less often, not averaged
+_TITLE_LETTERS = 42
 _TICKS_HZ = (200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
@@ -139,7 +140,8 @@ def write_contact_sheet(
         axis.set_yticks(bands, [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks_hz])
         axis.tick_params(labelsize=6)
         if titles is not None:
-            axis.set_title(_drawable(titles[index])[-42:], fontsize=7)
+            title = _drawable(titles[index])
+            axis.set_title(title if len(title) <= _TITLE_LETTERS else "…" + title[1 - _TITLE_LETTERS :], fontsize=7)
         if index % columns == 0:
             axis.set_ylabel("Hz", fontsize=7)
         if index + columns >= len(clips):

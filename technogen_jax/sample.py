@@ -183,10 +183,10 @@ def _draw(trained: generate.Trained, clips: Sequence[np.ndarray], path: pathlib.
         for index in np.linspace(0, len(source) - 1, len(drawn)).astype(int):
             clip = source[int(index)]
             drawn.append(audio.from_int16(clip["audio"][:window]))
-            titles.append(f"real: {clip['track']} @ {clip['offset'] / trained.config.audio.sample_rate_hz:.0f} s")
+            titles.append(f"{clip['track']} @ {clip['offset'] / trained.config.audio.sample_rate_hz:.0f} s")
     except (records.RecordError, TypeError) as error:
         print(f"the picture is without real clips: {error}", file=sys.stderr)
-    heading = f"step {trained.step}: generated, then real"
+    heading = f"step {trained.step}" + (": generated above, real below" if len(drawn) > len(clips[:_PICTURED]) else "")
     pictures.write_contact_sheet(path, drawn, trained.config.audio.sample_rate_hz, titles, heading=heading)
 
 
