@@ -38,7 +38,8 @@ LOSSES = {
         optimizer=dict(name="adam", learning_rate_g=1e-4, learning_rate_d=4e-4, b1=0.0, b2=0.9),
         train=dict(n_critic=1),
     ),
-    # Huang et al. 2024 (arXiv:2501.05441): both zero-centred penalties, no first moment.
+    # Huang et al. 2024 (arXiv:2501.05441): both zero-centred penalties, no first moment. Their code lets the rate fall
+    # (2e-4 to 5e-5), b2 rise (0.9 to 0.99) and gamma fall by data set (0.05 to 150); constant here, gamma not tuned.
     "relativistic": dict(
         loss=dict(adversarial="relativistic", gp_weight=0.0, r1_weight=1.0, r2_weight=1.0),
         optimizer=dict(name="adam", learning_rate_g=2e-4, learning_rate_d=2e-4, b1=0.0, b2=0.99),

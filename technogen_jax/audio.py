@@ -242,7 +242,10 @@ def _open_av(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int
 
     try:
         # A file object: a name that is not UTF-8, or looks like an address, is nothing to FFmpeg.
-        container = stack.enter_context(av.open(stack.enter_context(open(path, "rb")), metadata_errors="ignore"))
+        file = stack.enter_context(open(path, "rb"))
+        # Titles that are not UTF-8: PyAV 19 has no such argument, and opens those files without it.
+        lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+        container = stack.enter_context(av.open(file, **lenient))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise AudioError(f"not an audio file that can be read ({_one_line(error)})") from error
     source = container.streams.audio[0] if container.streams.audio else None

@@ -1,0 +1,307 @@
+"""WaveGAN's discriminator step in this project and in PyTorch, side by side on a CPU; prints one JSON line.
+
+    pip install -r requirements.txt -r experiments/requirements-bench.txt
+    python -m experiments.bench_wavegan --channels 32 --batch 16
+
+The step is WGAN-GP's: one generator forward; the discriminator on reals, fakes and mixes of them; the gradient of the
+gradient penalty; the update by Adam. Both sides do it with phase shuffle. The JAX side is `make_train_step` with the
+discriminator's new state as its only output, so that XLA drops the generator's update. PyTorch is timed in the two forms
+that a careful user would try, Conv1d and Conv2d in the channels-last memory format; the ratio is to the faster.
+(torch.compile cannot help: it has no second derivatives.)
+
+Before that, both sides get the same weights, reals and latents, and must agree in logits, losses and the gradients of all
+the discriminator's weights. PyTorch's padding is symmetric, TensorFlow's is not, so its kernels sit one sample later:
+for the comparison the last tap is empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+CLIP_SAMPLES, LATENT, TAPS, STRIDE, LAYERS = 16384, 100, 25, 4, 5
+
+
+def main():
+    """Runs the comparison, then the timing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--channels", type=int, default=32, help="width nearest the audio (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="clips a step (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="timed steps of each, taking turns (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="cores for each side (default: %(default)s)")
+    options = parser.parse_args()
+    # Before JAX and PyTorch are imported: both size their thread pools by what they may run on.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+
+    import jax
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(options.threads)
+    pcm = np.random.default_rng(0).integers(-20_000, 20_000, (1, options.batch, CLIP_SAMPLES, 1), dtype=np.int16)
+    ours = Ours(options.channels, pcm)
+    theirs = {form: Theirs(options.channels, pcm, form) for form in ("conv1d", "channels_last")}
+    outputs = max(compare(ours, side, "float32")[0] for side in theirs.values())
+    # Gradients in double precision: in single, rounding puts some activations on the other side of a leaky ReLU's kink.
+    # Of a narrow network, since PyTorch's convolutions in double precision are slow.
+    narrow = Ours(4, pcm[:, :2])
+    with jax.enable_x64(True):
+        gradients = max(compare(narrow, Theirs(4, pcm[:, :2], form), "float64")[1] for form in theirs)
+    if outputs > 1e-4 or gradients > 1e-6:
+        raise SystemExit(
+            f"the two sides differ, logits or loss by {outputs}, gradients by {gradients}; nothing to time"
+        )
+
+    sides = {"jax": ours.step} | {f"torch_{form}": side.step for form, side in theirs.items()}
+    seconds = {name: [] for name in sides}
+    for step in sides.values():
+        step()
+    for _ in range(options.rounds):
+        for name, step in sides.items():
+            time.sleep(0.1)  # the threads of the one before must have gone to sleep
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    ms = {name: round(1e3 * statistics.median(times), 1) for name, times in seconds.items()}
+    best = min(v for k, v in ms.items() if k != "jax")
+    result = dict(
+        bench="wavegan discriminator step",
+        jax=jax.__version__,
+        torch=torch.__version__,
+        device=jax.devices()[0].platform,
+        threads=options.threads,
+        channels=options.channels,
+        batch=options.batch,
+        clip_samples=CLIP_SAMPLES,
+        rounds=options.rounds,
+        apart=dict(logits_and_loss=outputs, gradients_in_double=gradients),
+        compile_s=round(ours.compile_s, 1),
+        gflop=round(ours.flops / 1e9, 1),
+        ms=ms,
+        spread_ms={name: [round(1e3 * t) for t in (min(times), max(times))] for name, times in seconds.items()},
+        ratio=round(best / ms["jax"], 2),
+    )
+    print(json.dumps(result))
+
+
+class Ours:
+    """This project's step: its state and the compiled function."""
+
+    def __init__(self, channels, pcm):
+        import jax
+
+        from technogen_jax import losses
+        from technogen_jax.models import wavegan
+        from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step
+
+        def build(**more):
+            return wavegan.build(clip_samples=CLIP_SAMPLES, audio_channels=1, channels=channels, **more)
+
+        optimizers = Pair(*[make_optimizer("adam", 1e-4, 0.5, 0.9)] * 2)
+        gan = build()
+        train_step = make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0)
+        self.gan, self.still = gan, build(phase_shuffle=0)
+        self.pcm, self.key = jax.numpy.asarray(pcm), jax.random.key(0)
+        self.state = jax.jit(lambda key: init_state(gan, optimizers, key))(self.key)
+        self.d_state = jax.tree.map(jax.numpy.copy, (self.state.params.d, self.state.opt.d))
+
+        def d_step(d_state, state, pcm, key):
+            state = state._replace(params=Pair(state.params.g, d_state[0]), opt=Pair(state.opt.g, d_state[1]))
+            state, metrics = train_step(state, pcm, key)
+            return (state.params.d, state.opt.d), metrics["d/adversarial"] + metrics["d/gp"]
+
+        start = time.perf_counter()
+        lowered = jax.jit(d_step, donate_argnums=0).lower(self.d_state, self.state, self.pcm, self.key)
+        self.compiled = lowered.compile()
+        self.compile_s = time.perf_counter() - start
+        self.flops = self.compiled.cost_analysis()["flops"]
+
+    def step(self):
+        """One update, waited for."""
+        import jax
+
+        self.d_state, loss = self.compiled(self.d_state, self.state, self.pcm, self.key)
+        self.state = self.state._replace(step=self.state.step + 1)
+        jax.block_until_ready((self.d_state, loss))
+
+
+class Theirs:
+    """WaveGAN in PyTorch; `form` is "conv1d" or "channels_last", the latter with two-dimensional layers of height 1."""
+
+    def __init__(self, channels, pcm, form):
+        import torch
+        from torch import nn
+
+        flat = form == "conv1d"
+        self.torch, self.flat = torch, flat
+        pad, more = (11, 1) if flat else ((0, 11), (0, 1))
+        taps, stride = (TAPS, STRIDE) if flat else ((1, TAPS), (1, STRIDE))
+        down, up = (nn.Conv1d, nn.ConvTranspose1d) if flat else (nn.Conv2d, nn.ConvTranspose2d)
+        widths = [channels * 2**i for i in range(LAYERS)]
+        inner = widths[-1]
+
+        class Generator(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.z_project = nn.Linear(LATENT, 16 * inner)
+                sizes = [*reversed(widths), 1]
+                self.layers = nn.ModuleList(
+                    up(a, b, taps, stride, pad, more) for a, b in zip(sizes, sizes[1:], strict=False)
+                )
+
+            def forward(self, z):
+                x = self.z_project(z).view(len(z), inner, *([] if flat else [1]), 16)
+                for layer in self.layers:
+                    x = layer(torch.relu(x))
+                return torch.tanh(x)
+
+        class Discriminator(nn.Module):
+            def __init__(self):
+                super().__init__()
+                sizes = [1, *widths]
+                self.layers = nn.ModuleList(
+                    down(a, b, taps, stride, pad) for a, b in zip(sizes, sizes[1:], strict=False)
+                )
+                self.output = nn.Linear(16 * inner, 1)
+                self.radius = 2
+
+            def forward(self, x):
+                for i, layer in enumerate(self.layers):
+                    x = nn.functional.leaky_relu(layer(x), 0.2)
+                    if i < LAYERS - 1 and self.radius:
+                        x = self.shuffle(x)
+                return self.output(x.flatten(1))
+
+            def shuffle(self, x):
+                sides = (self.radius, self.radius) + (() if flat else (0, 0))
+                start = int(torch.randint(0, 2 * self.radius + 1, ()))
+                return nn.functional.pad(x, sides, mode="reflect")[..., start : start + x.shape[-1]]
+
+        memory = torch.contiguous_format if flat else torch.channels_last
+        self.g, self.d = Generator().to(memory_format=memory), Discriminator().to(memory_format=memory)
+        real = torch.from_numpy(pcm[0].astype("float32") / 32768).transpose(1, 2)  # [B, 1, T]
+        self.real = real.contiguous() if flat else real[:, :, None].to(memory_format=memory)
+        self.optimizer = torch.optim.Adam(self.d.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True)
+
+    def to(self, dtype):
+        """Everything in another precision; the gradients are forgotten."""
+        for network in (self.g, self.d):
+            network.zero_grad(set_to_none=True)
+            network.to(dtype)
+        self.real = self.real.to(dtype)
+
+    def loss(self, z, mix):
+        """The discriminator's loss and the logits of reals and fakes."""
+        torch = self.torch
+        with torch.no_grad():
+            fake = self.g(z)
+        real_logits, fake_logits = self.d(self.real), self.d(fake)
+        mixed = torch.lerp(self.real, fake, mix).requires_grad_()
+        (slope,) = torch.autograd.grad(self.d(mixed).sum(), mixed, create_graph=True)
+        penalty = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+        return fake_logits.mean() - real_logits.mean() + 10 * penalty, real_logits, fake_logits
+
+    def step(self):
+        """One update."""
+        torch = self.torch
+        n = len(self.real)
+        loss, _, _ = self.loss(2 * torch.rand(n, LATENT) - 1, torch.rand(n, *[1] * (self.real.ndim - 1)))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+
+def compare(ours, theirs, dtype):
+    """(largest relative difference of logits and loss, of gradients), relative in the Euclidean norm of each array."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from technogen_jax import losses
+
+    torch = theirs.torch
+    rng = np.random.default_rng(1)
+    n = ours.pcm.shape[1]
+    z = rng.uniform(-1, 1, (n, LATENT)).astype(dtype)
+    key = jax.random.key(3)
+    params = jax.tree.map(lambda w: jnp.asarray(w, dtype), ours.state.params)
+    g, d = jax.tree.map(lambda w: w.at[-1].set(0) if w.ndim == 3 else w, params)
+
+    gan = ours.still
+    real = ours.pcm[0].astype(dtype) / 32768
+
+    def d_loss(d, g, z, real):
+        fake = gan.generate(g, z)
+
+        def score(x):
+            return gan.discriminate(d, x, key)
+
+        logits = score(real), score(fake)
+        loss = losses.ADVERSARIAL["wgan"].d(*logits) + 10 * losses.wgan_gp_penalty(score, real, fake, key)
+        return loss, [side[0] for side in logits]
+
+    (loss, logits), gradients = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(d, g, z, real)
+    mix = torch.from_numpy(np.array(jax.random.uniform(key, (n, 1, 1))))  # as the penalty draws it
+
+    def kernel(w, transposed):
+        """[K, in, out] to PyTorch's [out, in, K], or [in, out, K] where transposed; one tap later."""
+        w = np.roll(np.asarray(w), 1, axis=0).transpose(*((1, 2, 0) if transposed else (2, 1, 0)))
+        return torch.from_numpy(np.ascontiguousarray(w if theirs.flat else w[:, :, None]))
+
+    def by_channel(w, axis):
+        """Dense layers flatten [16, C] here and [C, 16] there."""
+        shape = list(w.shape)
+        shape[axis : axis + 1] = [16, -1]
+        return np.asarray(w).reshape(shape).swapaxes(axis, axis + 1).reshape(w.shape)
+
+    pairs = []  # (PyTorch's parameter, our value, our gradient or None), in PyTorch's layout
+    pairs.append((theirs.g.z_project.weight, torch.from_numpy(by_channel(g["z_project"]["kernel"], 1).T.copy()), None))
+    pairs.append((theirs.g.z_project.bias, torch.from_numpy(by_channel(g["z_project"]["bias"], 0)), None))
+    for i, layer in enumerate(theirs.g.layers):
+        pairs.append((layer.weight, kernel(g[f"upconv_{i}"]["kernel"], True), None))
+        pairs.append((layer.bias, torch.from_numpy(np.array(g[f"upconv_{i}"]["bias"])), None))
+    for i, layer in enumerate(theirs.d.layers):
+        values, slopes = d[f"downconv_{i}"], gradients[f"downconv_{i}"]
+        pairs.append((layer.weight, kernel(values["kernel"], False), kernel(slopes["kernel"], False)))
+        pairs.append((layer.bias, torch.from_numpy(np.array(values["bias"])), np.array(slopes["bias"])))
+    values, slopes = d["output"], gradients["output"]
+    transposed = [by_channel(side["kernel"], 0).T.copy() for side in (values, slopes)]
+    pairs.append((theirs.d.output.weight, torch.from_numpy(transposed[0]), transposed[1]))
+    pairs.append((theirs.d.output.bias, torch.from_numpy(np.array(values["bias"])), np.array(slopes["bias"])))
+
+    counted = sum(w.size for w in jax.tree.leaves((g, d)))
+    assert counted == sum(p.numel() for net in (theirs.g, theirs.d) for p in net.parameters())
+    theirs.to(getattr(torch, dtype))
+    with torch.no_grad():
+        for parameter, value, _ in pairs:
+            assert parameter.shape == value.shape
+            parameter.copy_(value)
+    theirs.d.radius = 0
+    their_loss, *their_logits = theirs.loss(torch.from_numpy(z), mix if theirs.flat else mix[..., None])
+    their_loss.backward()
+    their_slopes = [None if p.grad is None else p.grad.numpy().copy() for p, _, _ in pairs]
+    theirs.d.radius = 2
+    theirs.to(torch.float32)
+
+    def relative(a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+    outputs = [relative(a.detach(), b) for a, b in zip((their_loss, *their_logits), (loss, *logits), strict=True)]
+    slopes = []
+    for (parameter, _, gradient), their_slope in zip(pairs, their_slopes, strict=True):
+        if gradient is not None and parameter is not theirs.d.output.bias:  # that one cancels: zero but for rounding
+            a, b = their_slope, np.asarray(gradient)
+            if b.ndim > 2:  # each side has one tap that the other lacks, both now in front
+                a, b = a[..., 1:], b[..., 1:]
+            slopes.append(relative(a, b))
+    return max(outputs), max(slopes)
+
+
+if __name__ == "__main__":
+    main()
