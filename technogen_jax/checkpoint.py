@@ -82,12 +82,13 @@ def claim(workdir: pathlib.Path, config: ConfigDict, manifest: records.Manifest)
                 f"{workdir} was begun on another set than the one in {config.data.dir} (tracks or options of "
                 "data_prep.prepare differ); name that set, or another --workdir"
             )
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    elif workdir.exists() and (not workdir.is_dir() or set(os.listdir(workdir)) - {f".{CONFIG_FILE}.tmp"}):
         raise WorkdirError(f"--workdir {workdir}: holds files but no {CONFIG_FILE}; name an empty or a new folder")
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        records.write_text_atomically(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
+        # The config first: a run that was killed in between is then known as one.
         write_config(workdir, config)
+        records.write_text_atomically(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
 
 
 class Checkpoints:

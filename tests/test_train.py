@@ -255,3 +255,12 @@ def test_a_command_line_that_cannot_work_is_one_line(argv, message):
     )
     assert done.returncode == 2
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("left", [".config.json.tmp", "config.json"])
+def test_a_run_killed_while_it_made_its_workdir_begins_again(tiny_config, trained_workdir, tmp_path, left):
+    whole = trained_workdir / checkpoint.CONFIG_FILE
+    (tmp_path / left).write_bytes(whole.read_bytes())
+    checkpoint.claim(tmp_path, tiny_config, records.read_manifest(tiny_config.data.dir))
+    assert sorted(os.listdir(tmp_path)) == [checkpoint.CONFIG_FILE, checkpoint.DATA_FILE]
+    assert (tmp_path / checkpoint.CONFIG_FILE).read_bytes() == whole.read_bytes()
