@@ -259,6 +259,19 @@ METAL = {"fm": metal_fm, "ring": metal_ring, "comb": metal_comb}
 
 
 @_compiled
+def _saw(phase, width):
+    """A saw wave at a phase in [0, 1), its step smoothed over `width`, the phase of a sample, to either side."""
+    saw = 2 * phase - 1
+    if phase < width:
+        x = phase / width
+        saw -= x + x - x * x - 1
+    elif phase > 1 - width:
+        x = (phase - 1) / width
+        saw -= x * x + x + x + 1
+    return saw
+
+
+@_compiled
 def oscillator(starts, hz, slides, glide_s, shape, rate_hz):
     """A saw or square wave `[starts[-1] - starts[0]]`, band-limited, that plays one note a step.
 
@@ -286,23 +299,11 @@ def oscillator(starts, hz, slides, glide_s, shape, rate_hz):
             phase += width
             if phase >= 1:
                 phase -= 1
-            saw = 2 * phase - 1
-            if phase < width:
-                x = phase / width
-                saw -= x + x - x * x - 1
-            elif phase > 1 - width:
-                x = (phase - 1) / width
-                saw -= x * x + x + x + 1
+            saw = _saw(phase, width)
             other = phase + 0.5
             if other >= 1:
                 other -= 1
-            shifted = 2 * other - 1
-            if other < width:
-                x = other / width
-                shifted -= x + x - x * x - 1
-            elif other > 1 - width:
-                x = (other - 1) / width
-                shifted -= x * x + x + x + 1
+            shifted = _saw(other, width)
             out[n] = (1 - shape) * saw + shape * (saw - shifted)
     return out
 

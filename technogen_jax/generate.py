@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 
 from technogen_jax import checkpoint, models
 
+PURPOSES = ("init", "train", "preview", "evaluate")  # what a run draws keys for; the order decides them
 _CALIBRATION_SEED = 0  # of the latents over which batch statistics are measured
 
 
@@ -54,10 +54,6 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
         WorkdirError: no config or no such checkpoint; names what there is.
     """
     config = checkpoint.read_config(workdir)
-    if not (pathlib.Path(workdir) / checkpoint.CHECKPOINTS_FOLDER).is_dir():
-        raise checkpoint.WorkdirError(
-            f"{workdir}: no checkpoint yet; the first comes after {config.train.save_every} steps"
-        )
     gan = models.build(config)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         steps = checkpoints.steps()
@@ -74,6 +70,11 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
         ema = checkpoints.restore_ema(step, jax.eval_shape(gan.init_g, jax.random.key(0)))
     params = calibrated(gan, ema)
     return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema))
+
+
+def run_key(seed: int, purpose: str) -> jax.Array:
+    """The PRNG key of a run for one of `PURPOSES`; no two are alike."""
+    return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
 
 
 def calibrated(gan: models.GAN, params: models.contract.Params) -> models.contract.Params:

@@ -21,7 +21,6 @@ TENSORBOARD_FOLDER = "tensorboard"
 BEST_METRIC = "eval/mmd_timbre"
 _GAP_S = 0.2  # of silence between the clips of a preview
 _RENDER_BATCH = 16
-_KEYS = {"preview": 2, "evaluate": 3}  # 0 and 1 are training's own
 
 
 class Logbook:
@@ -82,7 +81,6 @@ class Monitor:
         self.logbook = logbook
         self._config, self._gan, self._rate = config, gan, config.audio.sample_rate_hz
         self._folder = workdir / SAMPLES_FOLDER
-        self._keys = {name: jax.random.fold_in(jax.random.key(config.seed), n) for name, n in _KEYS.items()}
         self._reference = None
         if reference is not None:
             self._reference = embeddings.timbre(audio.from_int16(reference), self._rate)
@@ -117,7 +115,7 @@ class Monitor:
         return score
 
     def _clips(self, ema: Any, purpose: str, count: int) -> np.ndarray:
-        latents = np.asarray(self._gan.sample_latents(self._keys[purpose], count))
+        latents = np.asarray(self._gan.sample_latents(generate.run_key(self._config.seed, purpose), count))
         batch = min(_RENDER_BATCH, count)
         clips = generate.render_batches(self._gan, generate.calibrated(self._gan, ema), latents, batch)
         return np.clip(clips, -1, 1)

@@ -37,6 +37,7 @@ from technogen_jax import (
     checkpoint,
     data,
     fields,
+    generate,
     losses,
     models,
     monitor,
@@ -46,7 +47,6 @@ from technogen_jax import (
 from technogen_jax.step import Pair, TrainState, init_state, make_optimizer, make_train_step
 
 _STEPS_AHEAD = 2  # steps dispatched before the oldest must be done: a signal is answered soon
-_KEYS = {"init": 0, "train": 1}  # the monitor has others
 
 
 class TrainError(ValueError):
@@ -59,12 +59,10 @@ class Sets(NamedTuple):
     Attributes:
         source: the clips to train on.
         reference: int16 `[B, T, C]`, clips of the valid split; None where it has too few.
-        manifest: of the set.
     """
 
     source: records.ClipSource
     reference: np.ndarray | None
-    manifest: records.Manifest
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], None] = print) -> TrainState:
@@ -87,11 +85,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     gan, train_step, new_state = _build(config, NamedSharding(mesh, PartitionSpec("data")))
     rows = data.process_rows(config.train.batch_size)
     sets = _open_sets(config)
-    checkpoint.claim(workdir, config, sets.manifest)
+    checkpoint.claim(workdir, config, sets.source.manifest)
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_row = NamedSharding(mesh, PartitionSpec(None, "data"))
-    state = jax.jit(new_state, out_shardings=everywhere)(_key(config, "init"))
+    state = jax.jit(new_state, out_shardings=everywhere)(generate.run_key(config.seed, "init"))
     say(_greeting(config, sets, state, mesh))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_requests())
@@ -151,7 +149,7 @@ def _loop(
     bar,
 ) -> TrainState:
     every = config.train
-    key = _key(config, "train")
+    key = generate.run_key(config.seed, "train")
     finite = jax.jit(lambda state: jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]).all())
     begun, window_begun, pending = time.monotonic(), None, []
     first = int(state.step)
@@ -248,7 +246,7 @@ def _open_sets(config: ConfigDict) -> Sets:
         if valid["clips"] >= 2:
             source = records.ClipSource(config.data.dir, "valid")
             reference = data.first_clips(source, config.train.eval_clips, config.audio.clip_samples)
-    return Sets(records.ClipSource(config.data.dir, config.data.split), reference, manifest)
+    return Sets(records.ClipSource(config.data.dir, config.data.split), reference)
 
 
 def _weights_of(workdir: str, state: TrainState) -> TrainState:
@@ -282,7 +280,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 
 def _greeting(config: ConfigDict, sets: Sets, state: TrainState, mesh) -> str:
     generator, discriminator = (models.count_parameters(params) / 1e6 for params in state.params)
-    split = sets.manifest.splits[config.data.split]
+    split = sets.source.manifest.splits[config.data.split]
     lines = [
         f"{config.model.name}: generator {generator:.2f} M parameters, discriminator {discriminator:.2f} M; "
         f"{config.audio.clip_samples / config.audio.sample_rate_hz:.3g} s at {config.audio.sample_rate_hz} Hz; "
@@ -305,10 +303,6 @@ def _not_finite(step: int, name: str, value: float, checkpoints: checkpoint.Chec
 
 def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
-
-
-def _key(config: ConfigDict, purpose: str) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(config.seed), _KEYS[purpose])
 
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config, and with a dot its fields; see above.")
