@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep import clips, workers
-from technogen_jax import audio, records
+from technogen_jax import audio, loudness, records
 
 UNLABELLED = "unlabelled"
 _SPOOL_BYTES = 1 << 28  # of a track's float32 audio that a worker holds in memory: 12 minutes of 44.1 kHz stereo
@@ -181,7 +181,7 @@ def replacing(path: str) -> Iterator[str]:
 
 def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
     digest = hashlib.sha256()
-    meter = clips.LoudnessMeter(cut.sample_rate_hz, cut.channels)
+    meter = loudness.LoudnessMeter(cut.sample_rate_hz, cut.channels)
     peak = 0.0
     with contextlib.closing(_Spool(cut.channels, part)) as spool:
         with audio.open_stream(path) as stream:
@@ -199,8 +199,8 @@ def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
         if peak_db < cut.silence_db or not peak:
             return rejection("silent", f"silent: its peak is {peak_db:.1f} dBFS, below {cut.silence_db:g} dB")
         energies = meter.energies()
-        loudness = clips.gated_loudness(energies)
-        gain = clips.track_gain(cut.normalise, peak, loudness, cut.target_lufs)
+        track_lufs = loudness.gated_loudness(energies)
+        gain = clips.track_gain(cut.normalise, peak, track_lufs, cut.target_lufs)
         with replacing(f"{part}.pcm") as temporary:
             levels = _write_pcm(temporary, spool, count, gain.factor, peak * gain.factor >= 1, cut)
     silent = [index for index, (_, rms_db) in enumerate(levels) if rms_db < cut.silence_db]
@@ -208,12 +208,12 @@ def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
         return rejection("silent", f"silent: all {count} clips are below {cut.silence_db:g} dB")
     energies *= gain.factor**2
     offsets = range(0, count * cut.stride_samples, cut.stride_samples)
-    loudnesses = [clips.clip_loudness(energies, offset, cut.clip_samples, cut.sample_rate_hz) for offset in offsets]
+    loudnesses = [loudness.clip_loudness(energies, offset, cut.clip_samples, cut.sample_rate_hz) for offset in offsets]
     return {
         "samples": spool.samples,
         "hash": digest.hexdigest(),
         "peak_dbfs": _rounded(peak_db),
-        "loudness_lufs": _rounded(loudness),
+        "loudness_lufs": _rounded(track_lufs),
         "gain_db": _rounded(clips.decibels(gain.factor)),
         "gain_limited": gain.limited,
         "clip_peaks_dbfs": [_rounded(peak_db) for peak_db, _ in levels],
