@@ -1,4 +1,4 @@
-"""A run's folder: its config, the identity of its data, and its checkpoints by Orbax.
+"""A run's folder: its config, the identity of its data, what its model measured of it, and its checkpoints by Orbax.
 
 A checkpoint is a folder `checkpoints/STEP` with the items `params` (both networks), `ema` (all that making sound needs),
 `optimizer` (with the step) and, where the step was evaluated, `metrics`. Orbax writes under a temporary name and renames, in the
@@ -19,11 +19,12 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from technogen_jax import fields, records
+from technogen_jax import arrays, fields, records
 from technogen_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
+STATISTICS_FILE = "statistics.npz"
 CHECKPOINTS_FOLDER = "checkpoints"
 ITEMS = ("params", "ema", "optimizer")
 
@@ -54,6 +55,29 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
         raise WorkdirError(f"{path}: not found; expected the folder given to `technogen_jax.train --workdir`") from None
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{path}: unreadable ({error}); copy it anew, or train into another workdir") from error
+
+
+def write_statistics(workdir: str | os.PathLike, statistics: dict[str, np.ndarray]) -> None:
+    """Writes statistics.npz, what a model measured of its training set, whole or not at all."""
+    arrays.write(pathlib.Path(workdir) / STATISTICS_FILE, statistics)
+
+
+def read_statistics(workdir: str | os.PathLike) -> dict[str, np.ndarray]:
+    """What a model measured of its training set.
+
+    Raises:
+        WorkdirError: there is none, or it is not readable.
+    """
+    path = pathlib.Path(workdir) / STATISTICS_FILE
+    try:
+        return arrays.read(path)
+    except FileNotFoundError:
+        raise WorkdirError(
+            f"{path}: not found; the model makes no sound without what `technogen_jax.train` measured of its training "
+            "set and wrote there; copy the whole workdir"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{error}, by deleting it and training on") from error
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict, manifest: records.Manifest) -> None:

@@ -1,4 +1,4 @@
-"""Spectra of audio in pure JAX: short-time Fourier transform and log-mel spectrogram; jit-compiled by whoever calls."""
+"""Spectra of audio in pure JAX: Fourier transform there and back, log-mel spectrogram, phases for bare magnitudes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,99 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# `istft` divides by at least this share of the largest window sum: at the ends, which only the edge of a frame has seen,
+# the error of a spectrum that no audio has then grows 1 / sqrt(0.1) = 3.2 times, not without bound. Elsewhere the sum of
+# squared Hann windows is at least half of its largest.
+_LEAST_WINDOW_SUM = 0.1
 
-def stft(audio: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
-    """Complex spectrum of whole frames only: no padding at either end.
+
+def stft(audio: jax.Array, n_fft: int, hop_length: int, pad_end: bool = False) -> jax.Array:
+    """Complex spectrum of frames that begin at 0, hop_length, ...
 
     Args:
-        audio: `[..., T]`, T not below `n_fft`.
+        audio: `[..., T]`, T not below `n_fft` unless `pad_end`.
         n_fft: frame length; the window is a periodic Hann window of this length.
         hop_length: samples from frame to frame.
+        pad_end: whether zeros behind complete the frames that the audio's end cuts, as in TensorFlow's `tf.signal.stft`.
 
     Returns:
-        complex64 `[..., N, n_fft // 2 + 1]`, N = 1 + (T - n_fft) // hop_length.
+        complex64 `[..., N, n_fft // 2 + 1]`: N = ceil(T / hop_length) with `pad_end`, otherwise the whole frames,
+        1 + (T - n_fft) // hop_length.
 
     Raises:
-        ValueError: the audio is shorter than a frame.
+        ValueError: the audio is shorter than a frame and is not to be padded.
     """
     samples = audio.shape[-1]
+    if pad_end:
+        padded = (-(-samples // hop_length) - 1) * hop_length + n_fft
+        audio = jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, max(padded - samples, 0))])
+        samples = padded
     if samples < n_fft:
         raise ValueError(f"stft: expected at least n_fft = {n_fft} samples, got {samples}")
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     starts = np.arange(0, samples - n_fft + 1, hop_length)
     frames = audio[..., starts[:, None] + np.arange(n_fft)]  # [..., N, n_fft]
-    return jnp.fft.rfft(frames * window.astype(np.float32))
+    return jnp.fft.rfft(frames * _hann(n_fft))
+
+
+def istft(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
+    """The audio whose `stft` comes nearest to a spectrum, in the least-squares sense.
+
+    It is the sum of the windowed frames divided by the sum of the squared windows. Without that division frames that
+    overlap by half leave an amplitude modulation of 6 dB, once a hop.
+
+    Args:
+        spectrum: `[..., N, n_fft // 2 + 1]`.
+        n_fft: frame length.
+        hop_length: samples from frame to frame, at most half of `n_fft` and a divisor of it.
+
+    Returns:
+        `[..., (N - 1) * hop_length + n_fft]`; it fades in and out over the few samples where the windows are nearly 0.
+
+    Raises:
+        ValueError: hop_length is too long or does not divide n_fft.
+
+    *Source*: Griffin, Lim, "Signal estimation from modified short-time Fourier transform", IEEE Transactions on
+    Acoustics, Speech, and Signal Processing 32(2), 1984, equation 6.
+    """
+    if n_fft % hop_length or hop_length > n_fft // 2:
+        raise ValueError(
+            f"istft: expected a hop_length that divides n_fft = {n_fft} into two or more, got {hop_length}"
+        )
+    frames = jnp.fft.irfft(spectrum, n_fft) * _hann(n_fft)
+    window_sum = _overlap_add(jnp.broadcast_to(_hann(n_fft) ** 2, frames.shape[-2:]), hop_length)
+    return _overlap_add(frames, hop_length) / jnp.maximum(window_sum, _LEAST_WINDOW_SUM * jnp.max(window_sum))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def griffin_lim(
+    magnitude: jax.Array, n_fft: int, hop_length: int, iterations: int = 16, momentum: float = 0.0
+) -> jax.Array:
+    """Audio whose spectrum has nearly the given magnitudes; phases are found from zero on, so always the same ones.
+
+    Args:
+        magnitude: `[..., N, n_fft // 2 + 1]`, at least 0.
+        n_fft: frame length.
+        hop_length: samples from frame to frame, see `istft`.
+        iterations: how often the phases are taken from the audio's own spectrum.
+        momentum: 0 for Griffin and Lim's algorithm; the fast one adds this share of the last change, 0.99 in its paper.
+
+    Returns:
+        `[..., (N - 1) * hop_length + n_fft]`.
+
+    *Source*: Griffin, Lim 1984 (see `istft`); Perraudin, Balazs, Sondergaard, "A fast Griffin-Lim algorithm", WASPAA
+    2013, with its step written as in librosa.
+    """
+    tiny = np.finfo(np.float32).tiny  # against 0 / 0 where the spectrum is silent
+
+    def iterate(_, carried):
+        spectrum, before = carried
+        now = stft(istft(spectrum, n_fft, hop_length), n_fft, hop_length)
+        ahead = now - momentum / (1 + momentum) * before
+        return magnitude * (ahead / (jnp.abs(ahead) + tiny)), now
+
+    start = magnitude.astype(jnp.complex64)
+    spectrum, _ = jax.lax.fori_loop(0, iterations, iterate, (start, jnp.zeros_like(start)))
+    return istft(spectrum, n_fft, hop_length)
 
 
 def log_mel(
@@ -49,13 +120,27 @@ def log_mel(
         `[..., N, n_mels]`.
     """
     power = jnp.abs(stft(audio, n_fft, hop_length)) ** 2
-    filters = _mel_filters(sample_rate_hz, n_fft, n_mels, fmin_hz)
+    filters = mel_filters(sample_rate_hz, n_fft, n_mels, fmin_hz)
     return jnp.log(jnp.matmul(power, filters.T, precision="highest") + 1e-5)
 
 
 @functools.cache
-def _mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float) -> np.ndarray:
-    """`[n_mels, n_fft // 2 + 1]`."""
+def mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float) -> np.ndarray:
+    """Weights of the bins in each mel band, on Slaney's scale and of equal area: `[n_mels, n_fft // 2 + 1]`."""
     import librosa  # a second to import: only where a mel spectrogram is made
 
     return librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=n_mels, fmin=fmin_hz)
+
+
+def _hann(n_fft: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def _overlap_add(frames: jax.Array, hop_length: int) -> jax.Array:
+    """`[..., N, n_fft]` to `[..., (N - 1) * hop_length + n_fft]`: each frame's blocks of a hop added to its neighbours'."""
+    *lead, count, n_fft = frames.shape
+    blocks = frames.reshape(*lead, count, n_fft // hop_length, hop_length)
+    last = n_fft // hop_length - 1
+    keep = [(0, 0)] * len(lead)
+    total = sum(jnp.pad(blocks[..., i, :], [*keep, (i, last - i), (0, 0)]) for i in range(last + 1))
+    return total.reshape(*lead, -1)

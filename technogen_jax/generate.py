@@ -32,7 +32,7 @@ class Trained(NamedTuple):
         config: of the run.
         workdir: the run's folder, absolute.
         step: generator updates done when the parameters were saved.
-        weights: SHA-256 of the parameters, in hexadecimal.
+        weights: SHA-256 of the parameters and, where the model has them, its training set's statistics, in hexadecimal.
     """
 
     gan: models.GAN
@@ -51,10 +51,11 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
         step: "latest", "best" (the smallest evaluation metric) or a step that has a checkpoint.
 
     Raises:
-        WorkdirError: no config or no such checkpoint; names what there is.
+        WorkdirError: no config, no statistics where the model needs them, or no such checkpoint; names what there is.
     """
     config = checkpoint.read_config(workdir)
-    gan = models.build(config)
+    statistics = checkpoint.read_statistics(workdir) if models.find(config).measure else None
+    gan = models.build(config, statistics)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
@@ -69,7 +70,7 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
                 raise checkpoint.WorkdirError(f"{workdir}: no checkpoint was evaluated; use the latest")
         ema = checkpoints.restore_ema(step, jax.eval_shape(gan.init_g, jax.random.key(0)))
     params = calibrated(gan, ema)
-    return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema))
+    return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema | (statistics or {})))
 
 
 def run_key(seed: int, purpose: str) -> jax.Array:

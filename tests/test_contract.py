@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from configs import default
+from technogen_jax import models
 from technogen_jax.models import GAN, build, contract
 from technogen_jax.models.layers import BatchNorm, Dense
 
@@ -84,6 +85,23 @@ def test_build_reads_the_config():
     gan = build(config)
     assert isinstance(gan, GAN)
     assert gan.generate(gan.init_g(KEY), gan.sample_latents(KEY, 3)).shape == (3, 512, 2)
+
+
+def test_only_a_model_that_measures_is_given_statistics(monkeypatch):
+    def measure(batches, *, sample_rate_hz, size=1):
+        return {"sum": sum(batch.sum() for batch in batches) * size * sample_rate_hz}
+
+    def fake(*, clip_samples, size, statistics):
+        return clip_samples, size, statistics
+
+    monkeypatch.setitem(models.MODELS, "fake", models.Model(fake, measure))
+    config = default.get_config().unlock()
+    config.model = dict(name="fake", size=3)
+    statistics = models.measure(config, iter([np.ones(2), np.ones(3)]))
+    assert statistics == {"sum": 5 * 3 * 16000}
+    assert build(config, statistics) == (16384, 3, statistics)
+    assert build(config) == (16384, 3, None)
+    assert models.find(default.get_config()).measure is None
 
 
 def test_build_names_what_it_does_not_know():

@@ -1,20 +1,101 @@
+import jax
 import librosa
 import numpy as np
 import pytest
 
 from technogen_jax import dsp
 
+NOISE = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
+
 
 @pytest.mark.parametrize("n_fft, hop_length", [(256, 128), (1024, 160), (512, 512)])
 def test_stft_is_librosas(n_fft, hop_length):
-    audio = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
-    expected = librosa.stft(audio, n_fft=n_fft, hop_length=hop_length, center=False, window="hann")
-    np.testing.assert_allclose(dsp.stft(audio, n_fft, hop_length), expected.swapaxes(-1, -2), atol=2e-4)
+    expected = librosa.stft(NOISE, n_fft=n_fft, hop_length=hop_length, center=False, window="hann")
+    np.testing.assert_allclose(dsp.stft(NOISE, n_fft, hop_length), expected.swapaxes(-1, -2), atol=2e-4)
 
 
 def test_stft_of_less_than_a_frame_is_an_error():
     with pytest.raises(ValueError, match="at least n_fft = 256 samples, got 255"):
         dsp.stft(np.zeros(255, np.float32), 256, 64)
+
+
+@pytest.mark.parametrize("samples, frames", [(16384, 128), (16385, 129), (300, 3), (100, 1)])
+def test_stft_with_padding_completes_every_frame_that_begins(samples, frames):
+    audio = np.resize(NOISE, samples)
+    padded = np.pad(audio, (0, 256))[: (frames - 1) * 128 + 256]
+    expected = librosa.stft(padded, n_fft=256, hop_length=128, center=False, window="hann")
+    np.testing.assert_allclose(dsp.stft(audio, 256, 128, pad_end=True), expected.T, atol=2e-4)
+    assert expected.shape[1] == frames
+
+
+@pytest.mark.parametrize("n_fft, hop_length", [(256, 128), (1024, 256), (512, 64)])
+def test_istft_is_librosas_and_bounded_at_the_ends(n_fft, hop_length):
+    # Of numbers that are no audio's spectrum; there the ends would be without bound.
+    shape = (2, 40, n_fft // 2 + 1)
+    rng = np.random.default_rng(0)
+    spectrum = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+    audio = np.asarray(jax.jit(dsp.istft, static_argnums=(1, 2))(spectrum, n_fft, hop_length))
+    assert audio.shape == (2, 39 * hop_length + n_fft)
+    options = dict(n_fft=n_fft, hop_length=hop_length, center=False, window="hann")
+    expected = librosa.istft(spectrum.swapaxes(-1, -2), **options)
+    middle = slice(n_fft, -n_fft)
+    np.testing.assert_allclose(audio[:, middle], expected[:, middle], atol=1e-5)
+    assert np.abs(audio).max() < 5 * np.abs(audio[:, middle]).max() < np.abs(expected).max()
+
+
+def test_istft_gives_the_audio_back():
+    audio = dsp.istft(dsp.stft(NOISE, 256, 128), 256, 128)
+    seen = slice(64, audio.shape[1] - 64)  # nearer the ends the only window is below sqrt(0.1)
+    np.testing.assert_allclose(audio[:, seen], NOISE[:, : audio.shape[1]][:, seen], atol=1e-5)
+
+
+def test_istft_leaves_no_modulation_where_plain_overlap_add_leaves_6_db():
+    steady = np.ones(16000, np.float32)
+    spectrum = np.asarray(dsp.stft(steady, 256, 128))
+    corrected = np.asarray(dsp.istft(spectrum, 256, 128))[256:-256]
+
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
+    plain = np.zeros(16000)
+    for n, frame in enumerate(np.fft.irfft(spectrum) * window):  # the authors' inverse
+        plain[128 * n : 128 * n + 256] += frame
+    plain = plain[256 : 256 + len(corrected)]
+
+    def swing_db(audio):
+        return 20 * np.log10(audio.max() / audio.min())
+
+    assert swing_db(plain) == pytest.approx(20 * np.log10(2), abs=0.01)
+    assert np.abs(np.fft.rfft(plain[:12800])[1:]).argmax() + 1 == 12800 * 125 // 16000  # the bin of 125 Hz
+    assert swing_db(corrected) < 1e-4
+
+
+@pytest.mark.parametrize("hop_length", [100, 256])
+def test_istft_names_a_hop_that_does_not_fit(hop_length):
+    with pytest.raises(ValueError, match=f"divides n_fft = 256 into two or more, got {hop_length}"):
+        dsp.istft(np.zeros((4, 129), np.complex64), 256, hop_length)
+
+
+@pytest.mark.parametrize("n_fft, hop_length", [(256, 128), (256, 64)])
+@pytest.mark.parametrize("momentum", [0.0, 0.99])
+def test_griffin_lim_is_librosas(n_fft, hop_length, momentum):
+    time_s = np.arange(16000) / 16000
+    audio = np.sin(2 * np.pi * 300 * time_s**2) * np.exp(-3 * (time_s % 0.25)) + 0.1 * np.resize(NOISE, 16000)
+    magnitude = np.abs(librosa.stft(audio, n_fft=n_fft, hop_length=hop_length, center=False, window="hann"))
+    options = dict(n_iter=8, momentum=momentum, init=None, center=False, window="hann")
+    expected = librosa.griffinlim(magnitude, n_fft=n_fft, hop_length=hop_length, **options)
+    found = np.asarray(dsp.griffin_lim(magnitude.T.astype(np.float32), n_fft, hop_length, 8, momentum))
+    # Eight iterations and the last inverse carry what differs at the ends nine frames inwards.
+    middle = slice(9 * n_fft, -9 * n_fft)
+    error = np.linalg.norm(found[middle] - expected[middle]) / np.linalg.norm(expected[middle])
+    assert error < 1e-3
+    assert np.abs(found).max() < 3 * np.abs(audio).max()
+
+
+def test_griffin_lim_takes_a_batch_and_silence():
+    magnitude = np.abs(np.asarray(dsp.stft(NOISE, 256, 128)))
+    together = np.asarray(dsp.griffin_lim(np.stack([magnitude, 0 * magnitude]), 256, 128, 4, 0.99))
+    assert together.shape == (2, 2, 2944)
+    np.testing.assert_allclose(together[0, 1], dsp.griffin_lim(magnitude[1], 256, 128, 4, 0.99), atol=1e-5)
+    assert not together[1].any()
 
 
 def test_log_mel_is_librosas():

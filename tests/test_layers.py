@@ -22,6 +22,14 @@ GEOMETRIES = [
     (512, 1, 20, 1, 1),
 ]
 WITH_GRADIENTS = [*GEOMETRIES[:7], (3, 1, 7, 2, 2)]
+# (taps along both axes, stride, lengths in, channels in, channels out); SpecGAN's first
+IMAGES = [
+    ((5, 5), 2, (8, 12), 3, 2),
+    ((5, 5), 2, (2, 12), 1, 4),
+    ((4, 4), 2, (6, 6), 2, 1),
+    ((6, 6), 3, (9, 6), 2, 2),
+    ((3, 3), 1, (5, 4), 2, 2),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -58,22 +66,22 @@ def test_same_padding_is_what_the_papers_code_gets():
         x = np.arange(1.0, 1 + 600 * stride).reshape(1, -1, 1)
         first = np.zeros((taps, 1, 1))
         first[0] = 1
-        y = layers.conv1d(x, jnp.asarray(first), stride)
+        y = layers.conv(x, jnp.asarray(first), stride)
         n = 400
         assert y[0, n, 0] == x[0, n * stride - before, 0]
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("form", layers.FORMS)
-def test_conv1d_is_the_definition(geometry, form):
+def test_conv_is_the_definition(geometry, form):
     x, kernel, stride = make(geometry, upwards=False)
     wanted = direct_conv(x, kernel, stride, same_padding(len(kernel), stride))
-    np.testing.assert_allclose(layers.conv1d(x, kernel, stride, form), wanted, atol=1e-12)
+    np.testing.assert_allclose(layers.conv(x, kernel, stride, form), wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("form", layers.FORMS)
-def test_conv1d_transpose_is_the_gradient_of_the_convolution(geometry, form):
+def test_conv_transpose_is_the_gradient_of_the_convolution(geometry, form):
     x, kernel, stride = make(geometry, upwards=True)
     # <conv(u), x> = <u, transpose(x)> for every u: take u from the unit vectors.
     length, c_out = x.shape[1] * stride, kernel.shape[2]
@@ -81,16 +89,16 @@ def test_conv1d_transpose_is_the_gradient_of_the_convolution(geometry, form):
     kernel_t = kernel.swapaxes(1, 2)  # the convolution that it transposes reads c_out and gives c_in
     responses = direct_conv(unit, kernel_t, stride, same_padding(len(kernel), stride))
     wanted = np.einsum("uti,bti->bu", responses, x).reshape(len(x), length, c_out)
-    np.testing.assert_allclose(layers.conv1d_transpose(x, kernel, stride, form), wanted, atol=1e-12)
+    np.testing.assert_allclose(layers.conv_transpose(x, kernel, stride, form), wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_conv1d_transpose_is_lax_conv_transpose(geometry):
+def test_conv_transpose_is_lax_conv_transpose(geometry):
     x, kernel, stride = make(geometry, upwards=True)
     wanted = lax.conv_transpose(
         x, kernel.swapaxes(1, 2), (stride,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"), transpose_kernel=True
     )
-    np.testing.assert_allclose(layers.conv1d_transpose(x, kernel, stride), wanted, atol=1e-12)
+    np.testing.assert_allclose(layers.conv_transpose(x, kernel, stride), wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -101,18 +109,21 @@ def test_conv1d_upsampled_is_repeat_then_convolve(geometry, form):
     np.testing.assert_allclose(layers.conv1d_upsampled(x, kernel, stride, form), wanted, atol=1e-12)
 
 
-@pytest.mark.parametrize("geometry", WITH_GRADIENTS)
-@pytest.mark.parametrize("name", ["conv1d", "conv1d_transpose", "conv1d_upsampled"])
-def test_forms_have_the_same_gradients(geometry, name):
+@pytest.mark.parametrize(
+    "name, geometry",
+    [(name, g) for name in ("conv", "conv_transpose", "conv1d_upsampled") for g in WITH_GRADIENTS]
+    + [(name, g) for name in ("conv", "conv_transpose") for g in IMAGES],
+)
+def test_forms_have_the_same_gradients(name, geometry):
     """With regard to the parameters, to the input, and of a gradient penalty with regard to the parameters."""
-    x, kernel, stride = make(geometry, upwards=name != "conv1d")
+    x, kernel, stride = (make_image if geometry in IMAGES else make)(geometry, upwards=name != "conv")
 
     def gradients(form):
         def score(kernel, x):  # not linear, so that second derivatives are not zero
             return jnp.sum(jnp.tanh(getattr(layers, name)(x, kernel, stride, form) / 5))
 
         def penalty(kernel):
-            return jnp.mean(jnp.sqrt(jnp.sum(jax.grad(score, 1)(kernel, x) ** 2, (1, 2))))
+            return jnp.mean(jnp.sqrt(jnp.sum(jax.grad(score, 1)(kernel, x) ** 2, range(1, x.ndim))))
 
         return jax.jit(lambda: (*jax.grad(score, (0, 1))(kernel, x), jax.grad(penalty)(kernel)))()
 
@@ -121,11 +132,59 @@ def test_forms_have_the_same_gradients(geometry, name):
         np.testing.assert_allclose(fast, plain, atol=1e-11)
 
 
+def make_image(geometry, upwards):
+    taps, stride, lengths, c_in, c_out = geometry
+    rng = np.random.default_rng(sum(taps) * stride + sum(lengths))
+    lengths = [max(n // stride, 1) for n in lengths] if upwards else lengths
+    return rng.normal(size=(2, *lengths, c_in)), rng.normal(size=(*taps, c_in, c_out)), stride
+
+
+def direct_conv_of_images(x, kernel, stride):
+    taps = kernel.shape[:2]
+    before = [same_padding(k, stride) for k in taps]
+    padded = np.pad(x, ((0, 0), *((b, k) for b, k in zip(before, taps, strict=True)), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, taps, (1, 2))[:, : x.shape[1] : stride]
+    return np.einsum("bnfcij,ijco->bnfo", windows[:, :, : x.shape[2] : stride], kernel)
+
+
+@pytest.mark.parametrize("geometry", IMAGES)
+@pytest.mark.parametrize("form", layers.FORMS)
+def test_conv_of_images_is_the_definition(geometry, form):
+    x, kernel, stride = make_image(geometry, upwards=False)
+    wanted = direct_conv_of_images(x, kernel, stride)
+    np.testing.assert_allclose(layers.conv(x, kernel, stride, form), wanted, atol=1e-12)
+    lax_own = lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(wanted, lax_own, atol=1e-12)
+
+
+@pytest.mark.parametrize("geometry", IMAGES)
+@pytest.mark.parametrize("form", layers.FORMS)
+def test_conv_transpose_of_images_is_the_gradient_of_the_convolution(geometry, form):
+    x, kernel, stride = make_image(geometry, upwards=True)
+    shape = (2, x.shape[1] * stride, x.shape[2] * stride, kernel.shape[3])
+    back = jax.linear_transpose(
+        lambda u: lax.conv_general_dilated(
+            u, kernel.swapaxes(2, 3), (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        jax.ShapeDtypeStruct(shape, x.dtype),
+    )
+    np.testing.assert_allclose(layers.conv_transpose(x, kernel, stride, form), back(x)[0], atol=1e-12)
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere the gradients are JAX's own")
-@pytest.mark.parametrize("name", ["conv1d", "conv1d_transpose", "conv1d_upsampled"])
-def test_inside_a_loop_every_gradient_has_the_layout_that_is_fast_on_a_cpu(name):
+@pytest.mark.parametrize(
+    "name, made, layout",
+    [
+        ("conv", make(GEOMETRIES[0], upwards=False), "b0f_0io->b0f"),
+        ("conv_transpose", make(GEOMETRIES[0], upwards=True), "b0f_0io->b0f"),
+        ("conv1d_upsampled", make(GEOMETRIES[0], upwards=True), "b0f_0io->b0f"),
+        ("conv", make_image(IMAGES[0], upwards=False), "b01f_01io->b01f"),
+        ("conv_transpose", make_image(IMAGES[0], upwards=True), "b01f_01io->b01f"),
+    ],
+)
+def test_inside_a_loop_every_gradient_has_the_layout_that_is_fast_on_a_cpu(name, made, layout):
     """On a CPU, XLA brings other layouts into this one, but not in a loop's body: there it takes the slow way."""
-    x, kernel, stride = make(GEOMETRIES[0], upwards=name != "conv1d")
+    x, kernel, stride = made
 
     def penalty(kernel, x):
         def score(x):
@@ -139,14 +198,16 @@ def test_inside_a_loop_every_gradient_has_the_layout_that_is_fast_on_a_cpu(name)
     compiled = jax.jit(loop).lower(np.float32(kernel), np.float32(np.stack([x, x]))).compile().as_text()
     layouts = re.findall(r" convolution\(.*dim_labels=([^, ]+)", compiled)
     assert len(layouts) >= 5
-    assert set(layouts) == {"b0f_0io->b0f"}
+    assert set(layouts) == {layout}
 
 
 def test_conv_errors_name_the_numbers():
     with pytest.raises(ValueError, match="multiple of the stride 4, got 10"):
-        layers.conv1d(np.zeros((1, 10, 1)), np.zeros((25, 1, 1)), 4)
+        layers.conv(np.zeros((1, 10, 1)), np.zeros((25, 1, 1)), 4)
+    with pytest.raises(ValueError, match="multiple of the stride 2, got 4 x 5"):
+        layers.conv(np.zeros((1, 4, 5, 1)), np.zeros((5, 5, 1, 1)), 2)
     with pytest.raises(ValueError, match="stride 4, got 3"):
-        layers.conv1d_transpose(np.zeros((1, 10, 1)), np.zeros((3, 1, 1)), 4)
+        layers.conv_transpose(np.zeros((1, 10, 1)), np.zeros((3, 1, 1)), 4)
 
 
 def shift_as_the_paper(x, n):
@@ -184,7 +245,7 @@ def test_kernels_start_glorot_uniform_with_tensorflows_fans_and_biases_at_zero()
 
     taps, c_in, c_out = 25, 32, 64
     limit = (6 / (taps * c_in + taps * c_out)) ** 0.5
-    layer = layers.Conv1D(c_in, c_out, taps, 4, rngs=nnx.Rngs(0))
+    layer = layers.Conv(c_in, c_out, (taps,), 4, rngs=nnx.Rngs(0))
     kernel = np.asarray(layer.kernel[...])
     assert np.abs(kernel).max() <= limit
     # Of a uniform in (-limit, limit): deviation limit / sqrt(3), and 51,200 draws come near the ends.

@@ -10,9 +10,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from technogen_jax.models.layers import FORMS
+
 Params = dict[str, Any]
+
+_CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches of the papers' size
 
 
 class GAN(NamedTuple):
@@ -80,3 +85,50 @@ def functional(make: Callable[..., nnx.Module]) -> Functional:
 def count_parameters(params: Params) -> int:
     """Number of scalars in a tree of arrays or of shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def uniform_latents(latent_size: int) -> Callable[[jax.Array, int], jax.Array]:
+    """`sample_latents` of the papers: each of the latents uniform in [-1, 1]."""
+    return lambda key, n: jax.random.uniform(key, (n, latent_size), minval=-1.0, maxval=1.0)
+
+
+def calibration(generator: Functional, sample_latents: Callable) -> Callable[[Params, jax.Array], Params]:
+    """`calibrate` of a generator with batch norm: its statistics averaged over many latents."""
+
+    def calibrate(g_params, key):
+        def statistics(key):
+            return generator.statistics(g_params, sample_latents(key, _CALIBRATION_BATCH))
+
+        measured = jax.lax.map(statistics, jax.random.split(key, _CALIBRATION_BATCHES))
+        mean = jax.tree.map(lambda x: jnp.mean(x, 0), measured)
+        return g_params | {layer: g_params[layer] | mean[layer] for layer in mean}
+
+    return calibrate
+
+
+def check_field(field: str, value: Any, ok: bool, expected: str) -> None:
+    """Raises a ValueError that names a field of the config, its value and what was expected, unless `ok`."""
+    if not ok:
+        raise ValueError(f"config.{field}: expected {expected}, got {value!r}")
+
+
+def check_whole(field: str, value: Any, least: int, expected: str = "") -> None:
+    """The same for a whole number of at least `least`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    check_field(field, value, whole and value >= least, expected or f"a whole number of at least {least}")
+
+
+def check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form) -> None:
+    """Checks the fields that models of a generator and a discriminator share.
+
+    Raises:
+        ValueError: one of the wrong type or out of its range; names it and its value.
+    """
+    check_field("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
+    check_whole("model.latent_size", latent_size, 1)
+    check_whole("model.channels", channels, 1)
+    if max_channels is not None:
+        least = f"None or a whole number of at least config.model.channels ({channels})"
+        check_whole("model.max_channels", max_channels, channels, least)
+    check_field("model.batch_norm", batch_norm, isinstance(batch_norm, bool), "True or False")
+    check_field("model.form", form, form in FORMS, " or ".join(FORMS))

@@ -1,14 +1,16 @@
-"""The layers that models are made of: 1-D convolutions in polyphase form, phase shuffle, batch norm.
+"""The layers that models are made of: convolutions in polyphase form, phase shuffle, batch norm.
 
 A convolution of stride s, written the obvious way, reaches only slow kernels in XLA on a CPU, backwards above all; so
-does a transposed one. In polyphase form both are one stride-1 convolution with s times the channels, and the function,
-the parameters and the gradients are the same. `form="plain"` keeps the obvious way: it is the oracle of the tests.
+does a transposed one. In polyphase form both are one stride-1 convolution with s times the channels an axis, and the
+function, the parameters and the gradients are the same. `form="plain"` keeps the obvious way: the oracle of the tests.
 
-Padding is TensorFlow's "SAME" throughout. Kernels are `[K, C_in, C_out]`; audio and features are `[B, T, C]`.
+Padding is TensorFlow's "SAME" throughout. Audio and its features are `[B, T, C]` with kernels `[K, C_in, C_out]`, images
+`[B, N, F, C]` with square kernels `[K, K, C_in, C_out]`; `S...` and `K...` stand for one axis or two.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -18,32 +20,33 @@ from flax import nnx
 from jax import lax
 
 FORMS = ("polyphase", "plain")
-_DIMENSIONS = ("NWC", "WIO", "NWC")
+_DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}  # by the number of axes
 
 
-def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphase") -> jax.Array:
-    """Strided convolution with "SAME" padding.
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphase") -> jax.Array:
+    """Strided convolution with "SAME" padding, over one axis or two.
 
     Args:
-        x: `[B, T, C_in]`, T a multiple of the stride.
-        kernel: `[K, C_in, C_out]`.
-        stride: samples from one output to the next.
+        x: `[B, S..., C_in]`, each S a multiple of the stride.
+        kernel: `[K..., C_in, C_out]`.
+        stride: from one output to the next, along each axis.
         form: "polyphase" or "plain".
 
     Returns:
-        `[B, T / stride, C_out]`.
+        `[B, S / stride..., C_out]`.
 
     Raises:
-        ValueError: T is no multiple of the stride.
+        ValueError: a length is no multiple of the stride.
     """
-    taps, c_in, c_out = kernel.shape
-    batch, length, _ = x.shape
-    if length % stride:
-        raise ValueError(f"conv1d: expected a length that is a multiple of the stride {stride}, got {length}")
+    taps, axes = len(kernel), x.ndim - 2
+    if any(length % stride for length in x.shape[1:-1]):
+        found = " x ".join(map(str, x.shape[1:-1]))
+        raise ValueError(f"conv: expected a length that is a multiple of the stride {stride}, got {found}")
     before = max(taps - stride, 0) // 2
     after = max(taps - stride, 0) - before
     if form == "plain":
-        return lax.conv_general_dilated(x, kernel, (stride,), ((before, after),), dimension_numbers=_DIMENSIONS)
+        padding = ((before, after),) * axes
+        return lax.conv_general_dilated(x, kernel, (stride,) * axes, padding, dimension_numbers=_DIMENSIONS[axes])
     if stride == 1:
         return _convolve(x, kernel, (before, after))
     # y[n] = sum_t w[t] x[s n + t - before]. With the kernel delayed to begin on a multiple of s, tap t = s j + r reads
@@ -51,46 +54,40 @@ def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyph
     lead = -(-before // stride)  # frames before n that the kernel reaches
     front = lead * stride - before
     frames = -(-(taps + front) // stride)
-    kernel = jnp.pad(kernel, ((front, frames * stride - taps - front), (0, 0), (0, 0)))
-    kernel = kernel.reshape(frames, stride * c_in, c_out)
-    x = x.reshape(batch, length // stride, stride * c_in)  # [B, T, C] -> [B, T/s, s C]
-    return _convolve(x, kernel, (lead, frames - 1 - lead))
+    kernel = _fold(_pad_taps(kernel, front, frames * stride - taps - front), stride, first_axis=0)
+    return _convolve(_fold(x, stride, first_axis=1), kernel, (lead, frames - 1 - lead))
 
 
-def conv1d_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
-    """Transposed convolution: the gradient of `conv1d` with regard to its input, as TensorFlow defines "SAME".
+def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
+    """Transposed convolution: the gradient of `conv` with regard to its input, as TensorFlow defines "SAME".
 
     Args:
-        x: `[B, T, C_in]`.
-        kernel: `[K, C_in, C_out]`, K not below the stride.
-        stride: output samples for each input sample.
+        x: `[B, S..., C_in]`.
+        kernel: `[K..., C_in, C_out]`, K not below the stride.
+        stride: outputs for each input, along each axis.
         form: "polyphase" or "plain".
 
     Returns:
-        `[B, T * stride, C_out]`.
+        `[B, S * stride..., C_out]`.
 
     Raises:
         ValueError: the kernel is shorter than the stride.
     """
-    taps, c_in, c_out = kernel.shape
-    batch, length, _ = x.shape
+    taps, axes = len(kernel), x.ndim - 2
     if taps < stride:
-        raise ValueError(f"conv1d_transpose: expected a kernel not shorter than the stride {stride}, got {taps}")
+        raise ValueError(f"conv_transpose: expected a kernel not shorter than the stride {stride}, got {taps}")
     if form == "plain":
-        return lax.conv_transpose(
-            x, kernel.swapaxes(1, 2), (stride,), "SAME", dimension_numbers=_DIMENSIONS, transpose_kernel=True
-        )
+        kernel, numbers = kernel.swapaxes(-1, -2), _DIMENSIONS[axes]
+        return lax.conv_transpose(x, kernel, (stride,) * axes, "SAME", dimension_numbers=numbers, transpose_kernel=True)
     # y[s q + r] = sum_j x[q - j] w[s j + r + before]: each of the s output phases is a stride-1 convolution.
     before = (taps - stride) // 2
     first = -((before + stride - 1) // stride)
     last = (taps - 1 - before) // stride
     front = -(stride * first + before)
     frames = last - first + 1
-    kernel = jnp.pad(kernel, ((front, frames * stride - taps - front), (0, 0), (0, 0)))
-    kernel = kernel.reshape(frames, stride, c_in, c_out)[::-1]  # a convolution here is a correlation: turn it round
-    kernel = kernel.transpose(0, 2, 1, 3).reshape(frames, c_in, stride * c_out)
-    y = _convolve(x, kernel, (last, -first))
-    return y.reshape(batch, length * stride, c_out)  # [B, T, s C] -> [B, s T, C]
+    kernel = _pad_taps(kernel, front, frames * stride - taps - front).swapaxes(-1, -2)
+    kernel = _turned(_fold(kernel, stride, first_axis=0))  # a convolution here is a correlation: turn it round
+    return _unfold(_convolve(x, kernel.swapaxes(-1, -2), (last, -first)), stride)
 
 
 def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
@@ -109,7 +106,7 @@ def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "
     batch, length, _ = x.shape
     before = (taps - 1) // 2
     if form == "plain":
-        return conv1d(jnp.repeat(x, stride, axis=1), kernel, 1, form)
+        return conv(jnp.repeat(x, stride, axis=1), kernel, 1, form)
     # y[s q + r] = sum_t w[t] x[q + floor((r + t - before) / s)]: taps that read the same sample are added up first.
     reads = (np.arange(stride)[:, None] + np.arange(taps)[None, :] - before) // stride  # [s, K]
     first, last = int(reads.min()), int(reads.max())
@@ -142,30 +139,30 @@ def leaky_relu(x: jax.Array) -> jax.Array:
     return jnp.maximum(0.2 * x, x)
 
 
-class Conv1D(nnx.Module):
-    """A 1-D convolution layer: strided, transposed, or after nearest-neighbour upsampling.
+class Conv(nnx.Module):
+    """A convolution layer over one axis or two: strided, transposed, or after nearest-neighbour upsampling.
 
     Kernels start Glorot-uniform and biases at zero, TensorFlow 1's defaults, with which the paper's results were made.
 
     Args:
         c_in: input channels.
         c_out: output channels.
-        taps: kernel length.
-        stride: the factor by which the length shrinks ("down") or grows (the others).
-        direction: "down", "transpose" or "nearest".
+        taps: kernel length along each axis: `(25,)` for audio, `(5, 5)` for images.
+        stride: the factor by which each axis shrinks ("down") or grows (the others).
+        direction: "down", "transpose" or, for audio, "nearest".
         bias: whether the layer adds a bias.
         form: "polyphase" or "plain".
         rngs: source of the initial values.
     """
 
     def __init__(self, c_in, c_out, taps, stride=1, *, direction="down", bias=True, form="polyphase", rngs):
-        self.kernel = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), (taps, c_in, c_out)))
+        self.kernel = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), (*taps, c_in, c_out)))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
         self.stride, self.direction, self.form = stride, direction, form
 
     def __call__(self, x):
-        """[B, T, c_in] to [B, T / stride, c_out] or [B, T * stride, c_out]."""
-        function = {"down": conv1d, "transpose": conv1d_transpose, "nearest": conv1d_upsampled}[self.direction]
+        """[B, S..., c_in] to [B, S / stride..., c_out] or [B, S * stride..., c_out]."""
+        function = {"down": conv, "transpose": conv_transpose, "nearest": conv1d_upsampled}[self.direction]
         y = function(x, self.kernel[...], self.stride, self.form)
         return y if self.bias is None else y + self.bias[...]
 
@@ -204,11 +201,49 @@ class BatchNorm(nnx.Module):
         return (x - self.mean[...]) * lax.rsqrt(self.var[...] + 1e-3) * self.scale[...] + self.bias[...]
 
 
+def widths(layers: int, channels: int, max_channels: int | None) -> list[int]:
+    """Channels at the generator's inner end and after each layer but the last: doubling inwards from `channels`."""
+    return [min(channels * 2**i, max_channels or math.inf) for i in reversed(range(layers))]
+
+
+def _pad_taps(kernel, before, after):
+    """Zeros before and after the taps, along each axis."""
+    return jnp.pad(kernel, (*((before, after),) * (kernel.ndim - 2), (0, 0), (0, 0)))
+
+
+def _turned(kernel):
+    """The taps in reverse order, along each axis."""
+    return jnp.flip(kernel, range(kernel.ndim - 2))
+
+
+def _fold(x, stride, first_axis):
+    """`[..., S..., C, ...]` to `[..., S / s..., s C, ...]`: the phases of the axes from `first_axis` on become channels."""
+    axes = x.ndim - 2
+    end = first_axis + axes
+    split = [part for length in x.shape[first_axis:end] for part in (length // stride, stride)]
+    x = x.reshape(*x.shape[:first_axis], *split, *x.shape[end:])
+    x = jnp.moveaxis(x, [first_axis + 2 * i + 1 for i in range(axes)], range(end, end + axes))
+    return x.reshape(*x.shape[:end], -1, *x.shape[end + axes + 1 :])
+
+
+def _unfold(x, stride):
+    """`[B, S..., s C]` to `[B, s S..., C]`: the reverse."""
+    axes, lengths = x.ndim - 2, x.shape[1:-1]
+    x = x.reshape(*x.shape[:-1], *(stride,) * axes, -1)
+    x = jnp.moveaxis(x, range(1 + axes, 1 + 2 * axes), [2 * i + 2 for i in range(axes)])
+    return x.reshape(len(x), *(length * stride for length in lengths), -1)
+
+
 def _convolve(x, kernel, padding):
-    """Stride-1 convolution: x `[B, T, C_in]`, kernel `[K, C_in, C_out]`, padding (before, after)."""
+    """Stride-1 convolution: x `[B, S..., C_in]`, kernel `[K..., C_in, C_out]`, padding (before, after) along each axis."""
     if jax.default_backend() == "cpu":
         return _convolve_one_layout(x, kernel, padding)
-    return lax.conv_general_dilated(x, kernel, (1,), (padding,), dimension_numbers=_DIMENSIONS)
+    return _convolve_any_layout(x, kernel, padding)
+
+
+def _convolve_any_layout(x, kernel, padding):
+    axes = x.ndim - 2
+    return lax.conv_general_dilated(x, kernel, (1,) * axes, (padding,) * axes, dimension_numbers=_DIMENSIONS[axes])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -219,7 +254,7 @@ def _convolve_one_layout(x, kernel, padding):
     not inside a loop: there, as in a scan over critic updates, they take some twenty-five times as long
     (github.com/jax-ml/jax/issues/12868).
     """
-    return lax.conv_general_dilated(x, kernel, (1,), (padding,), dimension_numbers=_DIMENSIONS)
+    return _convolve_any_layout(x, kernel, padding)
 
 
 def _forward(x, kernel, padding):
@@ -230,10 +265,10 @@ def _backward(padding, saved, slope):
     x, kernel = saved
     before, after = padding
     reach = len(kernel) - 1
-    of_x = _convolve_one_layout(slope, kernel[::-1].swapaxes(1, 2), (reach - before, reach - after))
+    of_x = _convolve_one_layout(slope, _turned(kernel).swapaxes(-1, -2), (reach - before, reach - after))
     # w[t] meets x[n + t - before] wherever slope[n] is: a convolution of x with the slope, summed over the batch.
-    of_kernel = _convolve_one_layout(x.transpose(2, 1, 0), slope.transpose(1, 0, 2), padding)
-    return of_x, of_kernel.transpose(1, 0, 2)
+    of_kernel = _convolve_one_layout(x.swapaxes(0, -1), jnp.moveaxis(slope, 0, -2), padding)
+    return of_x, jnp.moveaxis(of_kernel, 0, -2)
 
 
 _convolve_one_layout.defvjp(_forward, _backward)

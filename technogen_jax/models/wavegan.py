@@ -22,8 +22,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from technogen_jax.models.contract import GAN, functional
-from technogen_jax.models.layers import FORMS, BatchNorm, Conv1D, Dense, leaky_relu, phase_shuffle
+from technogen_jax.models.contract import (
+    GAN,
+    calibration,
+    check_field,
+    check_networks,
+    check_whole,
+    functional,
+    uniform_latents,
+)
+from technogen_jax.models.layers import BatchNorm, Conv, Dense, leaky_relu, phase_shuffle, widths
 
 KERNEL_TAPS = 25
 POST_FILTER_TAPS = 512
@@ -35,7 +43,6 @@ PAPER_GEOMETRY = {
     65536: (16, (4, 4, 4, 4, 4, 4)),
 }
 UPSAMPLE = ("transpose", "nearest")
-CALIBRATION_BATCHES, CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches of the paper's size
 
 
 def geometry(clip_samples: int) -> tuple[int, tuple[int, ...]]:
@@ -47,11 +54,6 @@ def geometry(clip_samples: int) -> tuple[int, tuple[int, ...]]:
         return PAPER_GEOMETRY[clip_samples]
     layers = max(2, int(math.log(clip_samples / 16, 4) + 1e-9))
     return -(-clip_samples // 4**layers), (4,) * layers
-
-
-def widths(layers: int, channels: int, max_channels: int | None) -> list[int]:
-    """Channels at the generator's inner end and after each layer but the last: doubling inwards from `channels`."""
-    return [min(channels * 2**i, max_channels or math.inf) for i in reversed(range(layers))]
 
 
 class Generator(nnx.Module):
@@ -78,12 +80,12 @@ class Generator(nnx.Module):
         if batch_norm:
             self.norm_z = BatchNorm(sizes[0])
         for i, stride in enumerate(self.strides):
-            layer = Conv1D(sizes[i], sizes[i + 1], KERNEL_TAPS, stride, direction=upsample, form=form, rngs=rngs)
+            layer = Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, direction=upsample, form=form, rngs=rngs)
             setattr(self, f"upconv_{i}", layer)
             if batch_norm and i < len(self.strides) - 1:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
         if post_filter:
-            self.post_filter = Conv1D(audio_channels, audio_channels, POST_FILTER_TAPS, bias=False, rngs=rngs)
+            self.post_filter = Conv(audio_channels, audio_channels, (POST_FILTER_TAPS,), bias=False, rngs=rngs)
         self.batch_norm, self.has_post_filter, self.inner_channels = batch_norm, post_filter, sizes[0]
 
     def __call__(self, z):
@@ -114,7 +116,7 @@ class Discriminator(nnx.Module):
         self.padding = seed_samples * math.prod(outwards) - clip_samples
         sizes = [audio_channels, *reversed(widths(len(outwards), channels, max_channels))]
         for i, stride in enumerate(self.strides):
-            layer = Conv1D(sizes[i], sizes[i + 1], KERNEL_TAPS, stride, form=form, rngs=rngs)
+            layer = Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, form=form, rngs=rngs)
             setattr(self, f"downconv_{i}", layer)
             if batch_norm and i > 0:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
@@ -166,28 +168,12 @@ def build(
     Raises:
         ValueError: a field of the wrong type or out of its range; names it and its value.
     """
-
-    def check(field, value, ok, expected):
-        if not ok:
-            raise ValueError(f"config.{field}: expected {expected}, got {value!r}")
-
-    def check_whole(field, value, least, expected=""):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        check(field, value, whole and value >= least, expected or f"a whole number of at least {least}")
-
     # Shorter than that there would be fewer than two layers with 16 samples at the inner end.
     check_whole("audio.clip_samples", clip_samples, 256)
-    check("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
-    check_whole("model.latent_size", latent_size, 1)
-    check_whole("model.channels", channels, 1)
-    if max_channels is not None:
-        least = f"None or a whole number of at least config.model.channels ({channels})"
-        check_whole("model.max_channels", max_channels, channels, least)
-    check("model.upsample", upsample, upsample in UPSAMPLE, " or ".join(UPSAMPLE))
-    check("model.batch_norm", batch_norm, isinstance(batch_norm, bool), "True or False")
+    check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form)
+    check_field("model.upsample", upsample, upsample in UPSAMPLE, " or ".join(UPSAMPLE))
     check_whole("model.phase_shuffle", phase_shuffle, 0)
-    check("model.post_filter", post_filter, isinstance(post_filter, bool), "True or False")
-    check("model.form", form, form in FORMS, " or ".join(FORMS))
+    check_field("model.post_filter", post_filter, isinstance(post_filter, bool), "True or False")
 
     shared = dict(
         clip_samples=clip_samples,
@@ -202,17 +188,7 @@ def build(
     )
     discriminator = functional(partial(Discriminator, shuffle_radius=phase_shuffle, **shared))
 
-    def sample_latents(key, n):
-        return jax.random.uniform(key, (n, latent_size), minval=-1.0, maxval=1.0)
-
-    def calibrate(g_params, key):
-        def statistics(key):
-            return generator.statistics(g_params, sample_latents(key, CALIBRATION_BATCH))
-
-        measured = jax.lax.map(statistics, jax.random.split(key, CALIBRATION_BATCHES))
-        mean = jax.tree.map(lambda x: jnp.mean(x, 0), measured)
-        return g_params | {layer: g_params[layer] | mean[layer] for layer in mean}
-
+    sample_latents = uniform_latents(latent_size)
     return GAN(
         sample_latents=sample_latents,
         init_g=generator.init,
@@ -221,5 +197,5 @@ def build(
         discriminate=lambda d_params, x, key: (discriminator.apply(d_params, x, key),),
         encode=lambda audio: audio,
         decode=lambda x: x,
-        calibrate=calibrate if batch_norm else lambda g_params, key: g_params,
+        calibrate=calibration(generator, sample_latents) if batch_norm else lambda g_params, key: g_params,
     )

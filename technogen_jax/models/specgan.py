@@ -1,0 +1,294 @@
+"""SpecGAN: the spectrogram of a clip as an image, made and judged by WaveGAN's networks with square kernels.
+
+*Source*: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), section 4, and the
+authors' TensorFlow code: parameter counts, initial values, padding, and the transform of 16,384 samples into 128 frames
+of 128 bins. A bin is log(|X| + 1e-6) of an STFT 256 / 128, less its mean over the training set, divided by three of its
+standard deviations, clipped to [-1, 1]. The topmost bin is left out; to make sound it is set to its mean.
+
+What differs, and why:
+
+- the inverse STFT divides by the sum of the squared windows. The authors' leaves it out, and with it the level of all
+  sound swings by 6 dB 125 times a second.
+- magnitudes come back as exp(x) - 1e-6, the exact inverse; the authors leave the 1e-6 in.
+- a bin that is the same in all frames (a band that is silent) is held at its mean, not divided by a deviation of zero.
+- other sizes: as many layers of stride 2 as bring the bins down to 4; frames are padded and cropped to match; channels
+  stop doubling at `max_channels`. Mel bands instead of bins, and the fast Griffin-Lim algorithm, are options. Stereo is
+  an image of two channels; the phases of each are found by themselves.
+- batch norm uses, for making sound, statistics of many latents, as in `wavegan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from technogen_jax import dsp
+from technogen_jax.models.contract import (
+    GAN,
+    calibration,
+    check_field,
+    check_networks,
+    check_whole,
+    functional,
+    uniform_latents,
+)
+from technogen_jax.models.layers import BatchNorm, Conv, Dense, leaky_relu, widths
+
+KERNEL_TAPS = (5, 5)
+INNER_BINS = 4
+CLIP_DEVIATIONS = 3.0
+_EPSILON = 1e-6  # against log(0)
+_LEAST_STD = 1e-3  # 0.01 dB: a bin that changes less is constant, and dividing by its deviation would blow up rounding
+
+
+class Generator(nnx.Module):
+    """z `[B, Z]` to images `[B, N, F, C]` in [-1, 1]. The arguments are `build`'s."""
+
+    def __init__(self, frames, bins, audio_channels, latent_size, channels, max_channels, batch_norm, form, *, rngs):
+        self.layers, self.inner_frames = geometry(frames, bins)
+        self.frames, self.batch_norm = frames, batch_norm
+        sizes = [*widths(self.layers, channels, max_channels), audio_channels]
+        self.inner_channels = sizes[0]
+        self.z_project = Dense(latent_size, self.inner_frames * INNER_BINS * sizes[0], rngs=rngs)
+        if batch_norm:
+            self.norm_z = BatchNorm(sizes[0])
+        for i in range(self.layers):
+            layer = Conv(sizes[i], sizes[i + 1], KERNEL_TAPS, 2, direction="transpose", form=form, rngs=rngs)
+            setattr(self, f"upconv_{i}", layer)
+            if batch_norm and i < self.layers - 1:
+                setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
+
+    def __call__(self, z):
+        """The image for each latent."""
+
+        def norm(name, x):
+            return getattr(self, name)(x) if self.batch_norm else x
+
+        # [B, Z] -> [B, 4, 4, C0]
+        x = self.z_project(z).reshape(len(z), self.inner_frames, INNER_BINS, self.inner_channels)
+        x = jax.nn.relu(norm("norm_z", x))
+        for i in range(self.layers - 1):
+            x = jax.nn.relu(norm(f"norm_{i}", getattr(self, f"upconv_{i}")(x)))  # [B, N, F, C] -> [B, 2 N, 2 F, C/2]
+        x = jnp.tanh(getattr(self, f"upconv_{self.layers - 1}")(x))
+        start = (x.shape[1] - self.frames) // 2
+        return x[:, start : start + self.frames]
+
+
+class Discriminator(nnx.Module):
+    """Images `[B, N, F, C]` to logits `[B, 1]`. The arguments are `build`'s."""
+
+    def __init__(self, frames, bins, audio_channels, channels, max_channels, batch_norm, form, *, rngs):
+        self.layers, inner_frames = geometry(frames, bins)
+        self.padding = inner_frames * 2**self.layers - frames
+        self.batch_norm = batch_norm
+        sizes = [audio_channels, *reversed(widths(self.layers, channels, max_channels))]
+        for i in range(self.layers):
+            setattr(self, f"downconv_{i}", Conv(sizes[i], sizes[i + 1], KERNEL_TAPS, 2, form=form, rngs=rngs))
+            if batch_norm and i > 0:
+                setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
+        self.output = Dense(inner_frames * INNER_BINS * sizes[-1], 1, rngs=rngs)
+
+    def __call__(self, x):
+        """One logit an image."""
+        before = self.padding // 2
+        x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0), (0, 0)))
+        for i in range(self.layers):
+            x = getattr(self, f"downconv_{i}")(x)  # [B, N, F, C] -> [B, N/2, F/2, 2 C]
+            if self.batch_norm and i > 0:
+                x = getattr(self, f"norm_{i}")(x)
+            x = leaky_relu(x)
+        return self.output(x.reshape(len(x), -1))  # [B, 4, 4, C] -> [B, 1]
+
+
+def geometry(frames: int, bins: int) -> tuple[int, int]:
+    """(layers of stride 2, frames at the inner end) for images of that size, the inner end having 4 bins."""
+    layers = (bins // INNER_BINS).bit_length() - 1
+    return layers, -(-frames // 2**layers)
+
+
+def log_magnitude(audio: jax.Array, n_fft: int, hop_length: int, mel_filters: np.ndarray | None = None) -> jax.Array:
+    """log(magnitude + 1e-6) of each bin, or of each mel band.
+
+    Args:
+        audio: `[B, T, C]` in [-1, 1].
+        n_fft: frame length.
+        hop_length: samples from frame to frame.
+        mel_filters: `[M, n_fft // 2 + 1]`; None for bins.
+
+    Returns:
+        `[B, ceil(T / hop_length), n_fft // 2 + 1 or M, C]`.
+    """
+    magnitude = jnp.abs(dsp.stft(jnp.moveaxis(audio, -1, 1), n_fft, hop_length, pad_end=True))  # [B, C, N, F]
+    if mel_filters is not None:
+        magnitude = jnp.matmul(magnitude, mel_filters.T, precision="highest")
+    return jnp.moveaxis(jnp.log(magnitude + _EPSILON), 1, -1)
+
+
+def measure(
+    batches: Iterable[np.ndarray],
+    *,
+    sample_rate_hz: int,
+    n_fft: int = 256,
+    hop_length: int = 128,
+    n_mels: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Mean and standard deviation of each bin over all frames of a training set: the `statistics` of `build`.
+
+    Args:
+        batches: audio `[B, T, C]` in [-1, 1], the whole set, a batch at a time.
+        sample_rate_hz: its rate.
+        n_fft: see `build`.
+        hop_length: see `build`.
+        n_mels: see `build`.
+
+    Returns:
+        "mean" and "std", float64 `[n_fft // 2 + 1 or M, C]`; the deviation is the population's.
+
+    Raises:
+        ValueError: no batches.
+
+    *Source*: batches are joined as by Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing
+    sample variances", 1979: a set of any size needs one pass and the memory of a batch.
+    """
+    filters = _mel_filters(sample_rate_hz, n_fft, n_mels) if n_mels else None
+    spectrum = jax.jit(partial(log_magnitude, n_fft=n_fft, hop_length=hop_length, mel_filters=filters))
+    frames, mean, squares = 0, 0.0, 0.0
+    for audio in batches:
+        x = np.asarray(spectrum(audio), np.float64)
+        x = x.reshape(-1, *x.shape[2:])  # [B, N, F, C] -> [B N, F, C]
+        batch_mean = x.mean(0)
+        difference, total = batch_mean - mean, frames + len(x)
+        squares = squares + np.square(x - batch_mean).sum(0) + np.square(difference) * (frames * len(x) / total)
+        mean, frames = mean + difference * (len(x) / total), total
+    if not frames:
+        raise ValueError("specgan: expected clips to measure, got none")
+    return {"mean": mean, "std": np.sqrt(squares / frames)}
+
+
+def build(
+    *,
+    clip_samples: int,
+    audio_channels: int,
+    sample_rate_hz: int,
+    latent_size: int = 100,
+    channels: int = 64,
+    max_channels: int | None = None,
+    batch_norm: bool = False,
+    n_fft: int = 256,
+    hop_length: int = 128,
+    n_mels: int | None = None,
+    iterations: int = 16,
+    momentum: float = 0.0,
+    form: str = "polyphase",
+    statistics: dict[str, np.ndarray] | None = None,
+) -> GAN:
+    """SpecGAN. The defaults are the paper's with 16,384 samples; `x` is `[B, N, F, C]` in [-1, 1].
+
+    Args:
+        clip_samples: length of a clip, at least n_fft.
+        audio_channels: 1 or 2.
+        sample_rate_hz: rate of the audio; mel bands depend on it.
+        latent_size: Z; latents are uniform in [-1, 1].
+        channels: d, the width nearest the image; it doubles with each layer inwards.
+        max_channels: where the doubling stops; None for never, as in the paper.
+        batch_norm: in both networks, not next to the image; not together with a gradient penalty.
+        n_fft: frame length of the spectrum.
+        hop_length: samples from frame to frame, at most half of n_fft and a divisor of it.
+        n_mels: mel bands, the image's height: a power of two, at least 16. None for bins: n_fft is one then.
+        iterations: of the Griffin-Lim algorithm, when sound is made.
+        momentum: of its fast variant, 0 to 1; 0 for the plain one.
+        form: how convolutions are computed, "polyphase" or "plain"; the same function.
+        statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
+
+    Raises:
+        ValueError: a field of the wrong type or out of its range; names it and its value.
+    """
+    check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form)
+    if n_mels is None:
+        power = "32, 64, 128 ..., a power of two, while config.model.n_mels is None"
+        check_whole("model.n_fft", n_fft, 32, power)
+        check_field("model.n_fft", n_fft, n_fft & (n_fft - 1) == 0, power)
+    else:
+        check_whole("model.n_fft", n_fft, 32)
+        power = "None, or 16, 32, 64 ..., a power of two"
+        check_whole("model.n_mels", n_mels, 16, power)
+        check_field("model.n_mels", n_mels, n_mels & (n_mels - 1) == 0, power)
+    check_whole("model.hop_length", hop_length, 1)
+    fits = n_fft % hop_length == 0 and hop_length <= n_fft // 2
+    check_field("model.hop_length", hop_length, fits, f"n_fft ({n_fft}) divided by a whole number of at least 2")
+    check_whole("model.iterations", iterations, 0)
+    number = isinstance(momentum, int | float) and not isinstance(momentum, bool)
+    check_field("model.momentum", momentum, number and 0 <= momentum <= 1, "0 to 1")
+    check_whole("audio.clip_samples", clip_samples, n_fft, f"a whole number of at least config.model.n_fft ({n_fft})")
+    bins = n_mels or n_fft // 2
+    filters = _mel_filters(sample_rate_hz, n_fft, n_mels) if n_mels else None
+    measured = (n_mels or n_fft // 2 + 1, audio_channels)
+    for name, value in (statistics or {}).items():
+        if value.shape != measured:
+            raise ValueError(f"specgan: expected statistics of {measured} values, got a {name} of {value.shape}")
+
+    shared = dict(
+        frames=-(-clip_samples // hop_length),
+        bins=bins,
+        audio_channels=audio_channels,
+        channels=channels,
+        max_channels=max_channels,
+        batch_norm=batch_norm,
+        form=form,
+    )
+    generator = functional(partial(Generator, latent_size=latent_size, **shared))
+    discriminator = functional(partial(Discriminator, **shared))
+    sample_latents = uniform_latents(latent_size)
+
+    def moments():
+        if statistics is None:
+            raise ValueError(
+                "specgan: no statistics of the training set; pass models.build what models.measure returns"
+            )
+        spread = CLIP_DEVIATIONS * np.maximum(statistics["std"], _LEAST_STD)
+        return statistics["mean"].astype(np.float32), spread.astype(np.float32)
+
+    def encode(audio):
+        mean, spread = moments()
+        x = (log_magnitude(audio, n_fft, hop_length, filters) - mean) / spread
+        return jnp.clip(x[:, :, :bins], -1, 1)  # without the topmost of the bins, at half the rate
+
+    def decode(x):
+        mean, spread = moments()
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, len(mean) - bins), (0, 0)))
+        magnitude = jnp.moveaxis(jnp.maximum(jnp.exp(x * spread + mean) - _EPSILON, 0), -1, 1)  # [B, C, N, F]
+        if filters is not None:
+            # Clipped at zero; non-negative least squares came 0 to 7 % nearer in trials and took a second or two a clip.
+            inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
+            magnitude = jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
+        audio = dsp.griffin_lim(magnitude, n_fft, hop_length, iterations, momentum)
+        return jnp.moveaxis(audio[..., :clip_samples], 1, -1)
+
+    return GAN(
+        sample_latents=sample_latents,
+        init_g=generator.init,
+        init_d=discriminator.init,
+        generate=generator.apply,
+        discriminate=lambda d_params, x, key: (discriminator.apply(d_params, x),),
+        encode=encode,
+        decode=decode,
+        calibrate=calibration(generator, sample_latents) if batch_norm else lambda g_params, key: g_params,
+    )
+
+
+def _mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int) -> np.ndarray:
+    """`[M, n_fft // 2 + 1]`: each band the weighted mean of its bins, so that 1e-6 is as little as for a bin."""
+    filters = dsp.mel_filters(sample_rate_hz, n_fft, n_mels, 0.0)
+    weights = filters.sum(1, keepdims=True)
+    empty = int(np.sum(weights == 0))
+    if empty:
+        raise ValueError(
+            f"config.model.n_mels: {empty} of {n_mels} bands hold none of the bins of config.model.n_fft = {n_fft} at "
+            f"{sample_rate_hz} Hz; lower n_mels or raise n_fft"
+        )
+    return filters / weights
