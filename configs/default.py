@@ -56,9 +56,13 @@ def get_config():
     config.train.log_every = 50  # steps between lines of metrics
     config.train.sample_every = 1000  # steps between previews from fixed latents; 0: only at the end
     config.train.sample_clips = 8
-    config.train.eval_every = 1000  # steps between evaluations (eval/mmd_timbre decides the best checkpoint); 0: never
-    config.train.eval_clips = 256  # generated clips an evaluation, and at most as many real ones
     config.train.save_every = 1000  # steps between checkpoints
     config.train.keep_last = 3  # checkpoints kept besides the best one
     config.train.keep_every = 10_000  # and each of these steps for ever; 0: none
+
+    config.eval = ConfigDict()  # of the averaged generator against the valid tracks, while training
+    config.eval.every = (
+        1000  # steps; a multiple of train.save_every, since eval/mmd_tmr-v1 decides the best checkpoint; 0: never
+    )
+    config.eval.clips = 256  # generated clips an evaluation, and at most as many real ones
     return config.lock()

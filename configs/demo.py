@@ -22,6 +22,6 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 8
     config.train.log_every = 20
     config.train.save_every = 200
-    config.train.eval_every = 200
+    config.eval.every = 200
     config.train.sample_every = 400
     return config.lock()

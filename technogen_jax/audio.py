@@ -8,6 +8,7 @@ float32 `[T, C]` in [-1, 1], channels last; resampling is soxr's "HQ" recipe, wh
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pathlib
 import struct
@@ -184,6 +185,14 @@ def write(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> No
         raise ValueError(f"{path.name}: {_one_line(error)} ({sample_rate_hz} Hz, {audio.shape[1]} channels)") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def encode(pcm: np.ndarray, sample_rate_hz: int, extension: str) -> bytes:
+    """The bytes of a lossless file (".wav" or ".flac") of int16 `[T, C]`."""
+    content = io.BytesIO()
+    file_format, subtype = WRITE_FORMATS[extension]
+    soundfile.write(content, pcm, sample_rate_hz, subtype, format=file_format)
+    return content.getvalue()
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:

@@ -127,12 +127,6 @@ def process_rows(batch_size: int) -> Rows:
     return Rows(batch_size, jax.process_index() * count, count)
 
 
-def first_clips(source: Sequence[dict[str, Any]], count: int, clip_samples: int) -> np.ndarray:
-    """At most `count` clips spread evenly over the split, cut to the window: int16 `[B, clip_samples, C]`."""
-    chosen = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
-    return np.stack([source[int(index)]["audio"][:clip_samples] for index in chosen])
-
-
 def _check_crop(crop: str) -> None:
     if crop not in CROPS:
         raise ValueError(f"config.data.crop: expected one of {', '.join(CROPS)}, got {crop!r}")

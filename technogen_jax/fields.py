@@ -28,8 +28,8 @@ LEAST = {
     "train.log_every": 1,
     "train.sample_every": 0,
     "train.sample_clips": 1,
-    "train.eval_every": 0,
-    "train.eval_clips": 2,
+    "eval.every": 0,
+    "eval.clips": 10,
     "train.save_every": 1,
     "train.keep_last": 1,
     "train.keep_every": 0,
@@ -37,8 +37,8 @@ LEAST = {
 MOST = {"seed": 2**32 - 1, "audio.channels": 2, "optimizer.b1": 1, "optimizer.b2": 1, "train.ema_decay": 1}
 # What may change from one start of a run to the next, since it does not change what is learnt.
 FREE = (
-    "data.dir data.read_threads train.init_from train.steps train.minutes train.log_every train.sample_every "
-    "train.sample_clips train.eval_every train.eval_clips train.save_every train.keep_last train.keep_every"
+    "model.iterations model.momentum data.dir data.read_threads train.init_from train.steps train.minutes train.log_every train.sample_every "
+    "train.sample_clips eval.every eval.clips train.save_every train.keep_last train.keep_every"
 ).split()
 
 
@@ -82,11 +82,11 @@ def check(config: ConfigDict) -> None:
             "config.model.batch_norm is True and config.loss has a gradient penalty: it wants each clip's gradient by "
             "itself, batch norm mixes them; set one of the two to off"
         )
-    save, evaluate = config.train.save_every, config.train.eval_every
+    save, evaluate = config.train.save_every, config.eval.every
     if evaluate % save:
         raise FieldError(
-            f"config.train.eval_every is {evaluate} and config.train.save_every {save}: an evaluated step must be saved to "
-            "be kept as the best; make eval_every a multiple of save_every"
+            f"config.eval.every is {evaluate} and config.train.save_every {save}: an evaluated step must be saved to "
+            "be kept as the best; make eval.every a multiple of train.save_every"
         )
 
 

@@ -6,21 +6,23 @@ import contextlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import tensorboardX
 from ml_collections import ConfigDict
 
-from technogen_jax import audio, embeddings, generate, metrics, models, pictures, records
+from technogen_jax import audio, clipsets, embeddings, generate, models, pictures, records, scoring, techno
+from technogen_jax.metrics import distances
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FOLDER = "samples"
 TENSORBOARD_FOLDER = "tensorboard"
-BEST_METRIC = "eval/mmd_timbre"
+BEST_METRIC = "eval/mmd_tmr-v1"
 _GAP_S = 0.2  # of silence between the clips of a preview
 _RENDER_BATCH = 16
+_MEASURED = 64  # clips whose beat is looked at in an evaluation
 
 
 class Logbook:
@@ -67,23 +69,18 @@ class Monitor:
     Args:
         config: of the run.
         gan: the model.
-        reference: int16 `[B, T, C]`, real clips that are not trained on; None for no evaluation.
+        ruler: what generated clips are measured by; None for no evaluation.
         workdir: the run's folder.
         logbook: takes the results.
-
-    Raises:
-        ValueError: the clips are too short to be evaluated.
     """
 
     def __init__(
-        self, config: ConfigDict, gan: models.GAN, reference: np.ndarray | None, workdir: pathlib.Path, logbook: Logbook
+        self, config: ConfigDict, gan: models.GAN, ruler: Ruler | None, workdir: pathlib.Path, logbook: Logbook
     ):
         self.logbook = logbook
         self._config, self._gan, self._rate = config, gan, config.audio.sample_rate_hz
         self._folder = workdir / SAMPLES_FOLDER
-        self._reference = None
-        if reference is not None:
-            self._reference = embeddings.timbre(audio.from_int16(reference), self._rate)
+        self._ruler = ruler
 
     def preview(self, step: int, ema: Any) -> None:
         """Writes clips of fixed latents: one WAV and one picture, and the same for TensorBoard."""
@@ -106,13 +103,13 @@ class Monitor:
             self.logbook.tensorboard.add_image(f"preview/{index}", image, step, dataformats="HWC")
 
     def evaluate(self, step: int, ema: Any) -> float | None:
-        """Distance of generated clips from the valid split's; None where that has too few clips."""
-        if self._reference is None:
+        """Measures generated clips: the metric that decides the best checkpoint; None where nothing is evaluated."""
+        if self._ruler is None:
             return None
-        clips = self._clips(ema, "evaluate", self._config.train.eval_clips)
-        score = metrics.rbf_mmd(self._reference, embeddings.timbre(clips, self._rate))
-        self.logbook.write(step, {BEST_METRIC: score})
-        return score
+        clips = self._clips(ema, "evaluate", self._config.eval.clips)
+        found = {f"eval/{name}": value for name, value in measure_by(self._ruler, clips).items()}
+        self.logbook.write(step, found)
+        return found[BEST_METRIC]
 
     def _clips(self, ema: Any, purpose: str, count: int) -> np.ndarray:
         latents = np.asarray(self._gan.sample_latents(generate.run_key(self._config.seed, purpose), count))
@@ -129,3 +126,89 @@ def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
     return kept
+
+
+class Ruler(NamedTuple):
+    """What the clips of a model in training are measured by, in a second or so.
+
+    Attributes:
+        sample_rate_hz: of the clips.
+        projection: of tmr-v1, fitted to the training tracks.
+        reference: `[n, D]` embeddings of real clips that are not trained on.
+        tracks: `[n]` their tracks.
+        floor: `mmd_tmr-v1` of as many training clips.
+    """
+
+    sample_rate_hz: int
+    projection: embeddings.Projection
+    reference: np.ndarray
+    tracks: np.ndarray
+    floor: float
+
+
+def make_ruler(valid: clipsets.ClipSet, train: clipsets.ClipSet, most_clips: int) -> Ruler:
+    """The ruler for a training run.
+
+    Args:
+        valid: real clips that are not trained on, of two tracks at least.
+        train: those that are, of ten tracks at least.
+        most_clips: of either that are listened to.
+
+    Raises:
+        ValueError: too few tracks, or clips too short for the embedding; says what to do.
+    """
+    tmr = embeddings.EMBEDDINGS["tmr-v1"]
+    rate = valid.sample_rate_hz
+    values, tracks = [], []
+    for clips, least in ((valid, 2), (train, embeddings.LEAST_TRACKS)):
+        count = len(np.unique(clips.tracks))
+        if count < least:
+            raise clipsets.ClipSetError(
+                f"{clips.name}: expected at least {least} tracks, got {count}; prepare the set from more"
+            )
+        indices = clipsets.choose(clips, per_track=max(1, most_clips // count), tracks=most_clips)
+        stacked = np.stack([audio.from_int16(pcm) for pcm in clips.read(indices)])
+        values.append(tmr.embed(stacked, rate, loop=False))
+        tracks.append(clips.tracks[indices])
+    # More dimensions than a Fréchet distance could use with so few tracks: the kernel distance estimates no covariance.
+    dimensions = embeddings.MOST_DIMENSIONS
+    projection = embeddings.fit_projection(values[1], tracks[1], tmr.blocks(valid.channels), dimensions)
+    sides = [
+        distances.embedded(projection.apply(value)["all"], track, clips.name)
+        for value, track, clips in zip(values, tracks, (valid, train), strict=True)
+    ]
+    return Ruler(rate, projection, values[0], tracks[0], distances.rbf_mmd(*sides))
+
+
+def measure_by(ruler: Ruler, clips: np.ndarray) -> dict[str, float]:
+    """Metrics of generated clips against the ruler's real ones: distances, coverage, and how much of a beat they have.
+
+    Args:
+        ruler: from `make_ruler`.
+        clips: `[B, T, C]` in [-1, 1], B at least 2; each counts as a track.
+
+    Returns:
+        "mmd_tmr-v1", of all, and of each block, "mmd_tmr-v1_T" ...; "coverage", 0 where no more than 5 clips are different;
+        medians of "clipped_share", "beat_regularity_low" and "kick_similarity", where they are defined.
+    """
+    values = embeddings.EMBEDDINGS["tmr-v1"].embed(clips, ruler.sample_rate_hz, loop=False)
+    found, tracks = {}, np.arange(len(clips))
+    ours, theirs = ruler.projection.apply(values), ruler.projection.apply(ruler.reference)
+    for block in ours:
+        name = "mmd_tmr-v1" if block == "all" else f"mmd_tmr-v1_{block}"
+        # Not by `embedded`, which refuses clips that are all alike: a generator that has collapsed is to be measured.
+        pair = distances.Embedded(theirs[block], ruler.tracks), distances.Embedded(ours[block], tracks)
+        found[name] = distances.rbf_mmd(*pair)
+    different = np.unique(ours["all"], axis=0)
+    size = min(len(different), len(ruler.reference))
+    if size > scoring.NEIGHBOURS:
+        pair = (distances.Embedded(side[:size], np.arange(size)) for side in (theirs["all"], different))
+        found["coverage"] = distances.prdc(*pair, k=scoring.NEIGHBOURS).coverage
+    else:
+        found["coverage"] = 0.0
+    measured = [techno.measure(clip, ruler.sample_rate_hz) for clip in clips[:_MEASURED]]
+    for name in ("clipped_share", "beat_regularity_low", "kick_similarity"):
+        known = [row[name] for row in measured if row[name] is not None]
+        if known:
+            found[name] = float(np.median(known))
+    return found

@@ -77,6 +77,15 @@ def mel_image(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(picture, 2, axis=0))
 
 
+def png(image: np.ndarray) -> bytes:
+    """A PNG file's bytes of an image, uint8 `[H, W, 3]`."""
+    import matplotlib.image
+
+    content = io.BytesIO()
+    matplotlib.image.imsave(content, image, format="png")
+    return content.getvalue()
+
+
 def write_contact_sheet(
     path: str | os.PathLike,
     clips: Sequence[np.ndarray],

@@ -117,6 +117,26 @@ def write_text_atomically(path: str | os.PathLike, text: str | Iterable[str]) ->
     os.replace(temporary, path)
 
 
+def read_clip_table(directory: str | os.PathLike, split: str) -> list[dict[str, Any]]:
+    """The lines of clips.jsonl on a split's records, in the order of `ClipSource`: track, offset, label, level.
+
+    Raises:
+        RecordError: the file is missing or does not fit the manifest.
+    """
+    path = pathlib.Path(directory) / CLIPS_FILE
+    entry = read_manifest(directory).splits[split]
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line for line in map(json.loads, file) if line.get("split") == split and "shard" in line]
+        lines.sort(key=lambda line: (line["shard"], line["index"]))
+        whole = len(lines) == entry["clips"] and all({"track", "offset", "label"} <= line.keys() for line in lines)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path}: unreadable ({error}); prepare the set again") from error
+    if not whole:
+        raise RecordError(f"{path}: expected {entry['clips']} {split} clips, found {len(lines)}; prepare the set again")
+    return lines
+
+
 def make_features(clip_samples: int, channels: int, labels: Sequence[str]):
     """TensorFlow Datasets' description of a record: a `tfds.features.FeaturesDict`."""
     import tensorflow_datasets as tfds

@@ -5,12 +5,13 @@
 Any field of the config can be set on the command line; configs/default.py explains them all. For example, half the batch,
 an hour at most, checkpoints more often:
 
-    ... --config.train.batch_size=32 --config.train.minutes=60 --config.train.save_every=500 --config.train.eval_every=500
+    ... --config.train.batch_size=32 --config.train.minutes=60 --config.train.save_every=500 --config.eval.every=500
 
-The workdir then holds config.json, metrics.jsonl (a line every train.log_every steps), checkpoints/, samples/ (previews of
-fixed latents, as sound and picture) and tensorboard/ (look with: tensorboard --logdir runs). Stop with Ctrl-C or SIGTERM: it
-saves first. The same command goes on from the newest checkpoint, and what comes out is, bit for bit, what an uninterrupted
-run would have made on the same machine. Then: python -m technogen_jax.sample --workdir runs/wavegan
+The workdir then holds config.json, statistics.npz (of the set, for models that need them), metrics.jsonl (a line
+every train.log_every steps), checkpoints/, samples/ (previews of fixed latents, as sound and picture) and
+tensorboard/ (look with: tensorboard --logdir runs). Stop with Ctrl-C or SIGTERM: it saves first. The same command
+goes on from the newest checkpoint, and what comes out is, bit for bit, what an uninterrupted run would have made on
+the same machine. Then: python -m technogen_jax.sample --workdir runs/wavegan
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, config_flags
 
 from technogen_jax import (
+    audio,
     checkpoint,
+    clipsets,
     data,
     fields,
     generate,
@@ -46,23 +49,12 @@ from technogen_jax import (
 )
 from technogen_jax.step import Pair, TrainState, init_state, make_optimizer, make_train_step
 
+_MEASURED_BATCH = 16  # records: with the spectra of eight seconds of 44.1 kHz stereo, some 0.7 GB
 _STEPS_AHEAD = 2  # steps dispatched before the oldest must be done: a signal is answered soon
 
 
 class TrainError(ValueError):
     """Why training cannot start or go on, in one line."""
-
-
-class Sets(NamedTuple):
-    """The prepared set as training needs it.
-
-    Attributes:
-        source: the clips to train on.
-        reference: int16 `[B, T, C]`, clips of the valid split; None where it has too few.
-    """
-
-    source: records.ClipSource
-    reference: np.ndarray | None
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], None] = print) -> TrainState:
@@ -82,15 +74,17 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     """
     workdir = pathlib.Path(workdir)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    gan, train_step, new_state = _build(config, NamedSharding(mesh, PartitionSpec("data")))
+    _build(config)  # so that a field that cannot work is named before anything is made
     rows = data.process_rows(config.train.batch_size)
-    sets = _open_sets(config)
-    checkpoint.claim(workdir, config, sets.source.manifest)
+    source = _open_set(config)
+    checkpoint.claim(workdir, config, source.manifest)
+    statistics = _statistics(config, workdir, source)
+    gan, train_step, new_state = _build(config, NamedSharding(mesh, PartitionSpec("data")), statistics)
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_row = NamedSharding(mesh, PartitionSpec(None, "data"))
     state = jax.jit(new_state, out_shardings=everywhere)(generate.run_key(config.seed, "init"))
-    say(_greeting(config, sets, state, mesh))
+    say(_greeting(config, source, state, mesh))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_requests())
         checkpoints = stack.enter_context(
@@ -109,9 +103,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             return state
 
         logbook = stack.enter_context(contextlib.closing(monitor.Logbook(workdir, start)))
-        observer = monitor.Monitor(config, gan, sets.reference, workdir, logbook)
+        observer = monitor.Monitor(config, gan, _ruler(config, say), workdir, logbook)
         local = data.batches(
-            sets.source,
+            source,
             rows=rows,
             n_critic=config.train.n_critic,
             clip_samples=config.audio.clip_samples,
@@ -187,7 +181,7 @@ def _loop(
         last = step == every.steps or stop.is_set() or over
         if step % every.log_every == 0 or step == 1 or last:
             flush(step)
-        sampling, evaluating = _due(step, every.sample_every), _due(step, every.eval_every)
+        sampling, evaluating = _due(step, every.sample_every), _due(step, config.eval.every)
         if _due(step, every.save_every) or sampling or evaluating or last:
             flush(step)
             if not finite(state):  # an update can overflow after a loss that was finite
@@ -203,10 +197,12 @@ def _loop(
     return state
 
 
-def _build(config: ConfigDict, batch_sharding: NamedSharding | None = None) -> tuple[models.GAN, Callable, Callable]:
+def _build(
+    config: ConfigDict, batch_sharding: NamedSharding | None = None, statistics: models.Statistics | None = None
+) -> tuple[models.GAN, Callable, Callable]:
     """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
     fields.check(config)
-    gan = models.build(config)
+    gan = models.build(config, statistics)
     loss, optimizer = config.loss, config.optimizer
     if loss.adversarial not in losses.ADVERSARIAL:
         names = ", ".join(losses.ADVERSARIAL)
@@ -231,8 +227,8 @@ def _build(config: ConfigDict, batch_sharding: NamedSharding | None = None) -> t
     return gan, train_step, lambda key: init_state(gan, optimizers, key)
 
 
-def _open_sets(config: ConfigDict) -> Sets:
-    """The set, held against the config."""
+def _open_set(config: ConfigDict) -> records.ClipSource:
+    """The clips to train on, their set held against the config."""
     manifest = records.read_manifest(config.data.dir)
     sizes = dict(
         sample_rate_hz=config.audio.sample_rate_hz,
@@ -240,13 +236,43 @@ def _open_sets(config: ConfigDict) -> Sets:
         clip_samples=config.audio.clip_samples,
     )
     data.check(manifest, config.data.split, config.data.crop, **sizes)
-    reference = None
-    if config.train.eval_every:
-        valid = manifest.splits.get("valid", {"clips": 0})
-        if valid["clips"] >= 2:
-            source = records.ClipSource(config.data.dir, "valid")
-            reference = data.first_clips(source, config.train.eval_clips, config.audio.clip_samples)
-    return Sets(records.ClipSource(config.data.dir, config.data.split), reference)
+    return records.ClipSource(config.data.dir, config.data.split)
+
+
+def _ruler(config: ConfigDict, say: Callable[[str], None]) -> monitor.Ruler | None:
+    """What generated clips are measured by while training; None where the config or the set has no evaluation."""
+    if not config.eval.every:
+        return None
+    try:
+        valid, train = (
+            clipsets.from_records(config.data.dir, [split], config.audio.clip_samples)
+            for split in ("valid", config.data.split)
+        )
+        ruler = monitor.make_ruler(valid, train, config.eval.clips)
+    except ValueError as error:
+        say(f"no evaluation, and no best checkpoint: {error}")
+        return None
+    say(f"evaluation against {valid.name}: real clips give {monitor.BEST_METRIC} {ruler.floor:.3f}")
+    return ruler
+
+
+def _statistics(config: ConfigDict, workdir: pathlib.Path, source: records.ClipSource) -> models.Statistics | None:
+    """What the model has to know of the set: measured when a run first starts, by one process, then read by all."""
+    if models.find(config).measure is None:
+        return None
+    if jax.process_index() == 0 and not (workdir / checkpoint.STATISTICS_FILE).exists():
+        with progress.bar("measuring the set", len(source), " clips") as bar:
+            checkpoint.write_statistics(workdir, models.measure(config, _whole_set(source, bar.update)))
+    multihost_utils.sync_global_devices("statistics")
+    return checkpoint.read_statistics(workdir)
+
+
+def _whole_set(source: records.ClipSource, count: Callable[[int], object]) -> Iterator[np.ndarray]:
+    """float32 `[B, T, C]` of all records in order; `count` is told of each batch."""
+    for start in range(0, len(source), _MEASURED_BATCH):
+        clips = [source[index]["audio"] for index in range(start, min(start + _MEASURED_BATCH, len(source)))]
+        yield audio.from_int16(np.stack(clips))
+        count(len(clips))
 
 
 def _weights_of(workdir: str, state: TrainState) -> TrainState:
@@ -278,18 +304,15 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _greeting(config: ConfigDict, sets: Sets, state: TrainState, mesh) -> str:
+def _greeting(config: ConfigDict, source: records.ClipSource, state: TrainState, mesh) -> str:
     generator, discriminator = (models.count_parameters(params) / 1e6 for params in state.params)
-    split = sets.source.manifest.splits[config.data.split]
-    lines = [
+    tracks = source.manifest.splits[config.data.split]["tracks"]
+    return (
         f"{config.model.name}: generator {generator:.2f} M parameters, discriminator {discriminator:.2f} M; "
         f"{config.audio.clip_samples / config.audio.sample_rate_hz:.3g} s at {config.audio.sample_rate_hz} Hz; "
-        f"{mesh.size} {jax.devices()[0].device_kind} device(s)",
-        f"{config.data.dir}: {split['clips']} clips of {split['tracks']} tracks",
-    ]
-    if config.train.eval_every and sets.reference is None:
-        lines.append("the set has no valid clips: no evaluation, and no best checkpoint")
-    return "\n".join(lines)
+        f"{mesh.size} {jax.devices()[0].device_kind} device(s)\n"
+        f"{config.data.dir}: {len(source)} clips of {tracks} tracks"
+    )
 
 
 def _not_finite(step: int, name: str, value: float, checkpoints: checkpoint.Checkpoints) -> str:

@@ -70,25 +70,18 @@ def test_bad_arguments_are_errors():
         data.process_rows(0)
 
 
-def test_first_clips_are_spread_over_the_split():
-    clips = data.first_clips(SOURCE, 4, 20)
-    assert clips.shape == (4, 20, 1) and clips.dtype == np.int16
-    assert clips[:, 0, 0].tolist() == [0, 3000, 6000, 9000]
-    assert len(data.first_clips(SOURCE, 99, 20)) == 10
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
         (dict(sample_rate_hz=16000), "config.audio.sample_rate_hz is 16000, but the set has 8000.*--sample_rate 16000"),
         (dict(channels=2), "config.audio.channels is 2, but the set has 1.*--channels 2"),
-        (dict(clip_samples=2048), "config.audio.clip_samples is 2048, but the set has clips of 1500.*--hop_size 0.256"),
+        (dict(clip_samples=4096), "config.audio.clip_samples is 4096, but the set has clips of 2250.*--hop_size 0.512"),
         (dict(split="best"), "config.data.split is 'best', but the set has train, valid, test"),
     ],
 )
 def test_a_config_that_does_not_fit_the_set_is_an_error_with_both_sides(prepared_set, change, message):
     manifest = records.read_manifest(prepared_set)
-    fields = dict(split="train", crop="random", sample_rate_hz=RATE_HZ, channels=1, clip_samples=1500)
+    fields = dict(split="train", crop="random", sample_rate_hz=RATE_HZ, channels=1, clip_samples=2250)
     data.check(manifest, **fields)
     with pytest.raises(ValueError, match=message):
         data.check(manifest, **(fields | change))
@@ -98,7 +91,7 @@ def test_records_arrive_as_prepared(prepared_set):
     source = records.ClipSource(prepared_set, "train")
     rows = data.Rows(len(source), 0, len(source))
     with contextlib.closing(
-        data.batches(source, rows=rows, n_critic=1, clip_samples=1500, crop="random", seed=0)
+        data.batches(source, rows=rows, n_critic=1, clip_samples=2250, crop="random", seed=0)
     ) as local:
         (epoch,) = next(local)
     expected = sorted(clip["audio"].tobytes() for clip in source)

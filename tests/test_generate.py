@@ -42,7 +42,7 @@ def test_a_clip_is_the_same_bits_wherever_it_stands(trained_workdir):
     trained = generate.load(trained_workdir)
     latents = generate.draw_latents(trained.gan, 0, range(5))
     clips = list(generate.render(trained, latents))
-    assert clips[0].shape == (1024, 1) and clips[0].dtype == np.float32
+    assert clips[0].shape == (2048, 1) and clips[0].dtype == np.float32
     (alone,) = generate.render(trained, latents[3:4])
     np.testing.assert_array_equal(alone, clips[3])
     assert np.abs(clips[3] - clips[2]).max() > 0

@@ -12,12 +12,13 @@ from conftest import ROOT, load_config
 
 from data_prep import options as prepare_options
 from data_prep import synthesize
-from technogen_jax import fields, sample
+from technogen_jax import evaluate, fields, sample
 
 PARSERS = {
     "data_prep.synthesize": synthesize.parse_options,
     "data_prep.prepare": prepare_options.parse_options,
     "technogen_jax.sample": sample.parse_options,
+    "technogen_jax.evaluate": evaluate.parse_options,
 }
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -70,9 +71,9 @@ def test_the_demo_makes_sound_from_nothing_and_goes_on(tmp_path):
             f"--config.data.dir={tmp_path / 'demo' / 'records'}",
             "--config.model.channels=2",
             "--config.train.batch_size=4",
-            "--config.train.eval_clips=8",
+            "--config.eval.clips=10",
             "--config.train.save_every=2",
-            "--config.train.eval_every=2",
+            "--config.eval.every=2",
         ],
         "technogen_jax.sample": ["--n", "2"],
     }

@@ -15,7 +15,7 @@ def test_clips_with_their_cards_and_a_picture(trained_workdir, tmp_path, capsys)
     stems = [f"step6-seed4-00{index}" for index in range(3)]
     assert names == sorted([f"{stem}.{end}" for stem in stems for end in ("wav", "json")] + ["step6-seed4.png"])
     clip, rate_hz = soundfile.read(tmp_path / "step6-seed4-001.wav", always_2d=True)
-    assert clip.shape == (1024, 1) and rate_hz == RATE_HZ
+    assert clip.shape == (2048, 1) and rate_hz == RATE_HZ
     trained = generate.load(trained_workdir)
     (expected,) = generate.render(trained, generate.draw_latents(trained.gan, 4, [1]))
     np.testing.assert_allclose(clip, expected, atol=0.51 / 32768)

@@ -7,20 +7,23 @@ from conftest import ROOT
 
 # Lower layers first; a module imports only from layers below its own.
 LAYERS = [
-    {"audio", "records", "pictures", "progress", "fields"},
-    {"dsp", "metrics"},
-    {"losses", "embeddings", "models"},
-    {"data", "step"},
+    {"arrays", "audio", "records", "pictures", "charts", "progress", "fields", "loudness", "corruptions"},
+    {"dsp", "metrics", "techno"},
+    {"losses", "embeddings", "memorisation", "models"},
+    {"classifier", "published", "data", "step"},
     {"checkpoint"},
     {"generate"},
-    {"monitor"},
-    {"train", "sample"},
+    {"clipsets"},
+    {"listening"},
+    {"scoring"},
+    {"monitor", "results", "report"},
+    {"train", "sample", "evaluate"},
 ]
-DATA_PREP_SEES = {"audio", "records", "pictures", "progress"}
+DATA_PREP_SEES = {"arrays", "audio", "records", "pictures", "progress", "loudness"}
 # Where a dependency may be imported, so that it can be exchanged there.
 HOMES = {
     "flax": {"technogen_jax/models"},
-    "optax": {"technogen_jax/step.py"},
+    "optax": {"technogen_jax/step.py", "technogen_jax/classifier.py"},
     "orbax": {"technogen_jax/checkpoint.py"},
     "grain": {"technogen_jax/data.py"},
     "soundfile": {"technogen_jax/audio.py"},
@@ -29,7 +32,9 @@ HOMES = {
     "tensorflow_datasets": {"technogen_jax/records.py"},
     "google_crc32c": {"technogen_jax/records.py"},
     "tqdm": {"technogen_jax/progress.py"},
-    "matplotlib": {"technogen_jax/pictures.py"},
+    "matplotlib": {"technogen_jax/pictures.py", "technogen_jax/charts.py"},
+    "torch": {"technogen_jax/published.py"},
+    "transformers": {"technogen_jax/published.py"},
     "tensorboardX": {"technogen_jax/monitor.py"},
     "absl": {"technogen_jax/train.py"},
 }

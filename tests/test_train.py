@@ -54,11 +54,12 @@ def command(config, workdir, *more):
         "--workdir",
         str(workdir),
         f"--config.audio.sample_rate_hz={RATE_HZ}",
-        "--config.audio.clip_samples=1024",
+        "--config.audio.clip_samples=2048",
         f"--config.data.dir={config.data.dir}",
         "--config.model.channels=2",
         "--config.model.latent_size=8",
         *(f"--config.train.{name}={value}" for name, value in config.train.items() if value is not None),
+        *(f"--config.eval.{name}={value}" for name, value in config.eval.items()),
         *more,
     ]
 
@@ -87,7 +88,7 @@ def test_a_run_leaves_what_it_promises(trained_workdir, tiny_config):
     assert [row["step"] for row in losses] == [1, 2, 4, 6]
     assert {"g/adversarial", "d/r1", "d/r2", "g/gradient_norm", "d/gradient_norm"} < set(losses[0])
     preview, rate_hz = soundfile.read(trained_workdir / "samples" / "step00000004.wav", always_2d=True)
-    assert rate_hz == RATE_HZ and preview.shape == (2 * (1024 + round(0.2 * RATE_HZ)), 1)
+    assert rate_hz == RATE_HZ and preview.shape == (2 * (2048 + round(0.2 * RATE_HZ)), 1)
     assert (trained_workdir / "samples" / "step00000006.png").exists()
 
 
@@ -131,7 +132,8 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny_config, trained
 
 
 def test_sigterm_saves_and_ends_well(tiny_config, tmp_path):
-    tiny_config.train.update(steps=100_000, save_every=50_000, eval_every=0, sample_every=0)
+    tiny_config.train.update(steps=100_000, save_every=50_000, sample_every=0)
+    tiny_config.eval.every = 0
     process = start(command(tiny_config, tmp_path / "run"))
     wait_for(tmp_path / "run" / monitor.METRICS_FILE, process, '{"step": 2')
     process.terminate()
@@ -154,8 +156,9 @@ def test_nan_stops_with_step_quantity_and_last_good_checkpoint(tiny_config, tmp_
     run(tiny_config, tmp_path / "good", steps=2)
     tiny_config.optimizer.learning_rate_d = 1e30
     tiny_config.train.init_from = str(tmp_path / "good")
+    tiny_config.eval.every = 0
     with pytest.raises(train.TrainError, match=r"step \d+: \S+ is (nan|inf|-inf); there is no checkpoint yet"):
-        run(tiny_config, tmp_path / "bad", steps=50, save_every=60, eval_every=0)
+        run(tiny_config, tmp_path / "bad", steps=50, save_every=60)
 
 
 def test_a_checkpoint_is_never_written_with_nan_in_it(tiny_config, tmp_path, monkeypatch):
@@ -217,14 +220,14 @@ def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
         ("train.steps", -5, "config.train.steps: expected at least 1, got -5"),
         ("train.ema_decay", 1.5, "config.train.ema_decay: expected 0 to 1, got 1.5"),
         ("train.minutes", -1.0, "config.train.minutes: expected more than 0, got -1.0"),
-        ("train.eval_every", 3, "config.train.eval_every is 3 and config.train.save_every 2"),
+        ("eval.every", 3, "config.eval.every is 3 and config.train.save_every 2"),
         ("audio.channels", 3, "config.audio.channels: expected 1 to 2, got 3"),
         ("audio.channels", 2, "config.audio.channels is 2, but the set has 1"),
         ("audio.sample_rate_hz", 44100, "config.audio.sample_rate_hz is 44100, but the set has 8000"),
-        ("audio.clip_samples", 4096, "config.audio.clip_samples is 4096, but the set has clips of 1500"),
+        ("audio.clip_samples", 4096, "config.audio.clip_samples is 4096, but the set has clips of 2250"),
         ("data.dir", None, "config.data.dir: missing"),
         ("data.crop", "end", "config.data.crop: expected one of random, start, got 'end'"),
-        ("model.name", "gan", "config.model.name: expected one of wavegan, got 'gan'"),
+        ("model.name", "gan", "config.model.name: expected one of wavegan, specgan, got 'gan'"),
         ("model.batch_norm", True, "config.model.batch_norm is True and config.loss has a gradient penalty"),
         ("loss.adversarial", "gan", "config.loss.adversarial: expected one of wgan, .* got 'gan'"),
         ("loss.gp_weight", -1.0, "config.loss.gp_weight: expected at least 0, got -1.0"),

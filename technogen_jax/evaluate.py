@@ -1,0 +1,361 @@
+"""Judges generated clips against real ones: the command; how is in `scoring`, the report in `report`.
+
+python -m technogen_jax.evaluate --workdir runs/wavegan --data data/16k
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.special
+
+from technogen_jax import (
+    audio,
+    charts,
+    classifier,
+    clipsets,
+    embeddings,
+    generate,
+    listening,
+    published,
+    report,
+    results,
+    scoring,
+    techno,
+)
+from technogen_jax.clipsets import ClipSet, ClipSetError
+
+REPORT_FILE = "report.html"
+EMBEDDINGS_FILE = "embeddings.npz"
+_SHOWN = 8  # clips to listen to on each side
+_SHOWN_COPIES = 10
+_POINTS = 1000
+_LEARNT_FROM = 1000
+_VERSIONED = ("jax", "numpy", "scipy", "scikit-learn")
+
+
+class Sides(NamedTuple):
+    """The sets of an evaluation.
+
+    Attributes:
+        reference: real clips, held out.
+        generated: the clips in question.
+        train: the real clips that were trained on; None where they were not given.
+        earlier: clips of an earlier checkpoint, a control; None without one.
+    """
+
+    reference: ClipSet
+    generated: ClipSet
+    train: ClipSet | None
+    earlier: ClipSet | None
+
+
+def evaluate(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[dict[str, Any], pathlib.Path]:
+    """Everything that the command does but printing the result: (the result, the folder of the report).
+
+    Raises:
+        ValueError: sets, checkpoints or embeddings that cannot be used; one line.
+    """
+    sets, folder = _open(options)
+    for clips in sets:
+        if clips is not None and clips.rejected:
+            first = clips.rejected[0]
+            say(f"{clips.name}: {len(clips.rejected)} files left out; {first['path']}: {first['reason']}")
+    folder.mkdir(parents=True, exist_ok=True)
+    how = listening.Options(**{name: getattr(options, name) for name in listening.Options._fields})
+    chosen = _embeddings(options, sets)
+    by_label = _label_net(options, sets)
+    heard_by = chosen if by_label is None else chosen | {by_label.name: by_label}
+    sides = listening.listen_to_all(*sets, heard_by, how)
+    result = scoring.score(sides, chosen, how)
+    if by_label is not None:
+        result["labels"] = scoring.score_labels(sides, by_label)
+    result["made_with"] = {name: metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()}
+    results.write(folder, result)
+    if options.save_embeddings:
+        scoring.save_embeddings(folder / EMBEDDINGS_FILE, sides, how)
+    report.write(folder / REPORT_FILE, result, _shown(sets, sides, result))
+    return result, folder
+
+
+def _open(options: argparse.Namespace) -> tuple[Sides, pathlib.Path]:
+    """The sets that the command line names, and where the results go."""
+    if options.real:
+        return _open_folders(options), pathlib.Path(options.output)
+    trained = generate.load(options.workdir, options.step)
+    config = trained.config
+    window = config.audio.clip_samples
+    data = options.data or config.data.dir
+    reference = clipsets.from_records(data, options.split, window)
+    found = reference.sample_rate_hz, reference.channels
+    wanted = config.audio.sample_rate_hz, config.audio.channels
+    if found != wanted:
+        raise ClipSetError(
+            f"{data}: expected {wanted[0]} Hz and {wanted[1]} channels, what {options.workdir} makes; got {found[0]} Hz and "
+            f"{found[1]}; name the set it was trained on"
+        )
+    train = clipsets.from_records(data, [config.data.split], window)
+    earlier = None
+    if options.earlier is not None:
+        earlier = clipsets.from_generator(
+            generate.load(options.workdir, options.earlier), len(reference.ids), options.seed
+        )
+    sides = Sides(reference, clipsets.from_generator(trained, options.n, options.seed), train, earlier)
+    return sides, pathlib.Path(options.output or f"{options.workdir}/eval/step{trained.step}-seed{options.seed}")
+
+
+def _open_folders(options: argparse.Namespace) -> Sides:
+    folders = [clipsets.look(path) for path in (options.real, options.generated, options.train) if path]
+    rates = {folder.path: set(folder.rates_hz) for folder in folders}
+    if options.sample_rate is None and len(set.union(*rates.values())) > 1:
+        found = "; ".join(f"{path}: {', '.join(map(str, sorted(rate)))} Hz" for path, rate in rates.items())
+        raise ClipSetError(f"the files have different rates ({found}); --sample_rate brings all to one")
+    rate = options.sample_rate or folders[0].rates_hz[0]
+    # What both sides have: a side that is widened or cut otherwise would be known by that.
+    channels = 1 if any(1 in folder.channels for folder in folders) else 2
+    seconds = options.seconds or min(min(folder.seconds) for folder in folders[:2])
+    cut = dict(sample_rate_hz=rate, channels=channels, clip_samples=round(seconds * rate))
+    pattern = options.track_pattern
+    reference, generated, *train = (
+        clipsets.from_folder(folder, side, **cut, track_pattern=pattern)
+        for side, folder in zip(("real", "generated", "train"), folders, strict=False)
+    )
+    return Sides(reference, generated, *(train or [None]), earlier=None)
+
+
+def _embeddings(options: argparse.Namespace, sets: Sides) -> dict[str, embeddings.Embedding]:
+    """The embeddings that were asked for, by name."""
+    chosen = {}
+    for name in options.embeddings.split(","):
+        kind, _, path = name.partition("=")
+        if kind in embeddings.EMBEDDINGS and not path:
+            found = embeddings.EMBEDDINGS[kind]
+        elif kind == "artefact" and path:
+            found = classifier.artefact_embedding(_artefact_net(pathlib.Path(path), sets, options.seed))
+        elif kind in published.PUBLISHED and path:
+            found = published.load(kind, path)
+        else:
+            known = [*embeddings.EMBEDDINGS, "artefact=FILE", *(f"{kind}=PATH" for kind in published.PUBLISHED)]
+            raise ClipSetError(f"--embeddings {name}: expected some of {', '.join(known)}")
+        chosen[found.name] = found
+    return chosen
+
+
+def _artefact_net(path: pathlib.Path, sets: Sides, seed: int) -> classifier.Net:
+    """The net in a file, or one trained on the training clips and put there."""
+    if path.exists():
+        return classifier.load_net(path)
+    if sets.train is None:
+        raise ClipSetError(f"--embeddings artefact={path}: no such file, and without --train DIR none can be trained")
+    clips, indices = sets.train, _some_clips(sets.train, seed)
+    sound = np.stack([audio.from_int16(pcm) for pcm in clips.read(indices)])
+    loud = sound.any(axis=(1, 2))
+    net = classifier.train_artefact(sound[loud], clips.tracks[indices][loud], clips.sample_rate_hz, seed=seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    net.save(path)
+    return net
+
+
+def _label_net(options: argparse.Namespace, sets: Sides) -> embeddings.Embedding | None:
+    """Clips to probabilities of the set's labels, by a classifier trained on them; None where it was not asked for."""
+    if not options.labels:
+        return None
+    names = sets.train.origin.get("labels", []) if sets.train else []
+    if len(names) < 2:
+        raise ClipSetError(
+            "--labels: expected a prepared set with two labels or more, got "
+            f"{len(names)}; the first folder below data_prep.prepare's --input is a track's label"
+        )
+    clips, indices = sets.train, _some_clips(sets.train, options.seed)
+    images = np.concatenate(
+        [embeddings.log_mel_images(audio.from_int16(pcm)[None], clips.sample_rate_hz) for pcm in clips.read(indices)]
+    )
+    tracks, targets = clips.tracks[indices], clips.labels[indices]
+    net = classifier.train(images, targets, tracks, classes=names, seed=options.seed, what="classifier of labels")
+
+    def embed(clips: np.ndarray, sample_rate_hz: int, *, loop: bool) -> np.ndarray:
+        scores = classifier.logits(net, embeddings.log_mel_images(clips, sample_rate_hz)).astype(np.float64)
+        return scipy.special.softmax(scores, axis=1)
+
+    def describe(sample_rate_hz: int) -> dict[str, Any]:
+        return {"classes": list(names), "validation_accuracy": net.validation_accuracy, "sha256": net.sha256}
+
+    return embeddings.Embedding("labels", lambda channels: {"P": slice(0, len(names))}, embed, describe)
+
+
+def _some_clips(clips: ClipSet, seed: int) -> np.ndarray:
+    """Clips for a small net to learn from, of all tracks: at most what half a gigabyte holds."""
+    most = max(1, min(_LEARNT_FROM, (1 << 27) // (clips.clip_samples * clips.channels)))
+    count = len(np.unique(clips.tracks))
+    return clipsets.choose(clips, per_track=max(1, most // count), tracks=most, seed=seed)
+
+
+def _shown(sets: Sides, sides: listening.Sides, result: dict[str, Any]) -> report.Shown:
+    """What the report lets one see and hear."""
+    rate = sets.reference.sample_rate_hz
+    real, fake = sides.reference, sides.generated
+    spectra = [("real", charts.REAL, real.bands_db), ("generated", charts.GENERATED, fake.bands_db)]
+    names = [name for name in techno.FEATURES if min(np.isfinite(s.features[name]).sum() for s in (real, fake)) >= 2]
+    copies = []
+    for flag in result["memorisation"]["flagged"][:_SHOWN_COPIES] if result["memorisation"] else ():
+        words = (
+            f"{flag['detector']}: correlation {flag['correlation']:.2f}, fingerprint {flag['fingerprint']:.2f}; "
+            f"{flag['band']}"
+        )
+        copies.append((_sound(sets.generated, flag["generated"]), _sound(sets.train, flag["train"]), words))
+    return report.Shown(
+        sample_rate_hz=rate,
+        generated=_sounds(sets.generated, fake.indices),
+        real=_sounds(sets.reference, real.indices),
+        copies=copies,
+        features=[
+            (f"{name}, {techno.FEATURES[name].unit}".rstrip(", "), real.features[name], fake.features[name])
+            for name in names
+        ],
+        spectra=spectra,
+        spectra_hz=techno.ltas_centres_hz(rate),
+        points=[
+            (name, colour, points[:_POINTS, :2])
+            for (name, colour), points in zip(
+                (("real", charts.REAL), ("generated", charts.GENERATED)), scoring.plane(sides), strict=True
+            )
+        ],
+    )
+
+
+def _sounds(clips: ClipSet, indices: np.ndarray) -> list[report.Sound]:
+    """A few clips, of different tracks where there are."""
+    _, first = np.unique(clips.tracks[indices], return_index=True)
+    chosen = np.sort(first)[np.linspace(0, len(first) - 1, min(_SHOWN, len(first))).astype(int)]
+    chosen = np.sort(indices[chosen])
+    return [report.Sound(clips.ids[i], pcm) for i, pcm in zip(chosen, clips.read(chosen), strict=True)]
+
+
+def _sound(clips: ClipSet, name: str) -> report.Sound:
+    index = clips.ids.index(name)
+    return report.Sound(name, next(iter(clips.read(np.array([index])))))
+
+
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 and one line where they cannot work."""
+    parser = argparse.ArgumentParser(
+        prog="python -m technogen_jax.evaluate",
+        description="Judges generated clips against real ones: distances beside what real clips have among themselves, a "
+        "classifier's\ntwo-sample test, copies of the training tracks, and what a musician can act on. Prints one line of JSON "
+        "and writes\nreport.html (look at it, listen to it) and result.json.",
+        epilog="""examples:
+  a run, against the test tracks of the set that it was trained on:
+    python -m technogen_jax.evaluate --workdir runs/wavegan --data data/16k
+  the checkpoint that was best while training, and whether the first one is told apart from it:
+    python -m technogen_jax.evaluate --workdir runs/wavegan --step best --earlier 1000
+  two folders of audio from anywhere; files 01-a.wav, 01-b.wav ... are of one track:
+    python -m technogen_jax.evaluate --real loops/real --generated loops/made --output eval --track_pattern '^([^-]+)-'
+  a second opinion: a net that learns on the real clips what faults sound like, kept in a file; and VGGish from its weights:
+    python -m technogen_jax.evaluate --workdir runs/wavegan --embeddings tmr-v1,artefact=net.npz,vggish=vggish.pth
+  two results side by side, if they may be compared:
+    python -m technogen_jax.evaluate --compare runs/a/eval/step1000-seed0 runs/b/eval/step1000-seed0""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--workdir", metavar="DIR", help="a run: the folder that was given to technogen_jax.train")
+    add("--data", metavar="DIR", help="its prepared set (the one it was trained on)")
+    add("--step", default="latest", metavar="STEP", help="latest, best, or a step that has a checkpoint (latest)")
+    add("--n", type=int, default=1000, metavar="N", help="clips to generate (1000)")
+    add("--split", default="test", metavar="NAMES", help="real tracks to judge by: test, or valid,test ... (test)")
+    add("--earlier", metavar="STEP", help="an earlier checkpoint, as a control that must be told apart")
+    add("--real", metavar="DIR", help="instead of a run: a folder of real audio")
+    add("--generated", metavar="DIR", help="and one of generated audio")
+    add("--train", metavar="DIR", help="and, to look for copies, one of what was trained on")
+    add(
+        "--track_pattern",
+        metavar="REGEX",
+        help="its first group, found in a file's path, is the track (each file is one)",
+    )
+    add("--seconds", type=float, metavar="S", help="length of the clips that files are cut into (the shortest file)")
+    add("--sample_rate", type=int, metavar="HZ", help="what files are brought to (theirs, which must be one)")
+    add("--loop", action="store_true", help="the clips are loops: their end goes on at their start")
+    add("--beats", type=int, metavar="N", help="beats in a clip that is cut to a grid (found from its tempo)")
+    add("--embeddings", default="tmr-v1", metavar="NAMES", help="tmr-v1, artefact=FILE, vggish=PATH ... (tmr-v1)")
+    add("--labels", action="store_true", help="inception score, by a classifier trained on the set's own labels")
+    add("--per_track", type=int, default=8, metavar="N", help="real clips of a track at most (8)")
+    add(
+        "--train_clips",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="training clips searched for copies at most (20000)",
+    )
+    add("--draws", type=int, default=20, metavar="N", help="draws of one clip a track (20)")
+    add("--permutations", type=int, default=999, metavar="N", help="of tracks, for p-values (999)")
+    add("--seed", type=int, default=0, metavar="N", help="of latents, draws, permutations and classifiers (0)")
+    add("--output", metavar="DIR", help="where the report goes (WORKDIR/eval/stepSTEP-seedSEED)")
+    add("--save_embeddings", action="store_true", help="write the embeddings, with tracks and draws, to embeddings.npz")
+    add(
+        "--compare",
+        nargs="+",
+        metavar="RESULT",
+        help="print results side by side; refuses where they are not comparable",
+    )
+    add("--allow_mismatch", action="store_true", help="compare all the same, with a warning")
+    options = parser.parse_args(argv)
+    if options.compare:
+        if len(options.compare) < 2:
+            parser.error("--compare: expected two results or more")
+        return options
+    folders = options.real or options.generated
+    if bool(options.workdir) == bool(folders):
+        parser.error("expected --workdir DIR, or --real DIR and --generated DIR")
+    if folders and not (options.real and options.generated and options.output):
+        parser.error("with folders, --real, --generated and --output are all needed")
+    for name, least in (
+        ("n", listening.MIN_TRACKS),
+        ("per_track", 1),
+        ("draws", 1),
+        ("permutations", 99),
+        ("train_clips", 1),
+    ):
+        if getattr(options, name) < least:
+            parser.error(f"--{name}: expected at least {least}, got {getattr(options, name)}")
+    for name in ("seconds", "sample_rate", "beats"):
+        if getattr(options, name) is not None and getattr(options, name) <= 0:
+            parser.error(f"--{name}: expected more than 0, got {getattr(options, name)}")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed: expected 0 to 4294967295, got {options.seed}")
+    options.split = options.split.split(",")
+    if unknown := set(options.split) - {"train", "valid", "test"}:
+        parser.error(f"--split: expected train, valid or test, got {', '.join(sorted(unknown))}")
+    for name in ("step", "earlier"):
+        value = getattr(options, name)
+        if value is not None and not value.isdigit() and value not in ("latest", "best"):
+            parser.error(f"--{name}: expected latest, best or a number, got {value}")
+        if value is not None and value.isdigit():
+            setattr(options, name, int(value))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
+    options = parse_options(argv)
+    try:
+        if options.compare:
+            print(results.compare(options.compare, options.allow_mismatch))
+            return 0
+        result, folder = evaluate(options, lambda text: print(text, file=sys.stderr))
+    except (ValueError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    print(results.line(result))
+    print(f"the report: {folder / REPORT_FILE}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
