@@ -25,13 +25,18 @@ def count_clips(samples: int, clip_samples: int, stride_samples: int) -> int:
     return 0 if samples < clip_samples else 1 + (samples - clip_samples) // stride_samples
 
 
-def piece_bounds(clips: int, clip_samples: int, stride_samples: int, longest: int) -> np.ndarray:
+def piece_bounds(starts: Sequence[int], clip_samples: int, longest: int) -> np.ndarray:
     """Where to cut a track so that every clip is a run of whole pieces, none longer than `longest`.
+
+    Args:
+        starts: of the clips, increasing, from 0.
+        clip_samples: length of a clip.
+        longest: piece.
 
     Returns:
         int64, increasing, from 0 to the last clip's end.
     """
-    starts = np.arange(clips, dtype=np.int64) * stride_samples
+    starts = np.asarray(starts, np.int64)
     end = int(starts[-1]) + clip_samples
     return np.unique(np.concatenate([starts, starts + clip_samples, np.arange(0, end, longest)]))
 

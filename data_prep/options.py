@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from data_prep import command, tracks
+from data_prep import command, tempo, tracks
 from data_prep.command import cpu_count, numbers, option
 from technogen_jax import records
 
@@ -24,6 +24,14 @@ examples:
     python -m data_prep.prepare --input ~/Music/techno --output data/16k --sample_rate 16000 --hop_size 1.024
   overlapping windows, a new one every second, in stereo, all tracks equally loud:
     python -m data_prep.prepare --input ~/Music/techno --output data/dense --stride 1 --channels 2 --normalise loudness
+  loops of two bars, a new one every bar, all at one tempo, which is the median of the tracks':
+    python -m data_prep.prepare --input ~/Music/techno --output data/bars --grid bars --bars 2 --stride_bars 1
+  the same at 132 BPM, from tracks between 125 and 139 (5 % slower and faster):
+    python -m data_prep.prepare --input ~/Music/techno --output data/132 --grid bars --bars 2 --bpm 132 --max_speed 5
+
+With --grid bars each track's beat is found first. Its clips begin on a bar and are played faster or slower, as by a
+DJ's pitch fader, so that a bar has the same number of samples in every clip; the set's manifest and clips.jsonl say which
+bar and how fast. A mix, or a track that jumps, is taken apart into sections with a tempo each.
 
 A file that cannot be used is left out and named with its reason. If the run is stopped, the same command goes on where it
 was; if the set is there already, it says so. While it works it needs about twice the set's size on disk, next to OUTPUT."""
@@ -43,6 +51,21 @@ class Options:
     hop_size: float = option(8.0, "S", "seconds a clip (8); a clip has round(hop_size * sample_rate) samples")
     stride: float | None = option(
         None, "S", "seconds from clip to clip within a track (hop_size); smaller: clips overlap", float
+    )
+    grid: str = option("none", "HOW", "none: clips begin anywhere; bars: they begin on a bar, at one tempo (none)")
+    bars: int = option(4, "N", "with --grid bars: bars a clip, instead of --hop_size (4)")
+    stride_bars: int | None = option(None, "N", "with --grid bars: from clip to clip within a track (--bars)", int)
+    bpm: float | None = option(None, "BPM", "with --grid bars: the set's tempo (the tracks' median)", float)
+    max_speed: float = option(
+        6.0,
+        "PERCENT",
+        "with --grid bars: leave out what would be played more than so much faster or slower (6: a semitone)",
+    )
+    bpm_range: tuple[float, ...] = option(
+        (100.0, 180.0),
+        "MIN,MAX",
+        "with --grid bars: where tempos are looked for; less than an octave (100,180)",
+        numbers,
     )
     channels: int = option(1, "N", "1: the mean of all, or 2 (1)")
     split: tuple[float, ...] = option(
@@ -73,6 +96,26 @@ class Options:
         check("hop_size", self.clip_samples >= 16, f"at least 16 samples at {self.sample_rate} Hz")
         check("stride", self.stride is None or 0 < self.stride <= 86_400, "more than 0 and at most 86400 seconds")
         check("stride", self.stride_samples >= 1, f"at least one sample at {self.sample_rate} Hz")
+        check("grid", self.grid in ("none", "bars"), "none or bars")
+        for name in _OF_GRID[1:] if self.grid == "none" else _OF_TIME:
+            default = {field.name: field.default for field in dataclasses.fields(self)}[name]
+            where = (
+                "with --grid bars only"
+                if self.grid == "none"
+                else "with --grid bars --bars and --stride_bars in its place"
+            )
+            if getattr(self, name) != default:
+                raise command.OptionError(f"--{name}: {where}")
+        check("bars", 1 <= self.bars <= 64, "1 to 64")
+        check("stride_bars", self.stride_bars is None or 1 <= self.stride_bars <= 10_000, "1 to 10000")
+        check("max_speed", 0 <= self.max_speed <= 50, "0 to 50 (percent)")
+        low, high = self.bpm_range if len(self.bpm_range) == 2 else (0, 0)
+        check(
+            "bpm_range",
+            40 <= low < high <= 300 and high < 2 * low,
+            "two tempos from 40 to 300, less than an octave apart",
+        )
+        check("bpm", self.bpm is None or 20 <= self.bpm <= 600, "20 to 600")
         check("channels", self.channels in (1, 2), "1 or 2")
         shares = len(self.split) == len(records.SPLITS) and all(0 <= share <= 1 for share in self.split)
         check("split", shares and abs(sum(self.split) - 1) < 1e-6, "three shares (train,valid,test) that sum to 1")
@@ -88,17 +131,17 @@ class Options:
 
     @property
     def clip_samples(self) -> int:
-        """Length of a clip."""
+        """Length of a clip, without a grid."""
         return round(self.hop_size * self.sample_rate)
 
     @property
     def stride_samples(self) -> int:
-        """From one clip's start to the next one's."""
+        """From one clip's start to the next one's, without a grid."""
         return round((self.hop_size if self.stride is None else self.stride) * self.sample_rate)
 
     @property
     def cut(self) -> tracks.Cut:
-        """How tracks become clips, defaults resolved."""
+        """How tracks become clips, defaults resolved; without a grid."""
         lufs = None
         if self.normalise == "loudness":
             lufs = -14.0 if self.target_lufs is None else self.target_lufs
@@ -112,14 +155,34 @@ class Options:
             silence_db=self.silence_db,
         )
 
+    def bar_cut(self, bpm: float) -> tracks.Cut:
+        """How tracks become clips of whole bars at so many beats per minute; the sections are still to come."""
+        clip_samples = round(self.bars * tempo.BEATS * 60 / bpm * self.sample_rate)
+        stride_bars = self.stride_bars or self.bars
+        return self.cut._replace(
+            clip_samples=clip_samples,
+            stride_samples=round(stride_bars * clip_samples / self.bars),
+            bars=self.bars,
+            stride_bars=stride_bars,
+            bpm=bpm,
+        )
+
     @property
     def shaping(self) -> dict[str, Any]:
         """What decides the content of the set, defaults resolved: all but where it goes and how fast."""
         fields = dataclasses.asdict(self)
-        for name in ("input", "output", "workers"):
+        for name in ("input", "output", "workers", *(_OF_GRID if self.grid == "none" else _OF_TIME)):
             del fields[name]
-        stride = self.hop_size if self.stride is None else self.stride
-        return fields | {"stride": stride, "split": list(self.split), "target_lufs": self.cut.target_lufs}
+        if self.grid == "none":
+            fields["stride"] = self.hop_size if self.stride is None else self.stride
+        else:
+            fields |= {"stride_bars": self.stride_bars or self.bars, "bpm_range": list(self.bpm_range)}
+        return fields | {"split": list(self.split), "target_lufs": self.cut.target_lufs}
+
+
+# What says nothing without a grid, and with one.
+_OF_GRID = ("grid", "bars", "stride_bars", "bpm", "max_speed", "bpm_range")
+_OF_TIME = ("hop_size", "stride")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:

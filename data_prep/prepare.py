@@ -2,10 +2,13 @@
 
     python -m data_prep.prepare --input TRACKS --output data/techno
 
-Two phases. First every track is decoded once, normalised and left as raw 16-bit PCM in OUTPUT.incomplete/parts, one job
-a track. Then the clips of all tracks are assigned to the splits, shuffled, and written into shards, one job a shard. The
+Two phases. First every track is decoded, normalised and left as raw 16-bit PCM in OUTPUT.incomplete/parts, one job a
+track. Then the clips of all tracks are assigned to the splits, shuffled, and written into shards, one job a shard. The
 manifest comes last and the folder gets its name when all of it is there. A run that was stopped goes on from its parts;
 the same tracks and options give the same shards, byte for byte, whatever the number of workers.
+
+With --grid bars there is a phase before these: every track is decoded to find its beat. Only then is the set's tempo
+known, at which the tracks are decoded again; so levels are of what is heard, and no hour of audio is held in memory.
 """
 
 from __future__ import annotations
@@ -19,17 +22,19 @@ import os
 import pathlib
 import shlex
 import shutil
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from data_prep import command, shards, tracks, workers
+from data_prep import command, shards, tempo, tracks, workers
 from data_prep.command import CommandError, OptionError, cpu_count, option_text
 from data_prep.options import Options, parse_options
 from technogen_jax import audio, progress, records
 
 _PARTS = "parts"
-_PART_VERSION = 1  # to be raised when the same file and options give another part
+_BEATS = "beats"
+_PART_VERSION = 2  # to be raised when the same file and options give another part
 
 
 def prepare(options: Options, say: Callable[[str], None] = print) -> records.Manifest:
@@ -64,7 +69,8 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> records.Man
         (incomplete / _PARTS).mkdir(parents=True, exist_ok=True)
         with _lock(incomplete, options.output):
             manifest = _build(options, sources, rejected, fingerprint, incomplete, say)
-            shutil.rmtree(incomplete / _PARTS)
+            for name in (_PARTS, _BEATS):
+                shutil.rmtree(incomplete / name, ignore_errors=True)
             if output.exists():  # and is empty
                 output.rmdir()
             os.rename(incomplete, output)
@@ -84,15 +90,24 @@ def _build(
 ) -> records.Manifest:
     """Both phases; everything but the final renaming."""
     for name in os.listdir(folder):  # an interrupted second phase is done again
-        if name != _PARTS:
+        if name not in (_PARTS, _BEATS):
             os.unlink(folder / name)
     with workers.Workers(options.workers or cpu_count()) as pool:
-        parts = _part_paths(options, sources, folder / _PARTS)
-        results = _decode_all(options, sources, parts, pool, say)
-        usable, rejected = [], list(rejected)
-        for source, part, result in zip(sources, parts, results, strict=True):
+        cut, work, rejected = options.cut, [(source, options.cut) for source in sources], list(rejected)
+        if options.grid == "bars":
+            cut, work, without = _with_bars(options, sources, folder / _BEATS, pool, say)
+            rejected += without
+        keys = [[source.id, source.size_bytes, source.modified_ns, cut] for source, cut in work]
+        parts = _part_paths(folder / _PARTS, keys)
+        results = [tracks.read_part(part, cut) for part, (_, cut) in zip(parts, work, strict=True)]
+        jobs = [(source.path, part, cut) for part, (source, cut) in zip(parts, work, strict=True)]
+        _answer_all(
+            tracks.decode_track, "decoding", "decoded", [source for source, _ in work], jobs, results, pool, say
+        )
+        usable = []
+        for (source, its_cut), part, result in zip(work, parts, results, strict=True):
             if "hash" in result:
-                usable.append(shards.Track(source, part, result))
+                usable.append(shards.Track(source, part, its_cut, result))
             else:
                 rejected.append({"path": source.id} | result)
         rejected.sort(key=lambda entry: entry["path"])
@@ -102,15 +117,56 @@ def _build(
             raise CommandError(
                 f"{options.input}: no usable clip in {len(rejected)} files: {_by_reason(rejected)}{shown}"
             )
-        return shards.write_set(folder, options, usable, rejected, fingerprint, pool)
+        return shards.write_set(folder, options, cut, usable, rejected, fingerprint, pool)
 
 
-def _part_paths(options: Options, sources: list[tracks.Source], folder: pathlib.Path) -> list[str]:
-    """Each source's part. Its name holds all that the part depends on, so that a part of that name is the part."""
-    keys = [
-        json.dumps([_PART_VERSION, source.id, source.size_bytes, source.modified_ns, options.cut]) for source in sources
-    ]
-    names = [hashlib.blake2b(key.encode(), digest_size=16).hexdigest() for key in keys]
+def _with_bars(
+    options: Options,
+    sources: list[tracks.Source],
+    folder: pathlib.Path,
+    pool: workers.Workers,
+    say: Callable[[str], None],
+) -> tuple[tracks.Cut, list[tuple[tracks.Source, tracks.Cut]], list[dict[str, str]]]:
+    """How all tracks are cut, each one that has bars with its own cut, and the others with the reason."""
+    parts = _part_paths(
+        folder, [[source.id, source.size_bytes, source.modified_ns, options.bpm_range] for source in sources]
+    )
+    found: list[Any] = [tracks.read_answer(part) for part in parts]
+    jobs = [(source.path, part, options.bpm_range) for source, part in zip(sources, parts, strict=True)]
+    _answer_all(tracks.find_beats, "finding beats", "searched for beats", sources, jobs, found, pool, say)
+    sections = [[tempo.Section(*section) for section in answer.get("sections", ())] for answer in found]
+    longest = [max(each, key=lambda section: section.bars) if each else None for each in sections]
+    tempos = [section.bpm for section in longest if section]
+    if not tempos:
+        return options.cut, [], [{"path": source.id} | answer for source, answer in zip(sources, found, strict=True)]
+    # At the median the sum of all changes of tempo, as logarithms, is smallest.
+    bpm = options.bpm or round(statistics.median(tempos), 2)
+    work, without, cut = [], [], options.bar_cut(bpm)
+    for source, answer, its_sections, main in zip(sources, found, sections, longest, strict=True):
+        near = [section for section in its_sections if abs(cut.speed(section) - 1) <= options.max_speed / 100]
+        whole = [section for section in near if section.bars >= options.bars]
+        if whole:
+            work.append((source, cut._replace(sections=tuple(whole), seconds=answer["seconds"])))
+            continue
+        if near:
+            most = max(section.bars for section in near)
+            answer = tracks.rejection(
+                "too short", f"{most} bars with a steady beat, fewer than a clip of {options.bars}"
+            )
+        elif main:
+            change = f"{100 * (bpm / main.bpm - 1):+.1f} %"
+            answer = tracks.rejection(
+                "other tempo",
+                f"{main.bpm:.2f} BPM: to {bpm:g} is {change}, more than --max_speed {options.max_speed:g}",
+            )
+        without.append({"path": source.id} | answer)
+    return cut, work, without
+
+
+def _part_paths(folder: pathlib.Path, keys: Sequence[Any]) -> list[str]:
+    """A file for each key, which is all that the file depends on, so that a file of that name is the file; no others."""
+    folder.mkdir(exist_ok=True)
+    names = [hashlib.blake2b(json.dumps([_PART_VERSION, *key]).encode(), digest_size=16).hexdigest() for key in keys]
     for name in os.listdir(folder):
         stem, _, extension = name.partition(".")
         if stem not in names or extension not in ("pcm", "json"):
@@ -118,31 +174,32 @@ def _part_paths(options: Options, sources: list[tracks.Source], folder: pathlib.
     return [str(folder / name) for name in names]
 
 
-def _decode_all(
-    options: Options, sources: list[tracks.Source], parts: list[str], pool: workers.Workers, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Phase 1: what `decode_track` says of each source, now or in an earlier run."""
-    results: list[Any] = [tracks.read_part(part, options.cut) for part in parts]
+def _answer_all(
+    function: Callable[[Any], dict[str, Any]],
+    doing: str,
+    done: str,
+    sources: Sequence[tracks.Source],
+    jobs: Sequence[Any],
+    answers: list[Any],
+    pool: workers.Workers,
+    say: Callable[[str], None],
+) -> None:
+    """Puts what a function says of each source where there is no answer of an earlier run."""
     # The largest first, so that no worker is left with a long track while the others have none.
-    todo = [index for index, result in enumerate(results) if result is None]
+    todo = [index for index, answer in enumerate(answers) if answer is None]
     todo.sort(key=lambda index: (-sources[index].size_bytes, index))
-    if len(todo) < len(sources):
-        say(f"{options.output}: going on; {len(sources) - len(todo)} of {len(sources)} tracks are decoded already")
-
-    def jobs(chosen: list[int]):
-        return [(tracks.decode_track, (sources[index].path, parts[index], options.cut)) for index in chosen]
-
-    with progress.bar("decoding", sum(sources[index].size_bytes for index in todo), "B") as bar:
-        for done, result in pool.run(jobs(todo)):
-            results[todo[done]] = result
-            bar.update(sources[todo[done]].size_bytes)
-    for index, result in enumerate(results):
-        if isinstance(result, workers.Crash):  # again and alone: memory that the others took may have been the cause
-            [(_, result)] = pool.run(jobs([index]))
-            if isinstance(result, workers.Crash):
-                result = tracks.rejection("crashed the decoder", f"the decoder crashed on it ({result})")
-            results[index] = result
-    return results
+    if len(todo) < len(answers):
+        say(f"going on; {len(answers) - len(todo)} of {len(answers)} tracks are {done} already")
+    with progress.bar(doing, sum(sources[index].size_bytes for index in todo), "B") as bar:
+        for place, answer in pool.run([(function, jobs[index]) for index in todo]):
+            answers[todo[place]] = answer
+            bar.update(sources[todo[place]].size_bytes)
+    for index, answer in enumerate(answers):
+        if isinstance(answer, workers.Crash):  # again and alone: memory that the others took may have been the cause
+            [(_, answer)] = pool.run([(function, jobs[index])])
+            if isinstance(answer, workers.Crash):
+                answer = tracks.rejection("crashed the decoder", f"the decoder crashed on it ({answer})")
+            answers[index] = answer
 
 
 # ------------------------------------------------------------------------------------------------ folders and old sets
@@ -226,8 +283,7 @@ def _differences(old: dict[str, Any], options: Options) -> str:
 
 def _report(manifest: records.Manifest, options: Options, say: Callable[[str], None]) -> None:
     seconds = manifest.clip_samples / manifest.sample_rate_hz
-    word = shards.channel_word(manifest.channels)
-    say(f"{manifest.sample_rate_hz} Hz, {word}, clips of {seconds:g} s, {len(manifest.tracks)} tracks")
+    say(f"{shards.heading(options, manifest.options.get('reference_bpm'))}, {len(manifest.tracks)} tracks")
     for split, entry in manifest.splits.items():
         hours = entry["clips"] * seconds / 3600
         say(
@@ -237,6 +293,9 @@ def _report(manifest: records.Manifest, options: Options, say: Callable[[str], N
     empty = [split for split, share in shares if share and not manifest.splits[split]["clips"]]
     if empty:
         say(f"  warning: {len(manifest.tracks)} tracks are too few: no clips in {' and '.join(empty)}")
+    if options.grid == "bars":
+        speeds = [100 * (section["speed"] - 1) for entry in manifest.tracks for section in entry["sections"]]
+        say(f"  tempos changed by {min(speeds):+.1f} to {max(speeds):+.1f} %")
     copies = len(manifest.tracks) - len({entry["hash"] for entry in manifest.tracks})
     if copies:
         say(f"  {copies} tracks have the same audio as another; they are in the same split")

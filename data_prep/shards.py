@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep import clips, workers
 from data_prep.options import Options
-from data_prep.tracks import Cut, Source, safe
+from data_prep.tracks import Cut, Place, Source, safe
 from technogen_jax import audio, progress, records
 
 CONTACT_SHEET_FILE = "contact_sheet.png"
@@ -24,7 +24,13 @@ class Track(NamedTuple):
 
     source: Source
     part: str
+    cut: Cut
     result: dict[str, Any]
+
+    @property
+    def places(self) -> list[Place]:
+        """Where its clips are."""
+        return self.cut.places(self.result["samples"])
 
 
 class Clip(NamedTuple):
@@ -32,20 +38,21 @@ class Clip(NamedTuple):
 
     track: Track
     index: int  # within the track
-    offset: int
+    place: Place
 
 
 class ShardJob(NamedTuple):
     """One shard to write."""
 
     path: str
-    clips: list[tuple[str, int, int, str]]  # part, offset, label, track's id
+    clips: list[tuple[str, Place, int, str]]  # part, place, label, track's id
     cut: Cut
 
 
 def write_set(
     folder: pathlib.Path,
     options: Options,
+    cut: Cut,
     tracks: list[Track],
     rejected: list[dict[str, str]],
     fingerprint: str,
@@ -62,14 +69,14 @@ def write_set(
     shards: dict[str, list[list[Clip]]] = {}  # split -> shards -> clips
     for split, name in enumerate(records.SPLITS):
         members = [track for track, its_split in zip(tracks, assigned, strict=True) if its_split == split]
-        shards[name] = _plan(members, options, np.random.default_rng([options.seed, split]))
+        shards[name] = _plan(members, options, cut, np.random.default_rng([options.seed, split]))
 
     jobs, splits, info_splits = [], {}, {}
     for split, (name, plan) in enumerate(shards.items()):
         files = records.shard_names(name, len(plan))
         for file, chosen in zip(files, plan, strict=True):
-            entries = [(c.track.part, c.offset, labels.index(c.track.source.label), c.track.source.id) for c in chosen]
-            jobs.append((write_shard, ShardJob(str(folder / file), entries, options.cut)))
+            entries = [(c.track.part, c.place, labels.index(c.track.source.label), c.track.source.id) for c in chosen]
+            jobs.append((write_shard, ShardJob(str(folder / file), entries, cut)))
         splits[name] = {"clips": sum(map(len, plan)), "tracks": assigned.count(split), "shards": files}
     shard_bytes = {}
     with progress.bar("writing", sum(entry["clips"] for entry in splits.values()), " clips") as bar:
@@ -84,24 +91,25 @@ def write_set(
             total = sum(shard_bytes[file] for file in splits[name]["shards"])
             info_splits[name] = ([len(chosen) for chosen in plan], total)
 
-    heading = f"{options.sample_rate} Hz, {channel_word(options.channels)}, clips of {options.hop_size:g} s"
+    about = heading(options, cut.bpm)
+    grid = {"reference_bpm": cut.bpm} if cut.bars else {}
     manifest = records.Manifest(
         sample_rate_hz=options.sample_rate,
         channels=options.channels,
-        clip_samples=options.clip_samples,
-        stride_samples=options.stride_samples,
+        clip_samples=cut.clip_samples,
+        stride_samples=cut.stride_samples,
         labels=labels,
         splits=splits,
-        tracks=[_entry(track, records.SPLITS[split], options) for track, split in zip(tracks, assigned, strict=True)],
+        tracks=[_entry(track, records.SPLITS[split]) for track, split in zip(tracks, assigned, strict=True)],
         rejected=rejected,
-        options={"input": safe(options.input)} | options.shaping,
+        options={"input": safe(options.input)} | options.shaping | grid,
         fingerprint=fingerprint,
     )
-    metadata = {"sample_rate_hz": options.sample_rate, "stride_samples": options.stride_samples}
+    metadata = {"sample_rate_hz": options.sample_rate, "stride_samples": cut.stride_samples} | grid
     try:
-        _draw(folder / CONTACT_SHEET_FILE, shards, options, heading)
-        features = records.make_features(options.clip_samples, options.channels, labels)
-        records.write_dataset_info(folder, features, info_splits, f"Techno: {heading}, split by track.", metadata)
+        _draw(folder / CONTACT_SHEET_FILE, shards, options, cut, about)
+        features = records.make_features(cut.clip_samples, options.channels, labels)
+        records.write_dataset_info(folder, features, info_splits, f"Techno: {about}, split by track.", metadata)
         records.write_text_atomically(folder / records.CLIPS_FILE, _lines(shards, manifest, tracks))
         records.write_manifest(folder, manifest)
     except OSError as error:
@@ -117,9 +125,9 @@ def write_shard(job: ShardJob) -> int:
     """
 
     def serialised() -> Iterator[bytes]:
-        for part, offset, label, track in job.clips:
-            pcm = read_clip(part, offset, job.cut.clip_samples, job.cut.channels)
-            yield records.serialize_example(pcm, label, track, offset)
+        for part, place, label, track in job.clips:
+            pcm = read_clip(part, place.offset, job.cut.clip_samples, job.cut.channels)
+            yield records.serialize_example(pcm, label, track, place.start)
 
     try:
         return records.write_shard(job.path, serialised())
@@ -139,77 +147,93 @@ def read_clip(part: str, offset: int, clip_samples: int, channels: int) -> np.nd
     return pcm.reshape(clip_samples, channels)
 
 
+def heading(options: Options, bpm: float | None) -> str:
+    """What the clips are, in half a line; bpm is of the set, with --grid bars."""
+    length = f"{options.hop_size:g} s" if options.grid == "none" else f"{options.bars} bars at {bpm:g} BPM"
+    return f"{options.sample_rate} Hz, {channel_word(options.channels)}, clips of {length}"
+
+
 def channel_word(channels: int) -> str:
     """1 -> mono, 2 -> stereo."""
     return "mono" if channels == 1 else "stereo"
 
 
-def _plan(tracks: Sequence[Track], options: Options, rng: np.random.Generator) -> list[list[Clip]]:
+def _plan(tracks: Sequence[Track], options: Options, cut: Cut, rng: np.random.Generator) -> list[list[Clip]]:
     """The clips of a split in shards of about the same size."""
     plan = []
     for track in tracks:
         silent = set(track.result["silent_clips"])
-        kept = (index for index in range(len(track.result["clip_peaks_dbfs"])) if index not in silent)
-        plan += [Clip(track, index, index * options.stride_samples) for index in kept]
+        plan += [Clip(track, index, place) for index, place in enumerate(track.places) if index not in silent]
     if not plan:
         return []
     if options.shuffle:
         plan = [plan[index] for index in rng.permutation(len(plan))]
-    total_bytes = len(plan) * options.clip_samples * options.channels * 2
+    total_bytes = len(plan) * cut.clip_samples * options.channels * 2
     shards = min(len(plan), max(1, round(total_bytes / (options.shard_mb * 1e6))))
     bounds = [len(plan) * shard // shards for shard in range(shards + 1)]
     return [plan[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def _draw(path: pathlib.Path, shards: dict[str, list[list[Clip]]], options: Options, heading: str) -> None:
+def _draw(path: pathlib.Path, shards: dict[str, list[list[Clip]]], options: Options, cut: Cut, heading: str) -> None:
     from technogen_jax import pictures  # matplotlib: half a second
 
     everything = [clip for plan in shards.values() for chosen in plan for clip in chosen]
     rng = np.random.default_rng(options.seed)
     picked = rng.choice(len(everything), min(len(everything), _CONTACT_SHEET_CLIPS), replace=False)
     drawn = [everything[index] for index in picked]
-    pcm = [read_clip(clip.track.part, clip.offset, options.clip_samples, options.channels) for clip in drawn]
-    titles = [f"{clip.track.source.id} @ {clip.offset / options.sample_rate:.0f} s" for clip in drawn]
+    pcm = [read_clip(clip.track.part, clip.place.offset, cut.clip_samples, cut.channels) for clip in drawn]
+    titles = [f"{clip.track.source.id} @ {clip.place.start / options.sample_rate:.0f} s" for clip in drawn]
     pictures.write_contact_sheet(path, list(map(audio.from_int16, pcm)), options.sample_rate, titles, heading=heading)
 
 
-def _entry(track: Track, split: str, options: Options) -> dict[str, Any]:
-    source, result = track.source, track.result
+def _entry(track: Track, split: str) -> dict[str, Any]:
+    source, cut, result = track.source, track.cut, track.result
     count, silent = len(result["clip_peaks_dbfs"]), len(result["silent_clips"])
-    end = (count - 1) * options.stride_samples + options.clip_samples
+    if cut.bars:
+        seconds, tail_s, grid = cut.seconds, cut.seconds, {"sections": []}
+        for section in cut.sections:
+            last = (clips.count_clips(section.bars, cut.bars, cut.stride_bars) - 1) * cut.stride_bars + cut.bars
+            tail_s -= section.time_s(last) - section.start_s
+            numbers = section._asdict() | {"speed": cut.speed(section)}
+            grid["sections"].append({name: round(number, 6) for name, number in numbers.items()})
+    else:
+        seconds, grid = result["samples"] / cut.sample_rate_hz, {}
+        end = (count - 1) * cut.stride_samples + cut.clip_samples
+        tail_s = (result["samples"] - end) / cut.sample_rate_hz
     return {
         "id": source.id,
         "path": safe(source.path),
         "label": source.label,
         "split": split,
-        "seconds": round(result["samples"] / options.sample_rate, 3),
+        "seconds": round(seconds, 3),
         **{name: result[name] for name in ("hash", "peak_dbfs", "loudness_lufs", "gain_db", "gain_limited")},
         "clips": count - silent,
         "silent_clips": silent,
-        "tail_s": round((result["samples"] - end) / options.sample_rate, 3),
+        "tail_s": round(tail_s, 3),
         "size_bytes": source.size_bytes,
         "modified_ns": source.modified_ns,
-    }
+    } | grid
 
 
 def _lines(shards: dict[str, list[list[Clip]]], manifest: records.Manifest, tracks: list[Track]) -> Iterator[str]:
     """The lines of clips.jsonl: the records in the order of the shards, then the clips that were left out."""
 
-    def line(where: dict[str, Any], track: Track, index: int) -> str:
+    def line(where: dict[str, Any], track: Track, index: int, place: Place) -> str:
         what = {
             "track": track.source.id,
-            "offset": index * manifest.stride_samples,
+            "offset": place.start,
             "label": track.source.label,
             "peak_dbfs": track.result["clip_peaks_dbfs"][index],
             "loudness_lufs": track.result["clip_loudness_lufs"][index],
         }
-        return json.dumps(where | what) + "\n"
+        return json.dumps(where | what | place.about) + "\n"
 
     for split, plan in shards.items():
         for shard, chosen in enumerate(plan):
             for position, clip in enumerate(chosen):
-                yield line({"split": split, "shard": shard, "index": position}, clip.track, clip.index)
+                yield line({"split": split, "shard": shard, "index": position}, *clip)
     reason = f"silent: below {manifest.options['silence_db']:g} dB"
     for track, entry in zip(tracks, manifest.tracks, strict=True):
+        places = track.places
         for index in track.result["silent_clips"]:
-            yield line({"split": entry["split"], "rejected": reason}, track, index)
+            yield line({"split": entry["split"], "rejected": reason}, track, index, places[index])

@@ -12,12 +12,12 @@ import os
 import pathlib
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep import clips, workers
+from data_prep import clips, tempo, workers
 from technogen_jax import audio, loudness, records
 
 UNLABELLED = "unlabelled"
@@ -46,11 +46,47 @@ class Cut(NamedTuple):
     normalise: str
     target_lufs: float | None
     silence_db: float
+    bars: int = 0  # of a clip; 0: clips begin anywhere, and the rest says nothing
+    stride_bars: int = 0
+    bpm: float = 0.0  # of the set
+    sections: tuple[tempo.Section, ...] = ()  # of one track
+    seconds: float = 0.0  # its length
+
+    @property
+    def bar_samples(self) -> float:
+        """Length of a bar, of which only a clip's number must be whole."""
+        return self.clip_samples / self.bars
+
+    def places(self, samples: int) -> list[Place]:
+        """The clips of a part that was made of so many samples; with bars, of the sections one after the other."""
+        if not self.bars:
+            count = clips.count_clips(samples, self.clip_samples, self.stride_samples)
+            return [Place(index * self.stride_samples, index * self.stride_samples, {}) for index in range(count)]
+        found, begin = [], 0
+        for number, section in enumerate(self.sections):
+            for index in range(clips.count_clips(section.bars, self.bars, self.stride_bars)):
+                bar = index * self.stride_bars
+                start = max(0, round(section.time_s(bar) * self.sample_rate_hz))
+                about = {"section": number, "bar": bar, "speed": round(self.speed(section), 6)}
+                found.append(Place(begin + round(bar * self.bar_samples), start, about))
+            begin += section.samples(self.bar_samples)
+        return found
 
     def part_bytes(self, samples: int) -> int:
         """Size of a part: the track as far as its last clip."""
-        count = clips.count_clips(samples, self.clip_samples, self.stride_samples)
-        return ((count - 1) * self.stride_samples + self.clip_samples) * 2 * self.channels
+        return (self.places(samples)[-1].offset + self.clip_samples) * 2 * self.channels
+
+    def speed(self, section: tempo.Section) -> float:
+        """How much faster than it was the section is played; below 1, slower."""
+        return tempo.BEATS * 60 / section.bpm * self.sample_rate_hz / self.bar_samples
+
+
+class Place(NamedTuple):
+    """Where a clip is."""
+
+    offset: int  # in the part
+    start: int  # in the track, at the set's rate
+    about: dict[str, Any]  # with bars: number of the section, bar in it, speed
 
 
 # ------------------------------------------------------------------------------------------------- finding the tracks
@@ -124,18 +160,35 @@ def rejection(kind: str, reason: str) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------- from a track to a part
 
 
+def find_beats(job: tuple[str, str, tuple[float, float]]) -> dict[str, Any]:
+    """Looks for the beat of (path of a track, path of a part, range of tempos): PART.json, also returned.
+
+    That is {"sections": as lists, "seconds": of the track} of a track that has a steady beat, else a rejection.
+
+    Raises:
+        JobError: the part could not be written.
+    """
+    path, part, range_bpm = job
+    return _answered(part, _find_beats, path, range_bpm)
+
+
 def decode_track(job: tuple[str, str, Cut]) -> dict[str, Any]:
     """Decodes (path of a track, path of its part, cut): PART.pcm, raw int16 `[T, C]`, and PART.json, also returned.
 
-    That is a rejection if the track cannot be used; else what the manifest says of it and, for each clip, its levels
-    and whether it is silent.
+    That is a rejection if the track cannot be used; else what the manifest says of it and, for each clip, where it is, its
+    levels and whether it is silent.
 
     Raises:
         JobError: the part could not be written.
     """
     path, part, cut = job
+    return _answered(part, _decode, path, part, cut)
+
+
+def _answered(part: str, function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """What a function says of a track, or why the track cannot be used; left in PART.json."""
     try:
-        result = _decode(path, part, cut)
+        result = function(*args)
     except audio.AudioError as error:
         result = rejection("not usable audio", str(error))
     except workers.JobError:
@@ -150,14 +203,22 @@ def decode_track(job: tuple[str, str, Cut]) -> dict[str, Any]:
     return result
 
 
+def read_answer(part: str) -> dict[str, Any] | None:
+    """What an earlier `find_beats` or `decode_track` left there; None if that is nothing or not whole."""
+    try:
+        return json.loads(pathlib.Path(f"{part}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def read_part(part: str, cut: Cut) -> dict[str, Any] | None:
     """What an earlier `decode_track` left there; None if that is nothing or not whole."""
     try:
-        result = json.loads(pathlib.Path(f"{part}.json").read_text(encoding="utf-8"))
-        if "hash" in result and os.path.getsize(f"{part}.pcm") != cut.part_bytes(result["samples"]):
+        result = read_answer(part)
+        if result and "hash" in result and os.path.getsize(f"{part}.pcm") != cut.part_bytes(result["samples"]):
             return None
         return result
-    except (OSError, ValueError):
+    except OSError:
         return None
 
 
@@ -179,6 +240,24 @@ def replacing(path: str) -> Iterator[str]:
             os.unlink(temporary)
 
 
+def _find_beats(path: str, range_bpm: tuple[float, float]) -> dict[str, Any]:
+    meter = tempo.Meter()
+    with audio.open_stream(path) as stream:
+        stream = stream._replace(blocks=_watched(stream.blocks))
+        for block in audio.resample_blocks(stream, tempo.RATE_HZ, 1):
+            meter.add(block[:, 0])
+    energies = meter.energies()
+    sections, confidence = tempo.find_sections(energies, range_bpm)
+    if not sections:
+        return rejection(
+            "no steady beat",
+            f"no steady beat of {range_bpm[0]:g} to {range_bpm[1]:g} BPM in bars of four: "
+            f"confidence {confidence:.2f}, {tempo.MIN_CONFIDENCE} is needed",
+        )
+    seconds = len(energies) / tempo.FRAMES_HZ
+    return {"sections": [list(section) for section in sections], "seconds": seconds}
+
+
 def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
     digest = hashlib.sha256()
     meter = loudness.LoudnessMeter(cut.sample_rate_hz, cut.channels)
@@ -186,13 +265,13 @@ def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
     with contextlib.closing(_Spool(cut.channels, part)) as spool:
         with audio.open_stream(path) as stream:
             digest.update(f"{stream.sample_rate_hz} Hz, {stream.channels} channels".encode())
-            stream = stream._replace(blocks=_watched(stream.blocks, digest))
-            for block in audio.resample_blocks(stream, cut.sample_rate_hz, cut.channels):
+            stream = stream._replace(blocks=_digested(_watched(stream.blocks), digest))
+            for block in _at_sets_rate(stream, cut):
                 peak = max(peak, float(block.max()), -float(block.min()))
                 meter.add(block)
                 spool.add(block)
-        count = clips.count_clips(spool.samples, cut.clip_samples, cut.stride_samples)
-        if not count:
+        offsets = [place.offset for place in cut.places(spool.samples)]
+        if not offsets:
             seconds, clip_s = spool.samples / cut.sample_rate_hz, cut.clip_samples / cut.sample_rate_hz
             return rejection("too short", f"{seconds:.3g} s, shorter than a clip of {clip_s:g} s")
         peak_db = clips.decibels(peak)
@@ -202,12 +281,11 @@ def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
         track_lufs = loudness.gated_loudness(energies)
         gain = clips.track_gain(cut.normalise, peak, track_lufs, cut.target_lufs)
         with replacing(f"{part}.pcm") as temporary:
-            levels = _write_pcm(temporary, spool, count, gain.factor, peak * gain.factor >= 1, cut)
+            levels = _write_pcm(temporary, spool, offsets, gain.factor, peak * gain.factor >= 1, cut)
     silent = [index for index, (_, rms_db) in enumerate(levels) if rms_db < cut.silence_db]
-    if len(silent) == count:
-        return rejection("silent", f"silent: all {count} clips are below {cut.silence_db:g} dB")
+    if len(silent) == len(offsets):
+        return rejection("silent", f"silent: all {len(offsets)} clips are below {cut.silence_db:g} dB")
     energies *= gain.factor**2
-    offsets = range(0, count * cut.stride_samples, cut.stride_samples)
     loudnesses = [loudness.clip_loudness(energies, offset, cut.clip_samples, cut.sample_rate_hz) for offset in offsets]
     return {
         "samples": spool.samples,
@@ -222,18 +300,33 @@ def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
     }
 
 
-def _watched(blocks: Iterator[np.ndarray], digest) -> Iterator[np.ndarray]:
-    """The blocks; their checksums go into the digest, which on the audio itself would cost a tenth of its decoding."""
+def _at_sets_rate(stream: audio.Stream, cut: Cut) -> Iterator[np.ndarray]:
+    """What the part is made of: the whole track, or its sections at the set's tempo."""
+    if cut.bars:
+        return tempo.warped(stream, cut.sections, cut.bar_samples, cut.channels)
+    return audio.resample_blocks(stream, cut.sample_rate_hz, cut.channels)
+
+
+def _watched(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks; this process dies if one of them is long in coming."""
     workers.progressing(_PATIENCE_S)
     for block in blocks:
         workers.progressing(_PATIENCE_S)
+        yield block
+
+
+def _digested(blocks: Iterator[np.ndarray], digest) -> Iterator[np.ndarray]:
+    """The blocks; their checksums go into the digest, which on the audio itself would cost a tenth of its decoding."""
+    for block in blocks:
         digest.update(records.masked_crc(block.tobytes()).to_bytes(4))
         yield block
 
 
-def _write_pcm(path: str, spool: _Spool, count: int, gain: float, loud: bool, cut: Cut) -> list[tuple[float, float]]:
+def _write_pcm(
+    path: str, spool: _Spool, offsets: Sequence[int], gain: float, loud: bool, cut: Cut
+) -> list[tuple[float, float]]:
     """Writes the track as far as its last clip, clipped if it is too loud; (peak, RMS) of each clip in dBFS as written."""
-    bounds = clips.piece_bounds(count, cut.clip_samples, cut.stride_samples, _PIECE_SAMPLES)
+    bounds = clips.piece_bounds(offsets, cut.clip_samples, _PIECE_SAMPLES)
     scale = np.float32(gain * 32768)
     scaled = np.empty((_PIECE_SAMPLES, cut.channels), np.float32)
     pcm = np.empty((_PIECE_SAMPLES, cut.channels), np.int16)
@@ -251,7 +344,7 @@ def _write_pcm(path: str, spool: _Spool, count: int, gain: float, loud: bool, cu
             file.write(whole.data)
             peaks.append(max(int(whole.max()), -int(whole.min())))
             energies.append(float(np.vdot(piece, piece)))
-    starts = np.arange(count) * cut.stride_samples
+    starts = np.asarray(offsets)
     first, last = np.searchsorted(bounds, starts), np.searchsorted(bounds, starts + cut.clip_samples)
     totals = np.concatenate([[0.0], np.cumsum(energies)])
     rms = np.sqrt(np.maximum(0, totals[last] - totals[first]) / (cut.clip_samples * cut.channels))

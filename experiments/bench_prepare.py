@@ -69,8 +69,8 @@ def decode_plainly(job: tuple[str, int]) -> None:
 def write_shards(job: tuple[str, tracks.Cut]) -> None:
     """`prepare`'s second phase for one track."""
     part, cut = job
-    count = len(tracks.read_part(part, cut)["clip_peaks_dbfs"])
-    chosen = [(part, index * cut.stride_samples, 0, "track") for index in range(count)]
+    places = cut.places(tracks.read_part(part, cut)["samples"])
+    chosen = [(part, place, 0, "track") for place in places]
     shards.write_shard(shards.ShardJob(f"{part}.tfrecord", chosen, cut))
 
 

@@ -5,7 +5,8 @@ A set is one folder:
     techno-train.tfrecord-00000-of-00004 ...   tf.train.Example records, one a clip
     dataset_info.json  features.json           what `tfds.builder_from_directory` reads
     manifest.json                              rate, geometry, labels, tracks, rejected files
-    clips.jsonl                                one line a clip: split, shard, track, offset, label, level; rejected ones too
+    clips.jsonl                                one line a clip: split, shard, track, offset, label, level; rejected ones too;
+                                               of a set cut at bars also section, bar and speed
 
 Each record holds `audio` int16 `[clip_samples, channels]`, `label` int64, `track` (the track's id) and `offset`, the
 clip's first sample within its track, at the set's rate. TensorFlow is needed for none of it.
@@ -55,9 +56,10 @@ class Manifest:
         splits: split -> {"clips", "tracks", "shards": file names in order}.
         tracks: one dict a usable track: id, path, label, split, seconds, hash (of its decoded audio), peak_dbfs and
             loudness_lufs (before gain_db was applied; null for -inf), gain_limited (the target loudness would have
-            clipped), clips, silent_clips (left out), tail_s (too short for a clip), size_bytes, modified_ns.
+            clipped), clips, silent_clips (left out), tail_s (too short for a clip), size_bytes, modified_ns; of a set cut at
+            bars also sections: start_s, bars, bpm, confidence, downbeat_confidence and speed of each stretch of one tempo.
         rejected: one dict a file that was left out: path, reason, kind (reasons of one sort have one kind).
-        options: the options that made the set.
+        options: the options that made the set, and of a set cut at bars its tempo, reference_bpm.
         fingerprint: hash of the options and of the input files' names, sizes and times.
     """
 

@@ -16,7 +16,7 @@ def test_clips_and_pieces_by_brute_force():
         starts = [start for start in range(0, samples, stride) if start + clip <= samples]
         assert clips.count_clips(samples, clip, stride) == len(starts)
         if starts:
-            bounds = clips.piece_bounds(len(starts), clip, stride, longest).tolist()
+            bounds = clips.piece_bounds(starts, clip, longest).tolist()
             assert bounds[0] == 0 and bounds[-1] == starts[-1] + clip
             assert all(0 < b - a <= longest for a, b in zip(bounds[:-1], bounds[1:], strict=True))
             assert {edge for start in starts for edge in (start, start + clip)} <= set(bounds)

@@ -7,6 +7,7 @@ import pytest
 from data_prep import options
 
 REQUIRED = ["--input", "in", "--output", "out"]
+NO_GRID = ("none", 4, None, None, 6.0, (100.0, 180.0))
 
 
 def test_defaults_are_the_original_projects():
@@ -22,11 +23,40 @@ def test_everything_given_arrives():
     line += " --seed 7 --silence_db -50 --normalise loudness --target_lufs -20 --labels none --workers 3 --shard_mb 1"
     parsed = options.parse_options([*REQUIRED, *line.split()])
     assert dataclasses.astuple(parsed) == (
-        *("in", "out", 16000, 1.024, 0.5, 2, (0.5, 0.25, 0.25), 9, False, 7, -50.0, "loudness", -20.0, "none", 3, 1.0),
+        *(
+            "in",
+            "out",
+            16000,
+            1.024,
+            0.5,
+            *NO_GRID,
+            2,
+            (0.5, 0.25, 0.25),
+            9,
+            False,
+            7,
+            -50.0,
+            "loudness",
+            -20.0,
+            "none",
+            3,
+            1.0,
+        ),
     )
     assert (parsed.clip_samples, parsed.stride_samples) == (16384, 8000)
     assert parsed.shaping["stride"] == 0.5 and "workers" not in parsed.shaping
     assert options.parse_options([*REQUIRED, "--normalise", "loudness"]).cut.target_lufs == -14
+
+
+def test_bars():
+    line = "--grid bars --bars 3 --bpm 131 --sample_rate 16000 --bpm_range 110,170"
+    parsed = options.parse_options([*REQUIRED, *line.split()])
+    cut = parsed.bar_cut(131)
+    assert (cut.clip_samples, cut.stride_bars, cut.bpm) == (round(3 * 240 / 131 * 16000), 3, 131)
+    assert cut.stride_samples == cut.clip_samples and cut.bar_samples == cut.clip_samples / 3
+    shaping = parsed.shaping
+    assert shaping["stride_bars"] == 3 and shaping["bpm_range"] == [110, 170] and "hop_size" not in shaping
+    assert not {"grid", "bars", "bpm"} & options.parse_options(REQUIRED).shaping.keys()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +82,20 @@ def test_everything_given_arrives():
         "--labels name",
         "--workers 0",
         "--shard_mb 0",
+        "--grid beats",
+        "--bars 2",
+        "--stride_bars 2",
+        "--bpm 130",
+        "--max_speed 3",
+        "--bpm_range 110,190",
+        "--hop_size 4 --grid bars",
+        "--stride 4 --grid bars",
+        "--bars 0 --grid bars",
+        "--stride_bars 0 --grid bars",
+        "--bpm nan --grid bars",
+        "--max_speed 60 --grid bars",
+        "--bpm_range 90,180 --grid bars",
+        "--bpm_range 120 --grid bars",
         "--hopsize 8",
         "--sample 16000",
     ],

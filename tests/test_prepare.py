@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from beats import beat_times, drums
 
 from data_prep import options, prepare
 from technogen_jax import audio, records
@@ -64,8 +65,8 @@ def clip_lines(folder):
     return [json.loads(line) for line in (folder / records.CLIPS_FILE).read_text().splitlines()]
 
 
-def start(corpus, output, *more):
-    command = [sys.executable, "-m", "data_prep.prepare", "--input", corpus, "--output", output, *SMALL, *more]
+def start(corpus, output, *more, how=SMALL):
+    command = [sys.executable, "-m", "data_prep.prepare", "--input", corpus, "--output", output, *how, *more]
     return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True)
 
 
@@ -272,3 +273,115 @@ def test_options_shape_the_set(corpus, tmp_path):
 def test_modules_load_without_jax():
     code = "import sys, data_prep.prepare; assert 'jax' not in sys.modules and 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+BARS = ("--grid", "bars", "--bars", "2", "--stride_bars", "1", "--sample_rate", str(RATE), "--split", "0.5,0.25,0.25")
+TEMPOS_BPM = {"a.wav": 128.0, "b.flac": 131.37, "c.wav": 135.0}
+
+
+@pytest.fixture(scope="module")
+def beats(tmp_path_factory):
+    """Three tracks with a beat at known times, and four that cannot be used."""
+    folder = tmp_path_factory.mktemp("beats")
+    for name, bpm in TEMPOS_BPM.items():
+        kicks = beat_times(bpm, 39, 0.1 + bpm / 1000)
+        audio.write(folder / name, drums(40, 44100, kicks, kicks[:-8] + 30 / bpm), 44100)
+    audio.write(folder / "fast.wav", drums(40, 22050, beat_times(160, 40)), 22050)
+    audio.write(folder / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(20 * RATE), RATE)
+    audio.write(folder / "brief.wav", drums(2.5, RATE, beat_times(128, 2.5)), RATE)
+    (folder / "text.mp3").write_text("not audio")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_bars(beats, tmp_path_factory):
+    """A set of clips of two bars, and what was said."""
+    output, said = tmp_path_factory.mktemp("sets") / "bars", []
+    prepare.prepare(options.parse_options(["--input", str(beats), "--output", str(output), *BARS]), said.append)
+    return output, "\n".join(said)
+
+
+def test_every_clip_has_its_kicks_on_the_grid_of_the_sets_tempo(in_bars):
+    output, _ = in_bars
+    manifest = records.read_manifest(output)
+    bpm = manifest.options["reference_bpm"]
+    assert bpm == pytest.approx((131.37 + 135) / 2, abs=0.01)  # the median of the four that have a beat
+    assert manifest.clip_samples == round(2 * 240 / bpm * RATE) == pytest.approx(2 * manifest.stride_samples, abs=1)
+    beats_expected = np.arange(8) * manifest.clip_samples / 8
+    clips = [clip for split in records.SPLITS for clip in records.ClipSource(output, split)]
+    assert len(clips) > 50
+    for clip in clips:
+        sound = np.abs(clip["audio"][:, 0].astype(float)) / 32768
+        for expected in beats_expected[1:]:
+            start = round(expected) - RATE // 50  # 20 ms before; kicks are louder than hats
+            first = start + np.flatnonzero(sound[start : start + RATE // 25] > 0.3)[0]
+            assert abs(first - expected) < 0.005 * RATE
+        assert sound[: RATE // 200].max() > 0.3  # and the clip begins with one
+
+
+def test_manifest_and_clip_list_say_which_bar_and_how_fast(beats, in_bars):
+    output, said = in_bars
+    manifest = records.read_manifest(output)
+    bpm = manifest.options["reference_bpm"]
+    tracks = {entry["id"]: entry for entry in manifest.tracks}
+    assert set(tracks) == set(TEMPOS_BPM)
+    for name, entry in tracks.items():
+        [section] = entry["sections"]
+        assert section["bpm"] == pytest.approx(TEMPOS_BPM[name], abs=0.02)
+        assert section["speed"] == pytest.approx(bpm / section["bpm"], rel=1e-4)
+        assert section["confidence"] > 0.9 and 0 <= section["downbeat_confidence"] <= 1
+        beat_s = 60 / TEMPOS_BPM[name]
+        first = (section["start_s"] - 0.1 - TEMPOS_BPM[name] / 1000) / beat_s
+        assert abs(first - round(first)) * beat_s < 0.005
+        assert entry["clips"] == section["bars"] - 1
+        assert entry["seconds"] == 40
+        assert entry["tail_s"] == pytest.approx(40 - section["bars"] * 4 * beat_s, abs=0.01)
+    lines = clip_lines(output)
+    assert len(lines) == sum(entry["clips"] for entry in manifest.tracks)
+    for line in lines:
+        [section] = tracks[line["track"]]["sections"]
+        start_s = section["start_s"] + line["bar"] * 240 / section["bpm"]
+        assert line["offset"] == pytest.approx(start_s * RATE, abs=2)
+        assert line["speed"] == section["speed"] and line["section"] == 0
+    for split in records.SPLITS:
+        offsets = [clip["offset"] for clip in records.ClipSource(output, split)]
+        assert offsets == [line["offset"] for line in lines if line["split"] == split]
+    reasons = {entry["path"]: entry for entry in manifest.rejected}
+    kinds = {path: entry["kind"] for path, entry in reasons.items()}
+    assert kinds == {
+        "brief.wav": "no steady beat",
+        "fast.wav": "other tempo",
+        "noise.wav": "no steady beat",
+        "text.mp3": "not usable audio",
+    }
+    assert "160.00 BPM: to 133.18 is -16.8 %, more than --max_speed 6" in reasons["fast.wav"]["reason"]
+    assert "0.7 is needed" in reasons["noise.wav"]["reason"]
+    assert "clips of 2 bars at 133.18 BPM, 3 tracks" in said and "tempos changed by -1.3 to +4.0 %" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_killed_run_with_bars_goes_on_to_the_same_bytes(beats, in_bars, tmp_path):
+    output = tmp_path / "set"
+    run = start(beats, output, "--workers", "1", how=BARS)
+    while run.poll() is None and not list((tmp_path / "set.incomplete").glob("parts/*.json")):
+        time.sleep(0.001)
+    run.kill()
+    run.communicate()
+    assert not output.exists()
+    run = start(beats, output, "--workers", "1", how=BARS)
+    out, err = run.communicate()
+    assert run.returncode == 0, err
+    assert "7 of 7 tracks are searched for beats already" in out and "of 3 tracks are decoded already" in out
+    assert contents(output) == contents(in_bars[0])
+    assert os.listdir(tmp_path) == ["set"]
+
+
+def test_a_given_tempo_and_what_it_leaves_out(beats, tmp_path, capsys):
+    given = ("--input", beats, "--output", tmp_path / "set", *BARS, "--bpm", "140")
+    status, said = run_main(capsys, *given, "--max_speed", "3", "--bars", "32")
+    assert status == 1 and "no usable clip in 7 files: 4 other tempo" in said.err
+    status, said = run_main(capsys, *given, "--max_speed", "4", "--bars", "16")
+    assert status == 0
+    manifest = records.read_manifest(tmp_path / "set")
+    assert [entry["id"] for entry in manifest.tracks] == ["c.wav"]
+    assert manifest.clip_samples == round(16 * 240 / 140 * RATE)

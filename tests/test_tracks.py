@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import tracks, workers
+from data_prep import tempo, tracks, workers
 from technogen_jax import audio
 
 RATE = 16000
@@ -166,3 +166,24 @@ def test_a_part_that_is_not_whole_is_none(tmp_path):
     assert tracks.read_part(part, cut()) is None
     (tmp_path / "part.json").write_text('{"hash": ')
     assert tracks.read_part(part, cut()) is None
+
+
+def test_places_of_bars():
+    sections = (
+        tempo.Section(0.5, 7, 120, 1, 1),
+        tempo.Section(20.25, 2, 125, 1, 1),
+        tempo.Section(-0.001, 3, 118, 1, 1),
+    )
+    how = cut(clip_samples=60_001, bars=2, stride_bars=3, bpm=127.9979, sections=sections)
+    about = [
+        (place.offset, place.about["section"], place.about["bar"], place.about["speed"]) for place in how.places(0)
+    ]
+    bar = 60_001 / 2
+    assert about == [
+        (0, 0, 0, pytest.approx(RATE * 2 / bar)),
+        (round(3 * bar), 0, 3, pytest.approx(RATE * 2 / bar)),
+        (round(7 * bar), 1, 0, pytest.approx(RATE * 240 / 125 / bar)),
+        (round(7 * bar) + round(2 * bar), 2, 0, pytest.approx(RATE * 240 / 118 / bar)),
+    ]
+    assert [place.start for place in how.places(0)] == [RATE // 2, round(6.5 * RATE), round(20.25 * RATE), 0]
+    assert how.part_bytes(0) == 2 * (round(7 * bar) + round(2 * bar) + 60_001)
