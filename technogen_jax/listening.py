@@ -234,9 +234,7 @@ def listen(
         with (
             progress.bar(f"listening to {clips.name}", len(indices), " clips") as bar,
             concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-            threadpoolctl.threadpool_limits(
-                1
-            ),  # else each of the pool's threads would start more for its small products
+            threadpoolctl.threadpool_limits(1),  # the pool's threads are enough: more only wait for one another
         ):
             stream = enumerate(clips.read(indices))
             while some := list(itertools.islice(stream, _BATCH)):

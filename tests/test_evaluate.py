@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 
@@ -5,7 +6,7 @@ import loops
 import numpy as np
 import pytest
 
-from technogen_jax import audio, corruptions, evaluate, listening, results, scoring
+from technogen_jax import audio, classifier, corruptions, evaluate, listening, results, scoring
 
 TRACKS, TAKES = 24, 2
 
@@ -199,6 +200,8 @@ def test_a_run_against_the_tracks_that_it_was_not_trained_on(trained_workdir, tm
 
 def test_the_artefact_net_is_trained_once(folders, tmp_path, monkeypatch):
     monkeypatch.setattr("technogen_jax.classifier._EXAMPLES", 64)
+    quick = functools.partial(classifier.train_artefact, steps=20)
+    monkeypatch.setattr("technogen_jax.classifier.train_artefact", quick)
     options = "--draws", "1", "--embeddings", f"tmr-v1,artefact={tmp_path / 'net.npz'}"
     for name in ("first", "second"):
         assert run(folders, "good", tmp_path / name, *options) == 0
