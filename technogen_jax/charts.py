@@ -59,6 +59,7 @@ def histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
         axis.set_title(title, fontsize=8)
         axis.set_yticks([])
         axis.tick_params(labelsize=7)
+        axis.locator_params(axis="x", nbins=4)  # else long numbers run into each other
     axes.flat[0].legend(fontsize=7, frameon=False)
     return _svg(figure)
 

@@ -6,6 +6,7 @@ All come out the same way, so that nothing but the sound can tell them apart: on
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import re
@@ -99,6 +100,8 @@ def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_sampl
             "splits": list(splits),
             "fingerprint": manifest.fingerprint,
             "labels": manifest.labels,
+            # Only whole records are whole bars.
+            "bars": manifest.options.get("bars") if clip_samples == manifest.clip_samples else None,
         },
         read=read,
     )
@@ -210,13 +213,9 @@ def from_folder(
         )
 
     def read(indices):
-        opened, pcm = None, None
-        for index in indices:
-            file, clip, _ = entries[index]
-            if file != opened:
-                opened, pcm = file, audio.to_int16(audio.read(folder.path / file, sample_rate_hz, channels)[0])
-            piece = pcm[clip * clip_samples : (clip + 1) * clip_samples]
-            yield np.pad(piece, ((0, clip_samples - len(piece)), (0, 0)))  # a resampler may be a sample short
+        for file, group in itertools.groupby(indices, key=lambda index: entries[index][0]):
+            wanted = [entries[index][1] for index in group]
+            yield from _cut(folder.path / file, wanted, sample_rate_hz, channels, clip_samples)
 
     return ClipSet(
         name=folder.path.name or str(folder.path),
@@ -252,6 +251,25 @@ def choose(clips: ClipSet, *, per_track: int, tracks: int | None = None, seed: i
         middles = (np.arange(min(per_track, len(own))) + 0.5) * len(own) / min(per_track, len(own))
         chosen.append(own[middles.astype(int)])
     return np.sort(np.concatenate(chosen))
+
+
+def _cut(
+    path: pathlib.Path, wanted: Sequence[int], sample_rate_hz: int, channels: int, clip_samples: int
+) -> Iterator[np.ndarray]:
+    """int16 `[clip_samples, C]`: those clips of a file, in order; of a file of hours no more than a clip is in memory."""
+    with audio.open_stream(path) as stream:
+        held, start = [], 0  # blocks, and the file's sample at which they begin
+        blocks = audio.resample_blocks(stream, sample_rate_hz, channels)
+        for clip in wanted:
+            first, last = clip * clip_samples, (clip + 1) * clip_samples
+            while held and start + len(held[0]) <= first:
+                start += len(held.pop(0))
+            while start + sum(map(len, held)) < last and (block := next(blocks, None)) is not None:
+                held.append(block)
+                if start + len(held[0]) <= first:
+                    start += len(held.pop(0))
+            piece = np.concatenate([*held, np.zeros((clip_samples, channels), np.float32)])  # a resampler may be short
+            yield audio.to_int16(piece[first - start :][:clip_samples])
 
 
 def _track(file: str, pattern: str | None) -> str:

@@ -68,6 +68,8 @@ def evaluate(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[d
         if clips is not None and clips.rejected:
             first = clips.rejected[0]
             say(f"{clips.name}: {len(clips.rejected)} files left out; {first['path']}: {first['reason']}")
+    if (bars := sets.reference.origin.get("bars")) and options.beats is None:
+        options.loop, options.beats = True, 4 * bars
     folder.mkdir(parents=True, exist_ok=True)
     how = listening.Options(**{name: getattr(options, name) for name in listening.Options._fields})
     chosen = _embeddings(options, sets)
@@ -281,8 +283,12 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--seconds", type=float, metavar="S", help="length of the clips that files are cut into (the shortest file)")
     add("--sample_rate", type=int, metavar="HZ", help="what files are brought to (theirs, which must be one)")
-    add("--loop", action="store_true", help="the clips are loops: their end goes on at their start")
-    add("--beats", type=int, metavar="N", help="beats in a clip that is cut to a grid (found from its tempo)")
+    add(
+        "--loop",
+        action="store_true",
+        help="the clips are loops: their end goes on at their start (of a set cut at bars they are)",
+    )
+    add("--beats", type=int, metavar="N", help="beats in a clip that is cut to a grid (the set's; else from its tempo)")
     add("--embeddings", default="tmr-v1", metavar="NAMES", help="tmr-v1, artefact=FILE, vggish=PATH ... (tmr-v1)")
     add("--labels", action="store_true", help="inception score, by a classifier trained on the set's own labels")
     add("--per_track", type=int, default=8, metavar="N", help="real clips of a track at most (8)")

@@ -176,7 +176,7 @@ def listen_to_all(
         fit=fit,
         train=trained_on,
         train_prints=prints,
-        noisy=hear(noised, 1, len(np.unique(reference.tracks)), alter=with_noise),
+        noisy=hear(noised, 1, len(np.unique(reference.tracks)), alter=with_noise, least=LEAST_TRACKS_A_DRAW),
         earlier=hear(earlier, 1) if earlier else None,
     )
 
@@ -190,6 +190,7 @@ def listen(
     features: bool = False,
     prints: bool = False,
     alter=None,
+    least: int = MIN_TRACKS,
 ) -> Heard:
     """Reads clips once and keeps what the scores need.
 
@@ -201,9 +202,10 @@ def listen(
         features: measure what musicians can act on, spectra and what a classifier must not hear.
         prints: keep what the memorisation panel needs.
         alter: (audio `[T, C]`, number of the clip) -> audio, put between reading and listening.
+        least: tracks that are not silent.
 
     Raises:
-        ClipSetError: NaN or Inf, or fewer than `MIN_TRACKS` tracks that are not silent.
+        ClipSetError: NaN or Inf, or fewer tracks.
     """
     rate, indices = clips.sample_rate_hz, np.asarray(indices)
     names, ids = clips.tracks[indices], [clips.ids[index] for index in indices]
@@ -254,9 +256,9 @@ def listen(
         printed = None
         collections.deque(passing(), maxlen=0)
     sounding = len(np.unique(names[~silent]))
-    if sounding < MIN_TRACKS:
+    if sounding < least:
         raise ClipSetError(
-            f"{clips.name}: expected at least {MIN_TRACKS} tracks that are not silent, got {sounding} of "
+            f"{clips.name}: expected at least {least} tracks that are not silent, got {sounding} of "
             f"{len(np.unique(names))}"
         )
     return Heard(

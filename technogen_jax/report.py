@@ -134,9 +134,10 @@ def _cards(result: dict[str, Any]) -> str:
         cards.append((f"Fréchet distance, {name}", _times(frechet["ratio"]), f"{_pair(frechet)} among real clips"))
         cards.append(("coverage", f"{coverage['value']:.2f}", f"real among real: {coverage['floor']:.2f}"))
     test = result["two_sample"]["test"]
-    cards.append(("told apart by a classifier", f"{test['accuracy']:.0%}", _text(test["verdict"])))
+    cards.append(("told apart by a classifier", f"{test['accuracy']:.0%}", f"chance is 50%; {_text(test['verdict'])}"))
     if panel := result["memorisation"]:
-        cards.append(("look copied", f"{panel['flagged_share']:.1%}", "of the generated clips"))
+        note = f"of the generated clips; of real ones, held out: {panel['held_out_flagged_share']:.1%}"
+        cards.append(("look copied", f"{panel['flagged_share']:.1%}", note))
     body = "".join(f"<div class=card>{_text(name)}<b>{value}</b>{note}</div>" for name, value, note in cards)
     return f"<div class=cards>{body}</div><p><b>{_text(result['claim']['sentence'])}</b></p>"
 
@@ -159,7 +160,7 @@ def _distances(result: dict[str, Any], shown: Shown) -> str:
     tables, bars = [], []
     sources = [
         *result["distances"].items(),
-        *((f"{n}, all at one loudness", b) for n, b in result["loudness_matched"].items()),
+        *((f"{n} at one loudness", b) for n, b in result["loudness_matched"].items()),
     ]
     for name, blocks in sources:
         rows = []
@@ -178,7 +179,7 @@ def _distances(result: dict[str, Any], shown: Shown) -> str:
     return (
         "<h2>How far from real clips</h2>"
         "<p>The floor is what real clips of other tracks give by the same rule. The ratio is to it; that of the kernel "
-        "distance, whose floor is zero on average, to its 95th percentile. For precision, recall, density and coverage "
+        "distance, whose floor is zero on average, to what chance gives at most, in 95 of 100 cases. For precision, recall, density and coverage "
         "1 is best, less is worse. Not comparable with published FAD values.</p>"
         f"<div class=chart>{charts.ratios(bars)}</div>"
         f"<details open><summary>all figures</summary>{''.join(tables)}</details>"
@@ -189,13 +190,13 @@ def _distances(result: dict[str, Any], shown: Shown) -> str:
 def _features(result: dict[str, Any], shown: Shown) -> str:
     rows = []
     for name, found in result["features"].items():
-        if "says" not in found:
+        if "says" not in found or found["reference"]["median"] is found["generated"]["median"] is None:
             continue
         middle = [
             "{} ({} to {})".format(*(_number(found[side][point]) for point in ("median", "p10", "p90")))
             for side in ("reference", "generated")
         ]
-        title = f"<span title='{_text(found['says'])}'>{_text(name)}</span>"
+        title = f"{_text(name.replace('_', ' '))}<br><span class=small>{_text(found['says'])}</span>"
         figures = [_number(found[figure]) for figure in ("wasserstein", "floor", "p")]
         rows.append([title, found["unit"], *middle, *figures])
     head = ["", "", "real: median (10 to 90 %)", "generated", "distance", "floor", "p"]
@@ -280,7 +281,8 @@ def _times(ratio: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    # Rounding, like the deviation of equal values, is not to look like a figure.
+    return "–" if value is None else f"{value if abs(value) > 1e-12 else 0:.3g}"
 
 
 def _text(value: Any) -> str:

@@ -81,21 +81,24 @@ def compare(paths: Sequence[str | os.PathLike], allow_mismatch: bool = False) ->
             if not allow_mismatch:
                 raise ResultError(f"{text}. --allow_mismatch prints them all the same")
             lines.append(f"WARNING: {text}")
-    width = max(len(str(path)) for path in paths)
-    columns = [
-        (
-            f"{metric} {embedding} {block}",
-            [_value(result, f"distances.{embedding}.{block}.{metric}") for result in found],
-        )
-        for embedding, blocks in found[0]["distances"].items()
-        for block in blocks
-        for metric in blocks[block]
-    ]
-    for path, result in zip(paths, found, strict=True):
-        lines.append(f"{str(path):<{width}}  {result['sets']['generated']['name']}")
-    for name, values in columns:
-        cells = ["–" if value is None else f"{value['value']:.4g} (floor {value['floor']:.4g})" for value in values]
-        lines.append(f"{name:<40} " + "  ".join(f"{cell:>26}" for cell in cells))
+    try:
+        width = max(len(str(path)) for path in paths)
+        columns = [
+            (
+                f"{metric} {embedding} {block}",
+                [_value(result, f"distances.{embedding}.{block}.{metric}") for result in found],
+            )
+            for embedding, blocks in found[0]["distances"].items()
+            for block in blocks
+            for metric in blocks[block]
+        ]
+        for path, result in zip(paths, found, strict=True):
+            lines.append(f"{str(path):<{width}}  {result['sets']['generated']['name']}")
+        for name, values in columns:
+            cells = ["–" if value is None else f"{value['value']:.4g} (floor {value['floor']:.4g})" for value in values]
+            lines.append(f"{name:<40} " + "  ".join(f"{cell:>26}" for cell in cells))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # edited by hand
+        raise ResultError(f"expected whole results of an evaluation, one has another form ({error!r})") from error
     return "\n".join(lines)
 
 

@@ -40,6 +40,17 @@ def test_files_are_cut_into_whole_clips_and_bad_ones_are_named(folder):
     assert (pcm[0] == 8192).all()
 
 
+def test_clips_of_a_long_file_are_read_in_blocks(tmp_path, monkeypatch):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (300_000, 2))
+    audio.write(tmp_path / "long.wav", sound, 44100)
+    monkeypatch.setattr(audio, "read", None)
+    clips = cut(tmp_path, sample_rate_hz=44100, channels=2, clip_samples=7000)
+    assert len(clips.ids) == 42
+    chosen = np.array([0, 1, 7, 30, 41])
+    for index, pcm in zip(chosen, clips.read(chosen), strict=True):
+        np.testing.assert_array_equal(pcm, audio.to_int16(sound.astype(np.float32))[index * 7000 :][:7000])
+
+
 def test_another_rate_and_channel_count(folder):
     clips = cut(folder, sample_rate_hz=16000, channels=2, clip_samples=16000)
     assert len(clips.ids) == 7

@@ -124,7 +124,8 @@ def test_the_p_value_is_that_of_all_ways_to_deal_the_tracks():
         blocks = kernel[side][:, side], kernel[~side][:, ~side], kernel[side][:, ~side]
         everyone.append(mmd_of_kernels(*blocks, tracks[side], tracks[~side]))
     exact = np.mean(np.array(everyone) >= everyone[0] - 1e-12)
-    mmd, p = distances.rbf_mmd_test(a, b, permutations=4000)
+    mmd, p, null_95 = distances.rbf_mmd_test(a, b, permutations=4000)
+    assert np.mean(np.array(everyone) <= null_95) == pytest.approx(0.95, abs=0.06)
     assert mmd == pytest.approx(everyone[0], abs=1e-13)
     assert 0.1 < exact < 0.9
     assert p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 4000))
@@ -316,14 +317,23 @@ def test_a_dropped_half_shows_in_recall_and_coverage_and_not_in_precision():
     assert dropped.coverage < 0.65 * all_modes.coverage
 
 
-def test_copies_that_leave_no_ball_are_an_error():
+def test_copies_in_the_reference_leave_no_ball_and_are_an_error():
     rng = np.random.default_rng(0)
     copies = np.vstack([np.repeat(rng.standard_normal((1, 3)), 6, axis=0), rng.standard_normal((20, 3))])
-    with pytest.raises(ValueError, match="other: 6 of 26 clips have 5 exact copies"):
-        distances.prdc(normal(0, 26, 3), clips_of(copies))
-    distances.prdc(normal(0, 26, 3), clips_of(copies[1:]))
-    with pytest.raises(ValueError, match="reference: expected more than k = 5 clips.* got 5"):
-        distances.prdc(normal(0, 5, 3), normal(1, 26, 3))
+    with pytest.raises(ValueError, match="reference: 6 of 26 clips have 5 exact copies"):
+        distances.prdc(clips_of(copies), normal(0, 26, 3))
+    distances.prdc(clips_of(copies[1:]), normal(0, 25, 3))
+
+
+def test_a_generator_that_repeats_itself_is_precise_and_covers_little():
+    real = normal(0, 200, 3)
+    one = distances.embedded(np.repeat(real.values[:1] + 1e-3, 200, axis=0), np.arange(200), "one", may_be_alike=True)
+    found = distances.prdc(real, one)
+    assert found.precision == 1 and found.recall == 0 and found.coverage < 0.1
+    nearly = clips_of(one.values + 1e-9 * np.random.default_rng(1).standard_normal((200, 3)))
+    assert distances.prdc(real, nearly).coverage == found.coverage
+    with pytest.raises(ValueError, match="the same values"):
+        distances.embedded(one.values, one.tracks, "one")
 
 
 # What holds for all of them

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from technogen_jax import audio, classifier, corruptions, evaluate, listening, results, scoring
+from technogen_jax.metrics import distances
 
 TRACKS, TAKES = 24, 2
 
@@ -109,6 +110,17 @@ def test_every_distance_can_be_computed_again_from_the_embeddings(good):
         assert block[metric]["value"] == pytest.approx(np.mean(values), rel=1e-6)
 
 
+def test_a_generator_that_makes_one_sound_gets_its_figures(folders, tmp_path):
+    first = sorted((folders / "good").iterdir())[0]
+    (tmp_path / "one").mkdir()
+    for track in range(TRACKS):
+        shutil.copy(first, tmp_path / "one" / f"{track}-0.wav")
+    assert run(folders, tmp_path / "one", tmp_path / "out", "--draws", "2") == 0
+    block = results.read(tmp_path / "out")["distances"]["tmr-v1"]["all"]
+    assert block["coverage"]["value"] < 0.5 < block["coverage"]["floor"]
+    assert block["recall"]["value"] == 0 and block["frechet"]["ratio"] > 1 and block["mmd"]["p"] <= 0.02
+
+
 def test_the_report_is_one_file_that_needs_no_other(good):
     page = (good / evaluate.REPORT_FILE).read_text()
     copies = min(10, len(results.read(good)["memorisation"]["flagged"]))
@@ -160,6 +172,36 @@ def test_too_few_tracks_and_other_rates_are_errors(folders, tmp_path, capsys):
     audio.write(tmp_path / "few" / "999-0.wav", loop, 44100)
     assert run(folders, tmp_path / "few", tmp_path / "out") == 1
     assert "the files have different rates" in capsys.readouterr().err
+
+
+def test_a_floor_of_real_clips_that_are_unlike_the_reference_is_warned_of(folders, tmp_path):
+    shutil.copytree(folders / "real", tmp_path / "real")
+    shutil.copytree(folders / "good", tmp_path / "good")
+    write_folder(tmp_path / "train", 100, lambda loop, index: corruptions.low_pass(loop, loops.RATE_HZ, 3500))
+    assert run(tmp_path, "good", tmp_path / "out", "--draws", "1") == 0
+    result = results.read(tmp_path / "out")
+    assert any("the floor is too high" in line and "split one collection" in line for line in result["warnings"])
+    assert result["claim"]["level"] == "L0", "the noise control is confounded"
+
+
+def test_a_dozen_real_tracks_are_enough_to_be_halved(folders, tmp_path):
+    for side in ("real", "good"):
+        (tmp_path / side).mkdir()
+        for file in sorted((folders / side).iterdir())[: 14 * TAKES]:
+            shutil.copy(file, tmp_path / side)
+    arguments = ["--real", str(tmp_path / "real"), "--generated", str(tmp_path / "good"), "--seconds", "1.7"]
+    arguments += [
+        "--track_pattern",
+        r"^(\d+)-",
+        "--permutations",
+        "99",
+        "--draws",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert evaluate.main(arguments) == 0
+    assert results.read(tmp_path / "out")["draws"]["tracks"] == 7
 
 
 def test_a_broken_file_is_named_and_the_others_count(folders, tmp_path, capsys):
@@ -257,3 +299,11 @@ def test_a_draw_takes_one_clip_of_each_track_and_no_track_twice(folders):
     for draw in pooled:
         assert len(draw.reference) == len(draw.other) == len(draw.generated) == 10
         assert not set(real.tracks[draw.reference]) & set(real.tracks[draw.other])
+
+
+def test_nearly_equal_clips_are_worth_one_clip():
+    random, tracks = np.random.default_rng(0), np.arange(80)
+    values = random.standard_normal((80, 16))
+    real = distances.embedded(values, tracks, "real")
+    collapsed = distances.embedded(values[0] + 1e-3 * random.standard_normal(values.shape), tracks + 80, "generated")
+    assert scoring._all_distances(real, collapsed)["vendi"] == pytest.approx(1, abs=0.01)

@@ -97,3 +97,11 @@ def test_nan_is_never_written(tmp_path):
     with pytest.raises(ValueError):
         results.write(tmp_path, {"value": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_result_that_was_edited_by_hand_is_an_error(pair):
+    def edit(result):
+        result["distances"]["tmr-v1"]["all"]["frechet"] = {}
+
+    with pytest.raises(results.ResultError, match="another form"):
+        results.compare(pair(edit))

@@ -31,10 +31,11 @@ class Embedded(NamedTuple):
 
 
 class MMDTest(NamedTuple):
-    """An MMD² and how often tracks dealt out at random give one as large."""
+    """An MMD², how often tracks dealt out at random give one as large, and what 95 % of such deals stay below."""
 
     mmd: float
     p: float
+    null_95: float
 
 
 class PRDC(NamedTuple):
@@ -74,7 +75,7 @@ class FeatureComparison(NamedTuple):
     other: Summary
 
 
-def embedded(values: ArrayLike, tracks: ArrayLike, name: str) -> Embedded:
+def embedded(values: ArrayLike, tracks: ArrayLike, name: str, *, may_be_alike: bool = False) -> Embedded:
     """A set that every distance takes.
 
     Args:
@@ -82,6 +83,7 @@ def embedded(values: ArrayLike, tracks: ArrayLike, name: str) -> Embedded:
         tracks: `[n]`, the id of each clip's track, strings or integers; a generated clip is a track of its own, unless
             several share a label or a seed.
         name: of the set, for errors.
+        may_be_alike: all clips may have the same values, as those of a generator that has collapsed.
 
     Raises:
         ValueError: values that are not `[n, D]`, not finite or all alike (a silent set); not one track a clip; fewer
@@ -97,7 +99,7 @@ def embedded(values: ArrayLike, tracks: ArrayLike, name: str) -> Embedded:
     count = len(np.unique(tracks))
     if count < 2:
         raise ValueError(f"{name}: expected clips of at least 2 tracks, got {len(values)} clips of {count}; add tracks")
-    if (values == values[0]).all():
+    if not may_be_alike and (values == values[0]).all():
         raise ValueError(f"{name}: all {len(values)} clips have the same values; is the set silent?")
     return Embedded(values, tracks)
 
@@ -159,7 +161,7 @@ def rbf_mmd_test(reference: Embedded, other: Embedded, *, permutations: int = 99
     """
     check_pair(reference, other, disjoint=True)
     mmd = _mmd(_rbf_kernel(reference), reference, other, permutations, seed)
-    return MMDTest(float(mmd[0]), _p_value(mmd))
+    return MMDTest(float(mmd[0]), _p_value(mmd), float(np.percentile(mmd[1:], 95)))
 
 
 def polynomial_mmd(reference: Embedded, other: Embedded) -> float:
@@ -285,14 +287,19 @@ def prdc(reference: Embedded, other: Embedded, k: int = 5) -> PRDC:
         k: the neighbour, not counting the clip itself, at whose distance a clip's ball ends (and is open).
 
     Raises:
-        ValueError: the sets do not fit (`check_pair`); a set of k clips or fewer; a clip with k exact copies or more, whose
-            ball is empty.
+        ValueError: the sets do not fit (`check_pair`); a set of k clips or fewer; a clip of the reference with k exact copies
+            or more, whose ball is empty. A generator may repeat itself: that is what recall and coverage are to show.
 
     *Source*: Kynkäänniemi et al., "Improved Precision and Recall Metric" (arXiv 1904.06991); Naeem et al.,
     "Reliable Fidelity and Diversity Metrics" (arXiv 2002.09797).
     """
     check_pair(reference, other)
     reference_radius, other_radius = _radii(reference.values, k, "reference"), _radii(other.values, k, "other")
+    if not reference_radius.all():
+        copies = (reference_radius == 0).sum()
+        raise ValueError(
+            f"reference: {copies} of {len(reference.values)} clips have {k} exact copies or more; drop copies"
+        )
     precise = np.zeros(len(other.values), bool)
     recalled = np.zeros(len(reference.values), bool)
     nearest = np.full(len(reference.values), np.inf)
@@ -531,10 +538,6 @@ def _radii(values: np.ndarray, k: int, name: str) -> np.ndarray:
         distance = cdist(values[rows], values)
         distance[np.arange(len(distance)), np.arange(len(values))[rows]] = np.inf
         radii[rows] = np.partition(distance, k - 1, axis=1)[:, k - 1]
-    if not radii.all():
-        raise ValueError(
-            f"{name}: {(radii == 0).sum()} of {len(values)} clips have {k} exact copies or more; drop copies"
-        )
     return radii
 
 
