@@ -19,7 +19,7 @@ demo: $(STAMP)
 	@echo "Longer training makes it better: run make demo again, it goes on where it was."
 
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4
 
 lint: $(STAMP)
 	$(VENV)/bin/pip install -q ruff

@@ -90,17 +90,9 @@ def griffin_lim(
     *Source*: Griffin, Lim 1984 (see `istft`); Perraudin, Balazs, Sondergaard, "A fast Griffin-Lim algorithm", WASPAA
     2013, with its step written as in librosa.
     """
-    tiny = np.finfo(np.float32).tiny  # against 0 / 0 where the spectrum is silent
-
-    def iterate(_, carried):
-        spectrum, before = carried
-        now = stft(istft(spectrum, n_fft, hop_length), n_fft, hop_length)
-        ahead = now - momentum / (1 + momentum) * before
-        return magnitude * (ahead / (jnp.abs(ahead) + tiny)), now
-
-    start = magnitude.astype(jnp.complex64)
-    spectrum, _ = jax.lax.fori_loop(0, iterations, iterate, (start, jnp.zeros_like(start)))
-    return istft(spectrum, n_fft, hop_length)
+    forward = functools.partial(stft, n_fft=n_fft, hop_length=hop_length)
+    inverse = functools.partial(istft, n_fft=n_fft, hop_length=hop_length)
+    return _griffin_lim(forward, inverse, magnitude, 0.0, iterations, momentum)
 
 
 def log_mel(
@@ -144,3 +136,104 @@ def _overlap_add(frames: jax.Array, hop_length: int) -> jax.Array:
     keep = [(0, 0)] * len(lead)
     total = sum(jnp.pad(blocks[..., i, :], [*keep, (i, last - i), (0, 0)]) for i in range(last + 1))
     return total.reshape(*lead, -1)
+
+
+def resample_circular(audio: jax.Array, samples: int) -> jax.Array:
+    """A loop with another number of samples: what both numbers can hold of its spectrum stays as it is.
+
+    Args:
+        audio: `[..., T]`; its end goes on at its beginning.
+        samples: of the result.
+
+    Returns:
+        `[..., samples]`.
+    """
+    before = audio.shape[-1]
+    if samples == before:
+        return audio
+    spectrum = jnp.fft.rfft(audio)[..., : (min(samples, before) + 1) // 2]  # without a bin at half the lower rate
+    return jnp.fft.irfft(spectrum, samples) * (samples / before)  # irfft fills up with zeros
+
+
+def stft_circular(audio: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
+    """Complex spectrum of a loop, its frames centred on the middle of each hop: turning the audio by a hop turns them by one.
+
+    Args:
+        audio: `[..., T]`, T a multiple of `hop_length` and at least `n_fft`.
+        n_fft: frame length; the window is a periodic Hann window.
+        hop_length: samples from frame to frame, a divisor of `n_fft`.
+
+    Returns:
+        complex64 `[..., T / hop_length, n_fft // 2 + 1]`.
+
+    Raises:
+        ValueError: hop_length does not divide both lengths, or the loop is shorter than a frame.
+    """
+    samples = audio.shape[-1]
+    if samples % hop_length or n_fft % hop_length or samples < n_fft:
+        raise ValueError(
+            f"stft_circular: expected a hop_length that divides n_fft = {n_fft} and at least as many samples, got a hop_length of "
+            f"{hop_length} and {samples} samples"
+        )
+    count, parts = audio.shape[-1] // hop_length, n_fft // hop_length
+    turned = jnp.roll(audio, (n_fft - hop_length) // 2, -1).reshape(*audio.shape[:-1], count, hop_length)
+    blocks = jnp.concatenate([turned, turned[..., : parts - 1, :]], -2)
+    frames = jnp.concatenate([blocks[..., i : i + count, :] for i in range(parts)], -1)
+    return jnp.fft.rfft(frames * _hann(n_fft))
+
+
+def istft_circular(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
+    """The loop whose `stft_circular` comes nearest to a spectrum, in the least-squares sense.
+
+    Args:
+        spectrum: `[..., N, n_fft // 2 + 1]`.
+        n_fft: frame length.
+        hop_length: at most half of `n_fft` and a divisor of it.
+
+    Returns:
+        `[..., N * hop_length]`.
+
+    *Source*: see `istft`.
+    """
+    frames = jnp.fft.irfft(spectrum, n_fft) * _hann(n_fft)
+    count, parts = frames.shape[-2], n_fft // hop_length
+    blocks = frames.reshape(*frames.shape[:-1], parts, hop_length)
+    total = sum(jnp.roll(blocks[..., i, :], i, -2) for i in range(parts)).reshape(*frames.shape[:-2], -1)
+    window_sum = np.tile((_hann(n_fft) ** 2).reshape(parts, hop_length).sum(0), count)
+    return jnp.roll(total / window_sum, -((n_fft - hop_length) // 2), -1)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def griffin_lim_circular(
+    magnitude: jax.Array, phase: jax.Array, n_fft: int, hop_length: int, iterations: int = 16, momentum: float = 0.0
+) -> jax.Array:
+    """The loop whose `stft_circular` has nearly the given magnitudes, by the fast algorithm of `griffin_lim`.
+
+    Args:
+        magnitude: `[..., N, n_fft // 2 + 1]`, at least 0.
+        phase: radians to begin with, of a shape that broadcasts to the magnitudes'.
+        n_fft: frame length.
+        hop_length: see `istft_circular`.
+        iterations: see `griffin_lim`.
+        momentum: see `griffin_lim`.
+
+    Returns:
+        `[..., N * hop_length]`.
+    """
+    forward = functools.partial(stft_circular, n_fft=n_fft, hop_length=hop_length)
+    inverse = functools.partial(istft_circular, n_fft=n_fft, hop_length=hop_length)
+    return _griffin_lim(forward, inverse, magnitude, phase, iterations, momentum)
+
+
+def _griffin_lim(forward, inverse, magnitude, phase, iterations, momentum):
+    tiny = np.finfo(np.float32).tiny  # against 0 / 0 where the spectrum is silent
+
+    def iterate(_, carried):
+        spectrum, before = carried
+        now = forward(inverse(spectrum))
+        ahead = now - momentum / (1 + momentum) * before
+        return magnitude * (ahead / (jnp.abs(ahead) + tiny)), now
+
+    start = magnitude * jnp.exp(1j * jnp.asarray(phase, jnp.float32))
+    spectrum, _ = jax.lax.fori_loop(0, iterations, iterate, (start, jnp.zeros_like(start)))
+    return inverse(spectrum)

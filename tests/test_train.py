@@ -227,7 +227,7 @@ def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
         ("audio.clip_samples", 4096, "config.audio.clip_samples is 4096, but the set has clips of 2250"),
         ("data.dir", None, "config.data.dir: missing"),
         ("data.crop", "end", "config.data.crop: expected one of random, start, got 'end'"),
-        ("model.name", "gan", "config.model.name: expected one of wavegan, specgan, got 'gan'"),
+        ("model.name", "gan", "config.model.name: expected one of wavegan, specgan, technogan, got 'gan'"),
         ("model.batch_norm", True, "config.model.batch_norm is True and config.loss has a gradient penalty"),
         ("loss.adversarial", "gan", "config.loss.adversarial: expected one of wgan, .* got 'gan'"),
         ("loss.gp_weight", -1.0, "config.loss.gp_weight: expected at least 0, got -1.0"),

@@ -134,6 +134,40 @@ def phase_shuffle(x: jax.Array, key: jax.Array, radius: int) -> jax.Array:
     return lax.dynamic_slice_in_dim(padded, radius - shift, x.shape[1], axis=1)
 
 
+def conv_circular(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of stride 1 around a circle, as one matrix product: the fast form where the circle is short.
+
+    Args:
+        x: `[B, T, C_in]`.
+        kernel: `[K, C_in, C_out]`, K odd; its middle tap meets the place of the output.
+
+    Returns:
+        `[B, T, C_out]`.
+    """
+    reach = len(kernel) // 2
+    columns = jnp.concatenate([jnp.roll(x, reach - tap, 1) for tap in range(len(kernel))], -1)  # [B, T, K C_in]
+    return columns @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def minibatch_deviation(x: jax.Array, group: int) -> jax.Array:
+    """Features with one more channel: how much the members of a group differ, so that a critic sees a lack of variety.
+
+    Args:
+        x: `[B, T, C]`.
+        group: members of a group; in a batch that it does not divide, the largest smaller number that does.
+
+    Returns:
+        `[B, T, C + 1]`; the new channel is the mean over the features of their deviation within the group.
+
+    *Source*: Karras et al. 2018 (arXiv:1710.10196), section 3.
+    """
+    group = next(size for size in range(group, 0, -1) if len(x) % size == 0)
+    grouped = x.reshape(group, -1, *x.shape[1:])
+    deviation = jnp.sqrt(jnp.var(grouped, 0) + 1e-8)  # the root's derivative is infinite where all members are alike
+    mean = jnp.tile(jnp.mean(deviation, (1, 2)), group)  # [B]: one number a group, for each of its members
+    return jnp.concatenate([x, jnp.broadcast_to(mean[:, None, None], (*x.shape[:-1], 1))], -1)
+
+
 def leaky_relu(x: jax.Array) -> jax.Array:
     """max(0.2 x, x): the slope of DCGAN and WaveGAN."""
     return jnp.maximum(0.2 * x, x)
@@ -165,6 +199,19 @@ class Conv(nnx.Module):
         function = {"down": conv, "transpose": conv_transpose, "nearest": conv1d_upsampled}[self.direction]
         y = function(x, self.kernel[...], self.stride, self.form)
         return y if self.bias is None else y + self.bias[...]
+
+
+class CircularConv(nnx.Module):
+    """A convolution around a circle; Glorot-uniform, or zero where a residual branch is to begin as nothing."""
+
+    def __init__(self, c_in, c_out, taps, *, zero=False, rngs):
+        start = nnx.initializers.zeros if zero else nnx.initializers.glorot_uniform()
+        self.kernel = nnx.Param(start(rngs.params(), (taps, c_in, c_out)))
+        self.bias = nnx.Param(jnp.zeros(c_out))
+
+    def __call__(self, x):
+        """[B, T, c_in] to [B, T, c_out]."""
+        return conv_circular(x, self.kernel[...]) + self.bias[...]
 
 
 class Dense(nnx.Module):
