@@ -156,10 +156,10 @@ def _artefact_net(path: pathlib.Path, sets: Sides, seed: int) -> classifier.Net:
         return classifier.load_net(path)
     if sets.train is None:
         raise ClipSetError(f"--embeddings artefact={path}: no such file, and without --train DIR none can be trained")
-    clips, indices = sets.train, _some_clips(sets.train, seed)
-    sound = np.stack([audio.from_int16(pcm) for pcm in clips.read(indices)])
+    indices, sound = _some_clips(sets.train, seed)
     loud = sound.any(axis=(1, 2))
-    net = classifier.train_artefact(sound[loud], clips.tracks[indices][loud], clips.sample_rate_hz, seed=seed)
+    tracks = sets.train.tracks[indices][loud]
+    net = classifier.train_artefact(sound[loud], tracks, sets.train.sample_rate_hz, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     net.save(path)
     return net
@@ -175,11 +175,9 @@ def _label_net(options: argparse.Namespace, sets: Sides) -> embeddings.Embedding
             "--labels: expected a prepared set with two labels or more, got "
             f"{len(names)}; the first folder below data_prep.prepare's --input is a track's label"
         )
-    clips, indices = sets.train, _some_clips(sets.train, options.seed)
-    images = np.concatenate(
-        [embeddings.log_mel_images(audio.from_int16(pcm)[None], clips.sample_rate_hz) for pcm in clips.read(indices)]
-    )
-    tracks, targets = clips.tracks[indices], clips.labels[indices]
+    indices, sound = _some_clips(sets.train, options.seed)
+    images = embeddings.log_mel_images(sound, sets.train.sample_rate_hz)
+    tracks, targets = sets.train.tracks[indices], sets.train.labels[indices]
     net = classifier.train(images, targets, tracks, classes=names, seed=options.seed, what="classifier of labels")
 
     def embed(clips: np.ndarray, sample_rate_hz: int, *, loop: bool) -> np.ndarray:
@@ -192,11 +190,12 @@ def _label_net(options: argparse.Namespace, sets: Sides) -> embeddings.Embedding
     return embeddings.Embedding("labels", lambda channels: {"P": slice(0, len(names))}, embed, describe)
 
 
-def _some_clips(clips: ClipSet, seed: int) -> np.ndarray:
-    """Clips for a small net to learn from, of all tracks: at most what half a gigabyte holds."""
+def _some_clips(clips: ClipSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clips for a small net to learn from, of all tracks, at most what half a gigabyte holds: (indices, `[n, T, C]`)."""
     most = max(1, min(_LEARNT_FROM, (1 << 27) // (clips.clip_samples * clips.channels)))
     count = len(np.unique(clips.tracks))
-    return clipsets.choose(clips, per_track=max(1, most // count), tracks=most, seed=seed)
+    indices = clipsets.choose(clips, per_track=max(1, most // count), tracks=most, seed=seed)
+    return indices, np.stack([audio.from_int16(pcm) for pcm in clips.read(indices)])
 
 
 def _shown(sets: Sides, sides: listening.Sides, result: dict[str, Any]) -> report.Shown:
@@ -224,7 +223,7 @@ def _shown(sets: Sides, sides: listening.Sides, result: dict[str, Any]) -> repor
         spectra=spectra,
         spectra_hz=techno.ltas_centres_hz(rate),
         points=[
-            (name, colour, points[:_POINTS, :2])
+            (name, colour, points[:_POINTS])
             for (name, colour), points in zip(
                 (("real", charts.REAL), ("generated", charts.GENERATED)), scoring.plane(sides), strict=True
             )

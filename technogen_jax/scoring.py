@@ -33,6 +33,8 @@ _MOST_TRACKS_A_TEST = 2000
 _MOST_IMAGES = 1000  # for |D|_self and |D|_train
 
 
+# Many small products: on a busy machine threads cost more than they give.
+@threadpoolctl.threadpool_limits.wrap(limits=1)
 def score(sides: Sides, chosen: dict[str, embeddings.Embedding], options: Options) -> dict[str, Any]:
     """The result: what was compared and how, every figure beside its floor, and what may be said.
 
@@ -41,11 +43,6 @@ def score(sides: Sides, chosen: dict[str, embeddings.Embedding], options: Option
         chosen: the embeddings that were listened with.
         options: the same.
     """
-    with threadpoolctl.threadpool_limits(1):  # many small products: on a busy machine threads cost more than they give
-        return _score(sides, chosen, options)
-
-
-def _score(sides: Sides, chosen: dict[str, embeddings.Embedding], options: Options) -> dict[str, Any]:
     made = draws(sides, options)
     clips = sides.reference.clips
     heard = sides.reference, sides.other, sides.generated
@@ -202,8 +199,9 @@ def score_distances(
     """Block -> metric -> {value, sd, floor, floor_sd, ratio}, in one embedding's projection.
 
     For `mmd`, whose floor is 0 on average, the ratio is to what 95 % of random deals of a draw's real tracks stay below
-    (`floor_95`), and `p` is of a permutation of tracks over all of them. `frechet` also has `bias`, what its value would be on average were both sides one
-    distribution, and `at_infinity`, an estimate of what it would be with endlessly many tracks.
+    (`floor_95`), and `p` is of a permutation of tracks over all of them. `frechet` also has `bias`, what its value would
+    be on average were both sides one distribution, and `at_infinity`, an estimate of what it would be with endlessly many
+    tracks.
 
     Args:
         sides: what was listened to.
@@ -218,6 +216,11 @@ def score_distances(
         values, tracks, name = projected[side][block][rows], heard[side].tracks[rows], heard[side].clips.name
         return distances.embedded(values, tracks, name, may_be_alike=side == _GENERATED)
 
+    random = np.random.default_rng(options.seed)
+    whole_rows = {
+        side: _one_a_track(heard[side], _some(heard[side], _MOST_TRACKS_A_TEST, random), random)
+        for side in (0, _GENERATED)
+    }
     for block in projected[0]:
         values, floors = collections.defaultdict(list), collections.defaultdict(list)
         for draw in made:
@@ -233,11 +236,7 @@ def score_distances(
         covariance = np.atleast_2d(np.cov(projected[0][block], rowvar=False))
         sizes = len(made[0].reference), len(made[0].generated)
         found["frechet"]["bias"] = distances.frechet_bias(np.linalg.eigvalsh(covariance), *sizes)
-        random = np.random.default_rng(options.seed)
-        whole = [
-            embedded(side, block, _one_a_track(heard[side], _some(heard[side], _MOST_TRACKS_A_TEST, random), random))
-            for side in (0, 2)
-        ]
+        whole = [embedded(side, block, rows) for side, rows in whole_rows.items()]
         if min(len(np.unique(clips.tracks)) for clips in whole) >= 2 * MIN_TRACKS:
             beyond = distances.frechet_at_infinity(*whole, seed=options.seed)
             found["frechet"]["at_infinity"], found["frechet"]["at_infinity_error"] = beyond
