@@ -196,13 +196,12 @@ def measure_by(ruler: Ruler, clips: np.ndarray) -> dict[str, float]:
     ours, theirs = ruler.projection.apply(values), ruler.projection.apply(ruler.reference)
     for block in ours:
         name = "mmd_tmr-v1" if block == "all" else f"mmd_tmr-v1_{block}"
-        # Not by `embedded`, which refuses clips that are all alike: a generator that has collapsed is to be measured.
-        pair = distances.Embedded(theirs[block], ruler.tracks), distances.Embedded(ours[block], tracks)
-        found[name] = distances.rbf_mmd(*pair)
-    different = np.unique(ours["all"], axis=0)
-    size = min(len(different), len(ruler.reference))
-    if size > scoring.NEIGHBOURS:
-        pair = (distances.Embedded(side[:size], np.arange(size)) for side in (theirs["all"], different))
+        real = distances.embedded(theirs[block], ruler.tracks, "valid")
+        fake = distances.embedded(ours[block], tracks, "generated", may_be_alike=True)
+        found[name] = distances.rbf_mmd(real, fake)
+    size = min(len(values), len(ruler.reference))
+    if min(size, len(np.unique(ours["all"], axis=0))) > scoring.NEIGHBOURS:
+        pair = (distances.Embedded(side["all"][:size], tracks[:size]) for side in (theirs, ours))
         found["coverage"] = distances.prdc(*pair, k=scoring.NEIGHBOURS).coverage
     else:
         found["coverage"] = 0.0
