@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 
 from data_prep import prepare
 from technogen_jax import audio, dsp, generate, models, monitor, techno, train
-from technogen_jax.models import count_parameters, layers, technogan
+from technogen_jax.models import codec, count_parameters, layers, technogan
 
 KEY = jax.random.key(0)
 # A bar of 1.792 s, 134 beats a minute: whole hops, so that nothing is resampled.
@@ -44,7 +44,7 @@ def known(audio, **options):
     """A TechnoGAN that knows its set, which is this `[B, T, C]`."""
     options = SMALL | PARTS | options | dict(clip_samples=audio.shape[1], audio_channels=audio.shape[2])
     config = {name: value for name, value in options.items() if name != "audio_channels"}
-    statistics = technogan.measure([audio[:2], audio[2:]], **config)
+    statistics = codec.measure([audio[:2], audio[2:]], **config)
     return technogan.build(**options | NETWORKS, statistics=statistics), statistics
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_size_is_an_error():
 )
 def test_shapes_at_other_tempos_rates_and_lengths(clip_samples, channels, rate_hz, bars):
     size = dict(clip_samples=clip_samples, sample_rate_hz=rate_hz, bars=bars)
-    grid = technogan.grid_of(clip_samples, rate_hz, bars, 8)
+    grid = codec.grid_of(clip_samples, rate_hz, bars, 8)
     assert grid.samples == grid.steps * grid.frames * 2 * grid.hop_length >= clip_samples
     assert grid.low_samples * grid.steps * rate_hz / clip_samples > 2 * 235
     lengths = dict(mid=(8 * 64, 40), side=(8 * 64, 8), low=(grid.low_samples, 24))
@@ -277,9 +277,9 @@ def test_mono_has_no_side_and_wild_numbers_stay_finite(bars):
 def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio(bars, linear):
     options = {name: value for name, value in SMALL.items() if name != "audio_channels"}
     with pytest.raises(ValueError, match="expected clips to measure, got none"):
-        technogan.measure([], **options)
+        codec.measure([], **options)
     with pytest.raises(ValueError, match="clip_samples = 14336, got 14000; .* --grid bars --bars 1"):
-        technogan.measure([bars[:, :14000]], **options)
+        codec.measure([bars[:, :14000]], **options)
     with pytest.raises(ValueError, match="no statistics of the training set"):
         technogan.build(**SMALL | PARTS).encode(bars)
     with pytest.raises(ValueError, match=r"a mid_basis of \(64, 20\), got \(64, 12\)"):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from technogen_jax.models import specgan, technogan, wavegan
+from technogen_jax.models import codec, specgan, technogan, wavegan
 from technogen_jax.models.contract import GAN, count_parameters
 
 __all__ = ["GAN", "MODELS", "Model", "Statistics", "build", "count_parameters", "find", "measure"]
@@ -35,7 +35,7 @@ class Model(NamedTuple):
 MODELS = {
     "wavegan": Model(wavegan.build),
     "specgan": Model(specgan.build, specgan.measure),
-    "technogan": Model(technogan.build, technogan.measure),
+    "technogan": Model(technogan.build, codec.measure),
 }
 
 
