@@ -1,13 +1,18 @@
+# make hear   sound from the model that comes with it, seconds after installation
 # make demo   a corpus, records, training and sound, from nothing; again: trains on
 # make test   the tests
-# Both make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
+# All make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.stamp
+MODEL := technogen_jax/pretrained/technogan.npz
 
-.PHONY: demo test lint
+.PHONY: hear demo test lint
 .DEFAULT_GOAL := demo
+
+hear: $(STAMP)
+	$(PY) -m technogen_jax.sample --workdir $(MODEL) --output runs/hear --n 16
 
 demo: $(STAMP)
 	$(PY) -m data_prep.synthesize --output demo/tracks --tracks 24 --minutes 1,2

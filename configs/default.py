@@ -17,6 +17,7 @@ def get_config():
     config.data.dir = placeholder(str)  # the folder that data_prep.prepare wrote
     config.data.split = "train"
     config.data.crop = "random"  # of records longer than the window: "random", or "start" for always the beginning
+    config.data.rotate = 0  # codes are rolled around their loop by random multiples of so many rows; 0: as they are
     config.data.read_threads = 2  # threads that read and decode records ahead of the device
 
     config.model = ConfigDict()
@@ -41,6 +42,7 @@ def get_config():
     config.optimizer.name = "adam"  # or "rmsprop"
     config.optimizer.learning_rate_g = 1e-4
     config.optimizer.learning_rate_d = 1e-4
+    config.optimizer.tail = 0.0  # share of train.steps, the last ones, in which the rates fall to zero by half a cosine
     config.optimizer.b1 = 0.5  # Adam's first moment
     config.optimizer.b2 = 0.9  # second moment, in RMSProp too
 
@@ -52,6 +54,9 @@ def get_config():
     config.train.init_from = placeholder(str)  # workdir whose weights a new run starts with, the model being the same
     config.train.batch_size = 64  # clips a discriminator update, over all devices
     config.train.n_critic = 5  # discriminator updates for each generator update
+    config.train.steps_per_dispatch = (
+        1  # steps the device is given at once: fewer waits where a step takes milliseconds
+    )
     config.train.ema_decay = 0.999  # average of the generator's weights, from which sound is made
     config.train.log_every = 50  # steps between lines of metrics
     config.train.sample_every = 1000  # steps between previews from fixed latents; 0: only at the end

@@ -34,7 +34,7 @@ from technogen_jax import audio, progress, records
 
 _PARTS = "parts"
 _BEATS = "beats"
-_PART_VERSION = 2  # to be raised when the same file and options give another part
+_PART_VERSION = 3  # to be raised when the same file and options give another part
 
 
 def prepare(options: Options, say: Callable[[str], None] = print) -> records.Manifest:
@@ -58,13 +58,13 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> records.Man
         raise CommandError(f"{options.input}: no audio files in it or below (looked for {extensions})")
     fingerprint = _fingerprint(options, sources, rejected)
     if old is not None:
-        if old.get("fingerprint") != fingerprint:
+        if old.fingerprint != fingerprint:
             raise CommandError(
                 f"{options.output}: already holds another set: {_differences(old, options)}. "
                 "Delete it, or name another --output"
             )
         say(f"{options.output}: already done with these options and tracks; nothing to do")
-        return records.read_manifest(output)
+        return old
     try:
         (incomplete / _PARTS).mkdir(parents=True, exist_ok=True)
         with _lock(incomplete, options.output):
@@ -205,7 +205,7 @@ def _answer_all(
 # ------------------------------------------------------------------------------------------------ folders and old sets
 
 
-def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) -> dict[str, Any] | None:
+def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) -> records.Manifest | None:
     """The manifest in the output folder, None where there is no folder or an empty one.
 
     Raises:
@@ -221,10 +221,11 @@ def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) ->
     if not output.exists() or not any(output.iterdir()):
         return None
     try:
-        return json.loads((output / records.MANIFEST_FILE).read_text(encoding="utf-8")) | {}
-    except (OSError, ValueError, TypeError):
+        return records.read_manifest(output)
+    except records.RecordError as error:
         raise OptionError(
-            f"--output {options.output}: holds files but no set made by this command; name a folder that does not exist yet"
+            f"--output {options.output}: holds files but no set made by this command; name a folder that does not exist "
+            f"yet ({error})"
         ) from None
 
 
@@ -267,9 +268,9 @@ def _fingerprint(options: Options, sources: list[tracks.Source], rejected: list[
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _differences(old: dict[str, Any], options: Options) -> str:
+def _differences(old: records.Manifest, options: Options) -> str:
     """In words: how the set that is there differs from the one asked for."""
-    before, now = old.get("options", {}), options.shaping
+    before, now = old.options, options.shaping
     changed = [
         f"--{name} was {option_text(before.get(name))}, is {option_text(now[name])}"
         for name in now

@@ -24,6 +24,8 @@ UNLABELLED = "unlabelled"
 _SPOOL_BYTES = 1 << 28  # of a track's float32 audio that a worker holds in memory: 12 minutes of 44.1 kHz stereo
 _PIECE_SAMPLES = 1 << 15  # audio is converted in pieces that stay in the processor's cache
 _PATIENCE_S = 300  # for one block; only a hung decoder or file system needs more
+_LONGEST_S = 24 * 3600  # no mix is longer, and silence of days, a small file, would fill the disk
+_LOUDEST_DBFS = 200.0  # integers of 32 bits kept as floats reach 187; beyond, squares overflow float32
 
 
 class Source(NamedTuple):
@@ -187,6 +189,7 @@ def decode_track(job: tuple[str, str, Cut]) -> dict[str, Any]:
 
 def _answered(part: str, function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     """What a function says of a track, or why the track cannot be used; left in PART.json."""
+    workers.progressing(_PATIENCE_S)  # opening can hang too
     try:
         result = function(*args)
     except audio.AudioError as error:
@@ -243,7 +246,7 @@ def replacing(path: str) -> Iterator[str]:
 def _find_beats(path: str, range_bpm: tuple[float, float]) -> dict[str, Any]:
     meter = tempo.Meter()
     with audio.open_stream(path) as stream:
-        stream = stream._replace(blocks=_watched(stream.blocks))
+        stream = stream._replace(blocks=_watched(stream))
         for block in audio.resample_blocks(stream, tempo.RATE_HZ, 1):
             meter.add(block[:, 0])
     energies = meter.energies()
@@ -261,11 +264,11 @@ def _find_beats(path: str, range_bpm: tuple[float, float]) -> dict[str, Any]:
 def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
     digest = hashlib.sha256()
     meter = loudness.LoudnessMeter(cut.sample_rate_hz, cut.channels)
-    peak = 0.0
+    peak, swing = 0.0, _Swing(10 ** (cut.silence_db / 20))
     with contextlib.closing(_Spool(cut.channels, part)) as spool:
         with audio.open_stream(path) as stream:
             digest.update(f"{stream.sample_rate_hz} Hz, {stream.channels} channels".encode())
-            stream = stream._replace(blocks=_digested(_watched(stream.blocks), digest))
+            stream = stream._replace(blocks=swing.watch(_digested(_watched(stream), digest)))
             for block in _at_sets_rate(stream, cut):
                 peak = max(peak, float(block.max()), -float(block.min()))
                 meter.add(block)
@@ -277,6 +280,10 @@ def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
         peak_db = clips.decibels(peak)
         if peak_db < cut.silence_db or not peak:
             return rejection("silent", f"silent: its peak is {peak_db:.1f} dBFS, below {cut.silence_db:g} dB")
+        if not swing.enough:
+            return rejection("silent", f"silent: nothing but DC, its changes stay below {cut.silence_db:g} dB")
+        if peak_db > _LOUDEST_DBFS:
+            return rejection("not usable audio", f"its peak is {peak_db:.0f} dBFS, which is no sound's")
         energies = meter.energies()
         track_lufs = loudness.gated_loudness(energies)
         gain = clips.track_gain(cut.normalise, peak, track_lufs, cut.target_lufs)
@@ -307,11 +314,18 @@ def _at_sets_rate(stream: audio.Stream, cut: Cut) -> Iterator[np.ndarray]:
     return audio.resample_blocks(stream, cut.sample_rate_hz, cut.channels)
 
 
-def _watched(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks; this process dies if one of them is long in coming."""
-    workers.progressing(_PATIENCE_S)
-    for block in blocks:
+def _watched(stream: audio.Stream) -> Iterator[np.ndarray]:
+    """The stream's blocks; this process dies if one of them is long in coming.
+
+    Raises:
+        AudioError: there is no end of them.
+    """
+    samples = 0
+    for block in stream.blocks:
         workers.progressing(_PATIENCE_S)
+        samples += len(block)
+        if samples > _LONGEST_S * stream.sample_rate_hz:
+            raise audio.AudioError(f"longer than {_LONGEST_S / 3600:g} hours")
         yield block
 
 
@@ -352,6 +366,24 @@ def _write_pcm(
         (clips.decibels(max(peaks[a:b]) / 32768), clips.decibels(value / 32768))
         for a, b, value in zip(first.tolist(), last.tolist(), rms.tolist(), strict=True)
     ]
+
+
+class _Swing:
+    """Whether a channel's samples lie further apart than twice an amplitude: with DC alone they do not."""
+
+    def __init__(self, amplitude: float):
+        self._amplitude = amplitude
+        self._low, self._high = np.inf, -np.inf
+        self.enough = False
+
+    def watch(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The blocks `[T, C]`; music is soon known to swing, and costs nothing from there on."""
+        for block in blocks:
+            if not self.enough:
+                self._low = np.minimum(self._low, block.min(0))
+                self._high = np.maximum(self._high, block.max(0))
+                self.enough = bool(np.any(self._high - self._low >= 2 * self._amplitude))
+            yield block
 
 
 class _Spool:

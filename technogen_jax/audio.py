@@ -12,7 +12,7 @@ import io
 import os
 import pathlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -160,29 +160,47 @@ def write(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> No
     Raises:
         ValueError: an extension that cannot be written, audio of another shape, or NaN or Inf in it.
     """
+    audio = np.asarray(audio, np.float32)
+    write_blocks(path, [audio[:, None] if audio.ndim == 1 else audio], sample_rate_hz)
+
+
+def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_rate_hz: int) -> None:
+    """Writes audio that comes in blocks `[T, C]`, float32, as `write` does; memory stays bounded by one of them.
+
+    Raises:
+        ValueError: see `write`; also no blocks at all, or one of another shape than the first.
+    """
     path = pathlib.Path(path)
     if path.suffix.lower() not in WRITE_FORMATS:
         raise ValueError(
             f"{path.name}: cannot write {path.suffix or 'a file without extension'}; expected one of {' '.join(WRITE_FORMATS)}"
         )
-    audio = np.asarray(audio, np.float32)
-    audio = audio[:, None] if audio.ndim == 1 else audio
-    if audio.ndim != 2:
-        raise ValueError(f"{path.name}: expected audio [T, C], got shape {audio.shape}")
-    if not np.isfinite(audio).all():
-        raise ValueError(f"{path.name}: the audio holds NaN or Inf")
     file_format, subtype = WRITE_FORMATS[path.suffix.lower()]
     lossless = subtype == "PCM_16"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with soundfile.SoundFile(temporary, "w", sample_rate_hz, audio.shape[1], subtype, format=file_format) as file:
-            # libsndfile's Vorbis encoder puts a whole write on the stack: never hand it more than a block.
-            for start in range(0, len(audio), BLOCK_SAMPLES):
-                block = audio[start : start + BLOCK_SAMPLES]
-                file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
+        with contextlib.ExitStack() as stack:
+            file = None
+            for audio in blocks:
+                if audio.ndim != 2 or (file and audio.shape[1] != file.channels):
+                    wanted = f"[T, {file.channels}]" if file else "[T, C]"
+                    raise ValueError(f"{path.name}: expected audio {wanted}, got shape {audio.shape}")
+                if not np.isfinite(audio).all():
+                    raise ValueError(f"{path.name}: the audio holds NaN or Inf")
+                channels = audio.shape[1]
+                file = file or stack.enter_context(
+                    soundfile.SoundFile(temporary, "w", sample_rate_hz, channels, subtype, format=file_format)
+                )
+                # libsndfile's Vorbis encoder puts a whole write on the stack: never hand it more than a block.
+                for start in range(0, len(audio), BLOCK_SAMPLES):
+                    block = audio[start : start + BLOCK_SAMPLES]
+                    file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
+            if not file:
+                raise ValueError(f"{path.name}: expected blocks of audio to write, got none")
         os.replace(temporary, path)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path.name}: {_one_line(error)} ({sample_rate_hz} Hz, {audio.shape[1]} channels)") from error
+        reason = f"{_one_line(error)} ({sample_rate_hz} Hz, {channels} channels)"
+        raise ValueError(f"{path.name}: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

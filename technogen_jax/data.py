@@ -1,4 +1,4 @@
-"""Records to endless batches: shuffled over the whole split, the same for every number of processes, resumable.
+"""Clips to endless batches: shuffled over the whole split, the same for every number of processes, resumable.
 
 The batch of step i depends on the seed and i alone. Row r of the run (counted over all steps, critic updates and
 processes) is clip r of an endless sequence of reshuffled epochs; each process reads the rows of its own devices.
@@ -36,9 +36,17 @@ class Rows(NamedTuple):
 
 
 def check(
-    manifest: records.Manifest, split: str, crop: str, *, sample_rate_hz: int, channels: int, clip_samples: int
+    manifest: records.Manifest,
+    split: str,
+    crop: str,
+    *,
+    sample_rate_hz: int,
+    channels: int,
+    clip_samples: int,
+    classes: Sequence[str] = (),
+    encode_once: bool = False,
 ) -> None:
-    """Holds a config against a prepared set, before anything compiles.
+    """Holds a config and its model's `classes` and `encode_once` against a prepared set, before anything compiles.
 
     Raises:
         ValueError: they do not go together; names both sides and what to do.
@@ -61,43 +69,64 @@ def check(
         fail("data.split", repr(split), ", ".join(manifest.splits), "name one of these")
     if not manifest.splits[split]["clips"]:
         fail("data.split", repr(split), f"no {split} clips", "add tracks, or prepare with another --split")
+    if encode_once and crop == "random" and manifest.clip_samples > clip_samples:
+        found = f"clips of {manifest.clip_samples} samples for a window of {clip_samples}"
+        fail("data.crop", "'random'", found, "this model encodes each clip once: set it to 'start'")
+    labels = sorted(clips_of_labels(manifest, split))
+    if unknown := [name for name in classes if name not in labels]:
+        fail("model.classes", tuple(classes), f"no {split} clip with the label {unknown[0]!r}", f"it has {labels}")
+
+
+def clips_of_labels(manifest: records.Manifest, split: str) -> dict[str, int]:
+    """Clips of each label of a split, of those labels that it has."""
+    counts = collections.Counter()
+    for track in manifest.tracks:
+        if track["split"] == split:
+            counts[track["label"]] += track["clips"]
+    return +counts
 
 
 def batches(
-    source: Sequence[dict[str, Any]],
+    clips: Sequence[np.ndarray],
     *,
     rows: Rows,
     n_critic: int,
-    clip_samples: int,
-    crop: str,
+    steps: int = 1,
+    length: int | None = None,
+    crop: str = "start",
+    rotate: int = 0,
     seed: int,
     first_step: int = 0,
     read_threads: int = 2,
 ) -> Iterator[np.ndarray]:
-    """Endless int16 `[n_critic, rows.count, clip_samples, C]`, one a step, read ahead by threads.
+    """Endless `[steps, n_critic, rows.count, length, ...]`, read ahead by threads.
 
     Args:
-        source: clips with random access, a `records.ClipSource`.
+        clips: arrays of one shape, with random access: `Audio`, or codes.
         rows: this process's share.
         n_critic: critic updates a step.
-        clip_samples: the model's window; longer clips are cropped to it.
+        steps: training steps at a time.
+        length: the model's window; longer clips are cropped to it. None: clips are as long as it.
         crop: "random", anew each time a clip comes up, or "start".
-        seed: of the shuffling and the crops.
-        first_step: the step to begin with.
+        rotate: clips are rolled around the loop by a random multiple of it, anew each time; 0: not at all.
+        seed: of the shuffling, the crops and the rolls.
+        first_step: the step to begin with, a multiple of `steps`.
         read_threads: threads that read and decode.
 
     Raises:
-        ValueError: an unknown crop, or a source without clips.
+        ValueError: an unknown crop, or no clips.
     """
     _check_crop(crop)
-    if not len(source):
+    if not len(clips):
         raise ValueError("no clips to train on")
-    clips = grain.MapDataset.source(_Audio(source)).seed(seed).shuffle().repeat()
-    clips = clips.random_map(_Crop(clip_samples, crop))
-    dataset = grain.MapDataset.source(_Share(clips, rows)).batch(n_critic * rows.count)
-    dataset = dataset.map(lambda batch: batch.reshape(n_critic, rows.count, *batch.shape[1:]))
+    clips = grain.MapDataset.source(clips).seed(seed).shuffle().repeat()
+    if length is not None:
+        clips = clips.random_map(_Crop(length, crop))
+    if rotate:
+        clips = clips.random_map(_Rotate(rotate))
+    dataset = grain.MapDataset.source(_Batches(clips, rows, steps, n_critic))
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * max(1, read_threads))
-    iterator = iter(dataset[first_step:].to_iter_dataset(options))
+    iterator = iter(dataset[first_step // steps :].to_iter_dataset(options))
     try:
         yield from iterator
     finally:
@@ -108,7 +137,7 @@ def to_device(local: Iterator[np.ndarray], sharding: NamedSharding, rows: Rows) 
     """Each process's share becomes part of one global array; copies run ahead of the device."""
     waiting: collections.deque[jax.Array] = collections.deque()
     for batch in local:
-        shape = (batch.shape[0], rows.batch_size, *batch.shape[2:])
+        shape = (*batch.shape[:2], rows.batch_size, *batch.shape[3:])
         waiting.append(jax.make_array_from_process_local_data(sharding, batch, shape))
         if len(waiting) > _DEVICE_BATCHES:
             yield waiting.popleft()
@@ -132,7 +161,7 @@ def _check_crop(crop: str) -> None:
         raise ValueError(f"config.data.crop: expected one of {', '.join(CROPS)}, got {crop!r}")
 
 
-class _Audio(Sequence):
+class Audio(Sequence):
     """The audio of each clip alone."""
 
     def __init__(self, source: Sequence[dict[str, Any]]):
@@ -151,27 +180,43 @@ class _Audio(Sequence):
 class _Crop(grain.transforms.RandomMap):
     """A window out of a clip."""
 
-    def __init__(self, clip_samples: int, crop: str):
-        self._clip_samples, self._crop = clip_samples, crop
+    def __init__(self, length: int, crop: str):
+        self._length, self._crop = length, crop
 
     def random_map(self, element: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        room = len(element) - self._clip_samples
+        room = len(element) - self._length
         start = rng.integers(room + 1) if self._crop == "random" and room else 0
-        return element[start : start + self._clip_samples]
+        return element[start : start + self._length]
 
 
-class _Share(Sequence):
-    """One process's rows of an endless sequence, in order."""
+class _Rotate(grain.transforms.RandomMap):
+    """A clip rolled around its loop."""
 
-    def __init__(self, clips: grain.MapDataset, rows: Rows):
-        self._clips, self._rows = clips, rows
+    def __init__(self, multiple: int):
+        self._multiple = multiple
+
+    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if len(element) % self._multiple:
+            raise ValueError(
+                f"config.data.rotate: expected a divisor of a clip's {len(element)} rows, got {self._multiple}"
+            )
+        return np.roll(element, self._multiple * rng.integers(len(element) // self._multiple), 0)
+
+
+class _Batches(Sequence):
+    """One process's rows of an endless sequence, those of `steps` steps at a time."""
+
+    def __init__(self, clips: grain.MapDataset, rows: Rows, steps: int, n_critic: int):
+        self._clips, self._rows, self._shape = clips, rows, (steps, n_critic, rows.count)
 
     def __len__(self) -> int:
-        return len(self._clips) // self._rows.batch_size * self._rows.count
+        return len(self._clips) // (self._shape[0] * self._shape[1] * self._rows.batch_size)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        batch, row = divmod(int(index), self._rows.count)
-        return self._clips[batch * self._rows.batch_size + self._rows.first + row]
+        updates = np.arange(self._shape[0] * self._shape[1]) + int(index) * self._shape[0] * self._shape[1]
+        rows = updates[:, None] * self._rows.batch_size + self._rows.first + np.arange(self._rows.count)
+        batch = np.stack([self._clips[row] for row in rows.ravel().tolist()])
+        return batch.reshape(*self._shape, *batch.shape[1:])
 
     def __repr__(self) -> str:
-        return f"{self._clips!r}{self._rows}"
+        return f"{self._clips!r}{self._rows}{self._shape}"

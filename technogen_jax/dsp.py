@@ -92,7 +92,17 @@ def griffin_lim(
     """
     forward = functools.partial(stft, n_fft=n_fft, hop_length=hop_length)
     inverse = functools.partial(istft, n_fft=n_fft, hop_length=hop_length)
-    return _griffin_lim(forward, inverse, magnitude, 0.0, iterations, momentum)
+    tiny = np.finfo(np.float32).tiny  # against 0 / 0 where the spectrum is silent
+
+    def iterate(_, carried):
+        spectrum, before = carried
+        now = forward(inverse(spectrum))
+        ahead = now - momentum / (1 + momentum) * before
+        return magnitude * (ahead / (jnp.abs(ahead) + tiny)), now
+
+    start = jnp.asarray(magnitude, jnp.complex64)
+    spectrum, _ = jax.lax.fori_loop(0, iterations, iterate, (start, jnp.zeros_like(start)))
+    return inverse(spectrum)
 
 
 def log_mel(
@@ -203,37 +213,53 @@ def istft_circular(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Arra
     return jnp.roll(total / window_sum, -((n_fft - hop_length) // 2), -1)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def griffin_lim_circular(
-    magnitude: jax.Array, phase: jax.Array, n_fft: int, hop_length: int, iterations: int = 16, momentum: float = 0.0
+def limit_circular(
+    audio: jax.Array,
+    sample_rate_hz: int,
+    *,
+    ceiling_dbfs: float = -1.0,
+    attack_s: float = 0.003,
+    hold_s: float = 0.01,
+    release_s: float = 0.05,
 ) -> jax.Array:
-    """The loop whose `stft_circular` has nearly the given magnitudes, by the fast algorithm of `griffin_lim`.
+    """A loop with no sample above the ceiling; one that has none is returned as it is, to the bit.
+
+    The gain, one for all channels, falls before a peak and is where it must be at the peak. A hold of half a period leaves
+    a steady tone its wave: with 10 ms, from 50 Hz up. What a sample becomes depends on `attack_s` after it and on
+    `attack_s + hold_s + 8 release_s` before it, no more.
 
     Args:
-        magnitude: `[..., N, n_fft // 2 + 1]`, at least 0.
-        phase: radians to begin with, of a shape that broadcasts to the magnitudes'.
-        n_fft: frame length.
-        hop_length: see `istft_circular`.
-        iterations: see `griffin_lim`.
-        momentum: see `griffin_lim`.
+        audio: `[B, T, C]`; its end goes on at its beginning.
+        sample_rate_hz: its rate.
+        ceiling_dbfs: of samples. Between them a wave can be higher: EBU R 128 allows it -1 dB.
+        attack_s: in which the gain falls; of a power of two samples, twice, so only about this long.
+        hold_s: in which it then stays.
+        release_s: in which the reduction, in decibels, falls to 1 / e.
 
     Returns:
-        `[..., N * hop_length]`.
+        `[B, T, C]` within the ceiling.
+
+    *Source*: Hämäläinen, "Smoothing of the control signal without clipped output in digital peak limiters", DAFx 2002:
+    a mean of the largest reductions around is never less than what is needed here.
     """
-    forward = functools.partial(stft_circular, n_fft=n_fft, hop_length=hop_length)
-    inverse = functools.partial(istft_circular, n_fft=n_fft, hop_length=hop_length)
-    return _griffin_lim(forward, inverse, magnitude, phase, iterations, momentum)
+    ceiling = np.float32(10 ** (ceiling_dbfs / 20))
+    doublings = max(0, round(np.log2(max(attack_s * sample_rate_hz / 2, 1))))
+    attack = 2 * (2**doublings - 1)
+    hold, release = attack + 1 + round(hold_s * sample_rate_hz), max(1, round(8 * release_s * sample_rate_hz))
+    reduction = jnp.log(jnp.maximum(jnp.max(jnp.abs(audio), -1) / ceiling, 1))  # [B, T], nepers
+    reduction = jnp.pad(reduction, [(0, 0), (hold - 1 + release - 1, attack)], mode="wrap")
+    reduction = _largest_before(reduction, hold)
+    reduction = _largest_before(reduction, release, np.exp(-1 / (release_s * sample_rate_hz)))  # [B, T + attack]
+    for shift in 2 * [2**n for n in range(doublings)]:  # twice the mean of 2 ** doublings values
+        reduction = (reduction[:, shift:] + reduction[:, :-shift]) / 2
+    return jnp.clip(audio * jnp.exp(-reduction)[..., None], -ceiling, ceiling)  # above it by rounding only
 
 
-def _griffin_lim(forward, inverse, magnitude, phase, iterations, momentum):
-    tiny = np.finfo(np.float32).tiny  # against 0 / 0 where the spectrum is silent
-
-    def iterate(_, carried):
-        spectrum, before = carried
-        now = forward(inverse(spectrum))
-        ahead = now - momentum / (1 + momentum) * before
-        return magnitude * (ahead / (jnp.abs(ahead) + tiny)), now
-
-    start = magnitude * jnp.exp(1j * jnp.asarray(phase, jnp.float32))
-    spectrum, _ = jax.lax.fori_loop(0, iterations, iterate, (start, jnp.zeros_like(start)))
-    return inverse(spectrum)
+def _largest_before(values: jax.Array, count: int, decay: float = 1.0) -> jax.Array:
+    """`[B, T]` to `[B, T - count + 1]`: the largest of each `count` values, a value k back counting as `decay ** k` of itself."""
+    span = 1
+    while span < count:
+        shift = min(span, count - span)
+        values = jnp.maximum(values[:, shift:], values[:, :-shift] * np.float32(decay**shift))
+        span += shift
+    return values

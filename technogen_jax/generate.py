@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from technogen_jax import checkpoint, models
+from technogen_jax import checkpoint, models, package
 
 PURPOSES = ("init", "train", "preview", "evaluate")  # what a run draws keys for; the order decides them
 _CALIBRATION_SEED = 0  # of the latents over which batch statistics are measured
@@ -30,7 +31,7 @@ class Trained(NamedTuple):
         gan: the model.
         params: averaged generator parameters, with batch statistics where the model has them.
         config: of the run.
-        workdir: the run's folder, absolute.
+        workdir: the run's folder, or the file that it was exported to, absolute.
         step: generator updates done when the parameters were saved.
         weights: SHA-256 of the parameters and, where the model has them, its training set's statistics, in hexadecimal.
     """
@@ -47,12 +48,16 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
     """The generator of a run, from the averaged weights of a checkpoint.
 
     Args:
-        workdir: the folder given to `train`.
+        workdir: the folder given to `train`, or a file that `technogen_jax.export` wrote.
         step: "latest", "best" (the smallest evaluation metric) or a step that has a checkpoint.
 
     Raises:
         WorkdirError: no config, no statistics where the model needs them, or no such checkpoint; names what there is.
     """
+    if pathlib.Path(workdir).suffix == package.SUFFIX:
+        gan, params, statistics, config, card = package.read(workdir, step)
+        weights = fingerprint(params | statistics)
+        return Trained(gan, params, config, os.path.abspath(workdir), card["step"], weights)
     config = checkpoint.read_config(workdir)
     statistics = checkpoint.read_statistics(workdir) if models.find(config).measure else None
     gan = models.build(config, statistics)
@@ -92,7 +97,13 @@ def fingerprint(params: models.contract.Params) -> str:
     return digest.hexdigest()
 
 
-def draw_latents(gan: models.GAN, seed: int, indices: Sequence[int], truncation: float = 1.0) -> np.ndarray:
+def draw_latents(
+    gan: models.GAN,
+    seed: int,
+    indices: Sequence[int],
+    truncation: float = 1.0,
+    label: str | Mapping[str, float] | None = None,
+) -> np.ndarray:
     """`[n, Z]`: latent i of a seed for each index, scaled by `truncation`.
 
     Args:
@@ -100,10 +111,40 @@ def draw_latents(gan: models.GAN, seed: int, indices: Sequence[int], truncation:
         seed: another one gives other sounds.
         indices: which of the seed's latents.
         truncation: in (0, 1]: smaller keeps nearer the middle of the latent space, for safer and more alike sounds.
+        label: see `label_weights`; None: each latent has a class of its own, where the model has classes.
+
+    Raises:
+        ValueError: a label that the model does not know.
     """
     key = jax.random.key(seed)
     draw = jax.jit(jax.vmap(lambda index: gan.sample_latents(jax.random.fold_in(key, index), 1)[0]))
-    return np.asarray(draw(jnp.asarray(indices, jnp.uint32))) * np.float32(truncation)
+    latents = np.array(draw(jnp.asarray(indices, jnp.uint32)))
+    weights = slice(latents.shape[1] - len(gan.classes), None)
+    latents[:, : weights.start] *= np.float32(truncation)
+    if label is not None:
+        latents[:, weights] = label_weights(gan, label)
+    return latents
+
+
+def label_weights(gan: models.GAN, label: str | Mapping[str, float]) -> np.ndarray:
+    """`[L]` float32 that sum to 1: how much of each of the model's classes.
+
+    Args:
+        gan: the model.
+        label: a class, or weights of some.
+
+    Raises:
+        ValueError: a class that the model does not have, or weights that are none; names it and the classes there are.
+    """
+    given = {label: 1.0} if isinstance(label, str) else label
+    if not gan.classes:
+        raise ValueError(f"label {', '.join(given)}: the model knows none; train one with config.model.classes")
+    if unknown := [name for name in given if name not in gan.classes]:
+        raise ValueError(f"label {unknown[0]!r}: the model knows {', '.join(gan.classes)}")
+    weights = np.array([given.get(name, 0.0) for name in gan.classes], np.float64)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum()):
+        raise ValueError(f"label: expected weights of 0 and more, one of them more, got {dict(given)}")
+    return np.float32(weights / weights.sum())
 
 
 def interpolate(start: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:

@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import mmap
 import os
 import pathlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import google_crc32c
@@ -90,7 +89,7 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
             f"{path}: not found. Expected a folder made by `python -m data_prep.prepare --input TRACKS --output {directory}`; "
             "an interrupted run leaves none: run it again"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: unreadable ({error}); prepare the set again") from error
     names = {field.name for field in dataclasses.fields(Manifest)}
     if not isinstance(fields, dict) or fields.get("version") != MANIFEST_VERSION or set(fields) != names:
@@ -98,7 +97,51 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
         raise RecordError(
             f"{path}: expected a manifest of version {MANIFEST_VERSION}, got {found!r}; prepare the set again"
         )
+    if name := _damaged_field(fields):
+        raise RecordError(f"{path}: damaged: {name} is {fields[name]!r:.80}; prepare the set again")
     return Manifest(**fields)
+
+
+def _damaged_field(fields: dict[str, Any]) -> str | None:
+    """A field of a manifest that is not as `write_manifest` leaves it."""
+
+    def whole(value, least):
+        return type(value) is int and value >= least
+
+    def texts(value):
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+    def split(name, entry):
+        return (
+            isinstance(entry, dict)
+            and whole(entry.get("clips"), 0)
+            and whole(entry.get("tracks"), 0)
+            and texts(entry.get("shards"))
+            # No other file: a name may say "../".
+            and entry["shards"] == shard_names(name, len(entry["shards"]))
+        )
+
+    def entries(value, *names):
+        return isinstance(value, list) and all(
+            isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names) for entry in value
+        )
+
+    splits, labels = fields["splits"], fields["labels"]
+    holds = {
+        "sample_rate_hz": whole(fields["sample_rate_hz"], 1),
+        "channels": whole(fields["channels"], 1) and fields["channels"] <= 2,
+        "clip_samples": whole(fields["clip_samples"], 1),
+        "stride_samples": whole(fields["stride_samples"], 1),
+        "labels": texts(labels) and 0 < len(labels) == len(set(labels)),
+        "splits": isinstance(splits, dict)
+        and sorted(splits) == sorted(SPLITS)
+        and all(split(*item) for item in splits.items()),
+        "tracks": entries(fields["tracks"], "id", "label", "split"),
+        "rejected": entries(fields["rejected"], "path", "reason", "kind"),
+        "options": isinstance(fields["options"], dict),
+        "fingerprint": isinstance(fields["fingerprint"], str),
+    }
+    return next((name for name, ok in holds.items() if not ok), None)
 
 
 def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
@@ -127,16 +170,27 @@ def read_clip_table(directory: str | os.PathLike, split: str) -> list[dict[str, 
     """
     path = pathlib.Path(directory) / CLIPS_FILE
     entry = read_manifest(directory).splits[split]
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line for line in map(json.loads, file) if line.get("split") == split and "shard" in line]
-        lines.sort(key=lambda line: (line["shard"], line["index"]))
-        whole = len(lines) == entry["clips"] and all({"track", "offset", "label"} <= line.keys() for line in lines)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path}: unreadable ({error}); prepare the set again") from error
-    if not whole:
+    lines = list(_clip_lines(path, split))
+    lines.sort(key=lambda line: (line["shard"], line["index"]))
+    if len(lines) != entry["clips"]:
         raise RecordError(f"{path}: expected {entry['clips']} {split} clips, found {len(lines)}; prepare the set again")
     return lines
+
+
+def _clip_lines(path: pathlib.Path, split: str, having: str = "") -> Iterator[dict[str, Any]]:
+    """The lines of clips.jsonl on a split's records, of those that hold a text, as they come."""
+    kinds = {"shard": int, "index": int, "track": str, "offset": int, "label": str}
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, text in enumerate(file, 1):
+                line = json.loads(text) if having in text else {}
+                if line.get("split") != split or "shard" not in line:
+                    continue
+                if any(type(line.get(name)) is not kind for name, kind in kinds.items()):
+                    raise ValueError(f"line {number}: {text:.80}")
+                yield line
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise RecordError(f"{path}: unreadable ({error}); prepare the set again") from error
 
 
 def make_features(clip_samples: int, channels: int, labels: Sequence[str]):
@@ -244,7 +298,7 @@ def masked_crc(data: bytes) -> int:
 
 
 class TFRecordSource(Sequence[bytes]):
-    """Random access to the raw records of several TFRecord files; picklable, memory-mapped.
+    """Random access to the raw records of several TFRecord files; picklable.
 
     The length fields and their CRCs are checked when it is made, a record's own CRC each time it is read.
 
@@ -254,17 +308,16 @@ class TFRecordSource(Sequence[bytes]):
 
     def __init__(self, paths: Iterable[str | os.PathLike]):
         """Reads the offsets of all records: twelve bytes each."""
-        self._paths = [str(path) for path in paths]
+        self.paths = [str(path) for path in paths]
         shards, offsets, lengths = [], [], []
-        for shard, path in enumerate(self._paths):
+        for shard, path in enumerate(self.paths):
             for offset, length in _index(path):
                 shards.append(shard)
                 offsets.append(offset)
                 lengths.append(length)
-        self._shards = np.asarray(shards, np.int32)
+        self.shards = np.asarray(shards, np.int32)  # of each record
         self._offsets = np.asarray(offsets, np.int64)
         self._lengths = np.asarray(lengths, np.int64)
-        self._maps: dict[int, mmap.mmap] = {}
 
     def __len__(self) -> int:
         """Number of records in all shards."""
@@ -273,35 +326,36 @@ class TFRecordSource(Sequence[bytes]):
     def __getitem__(self, index: int) -> bytes:
         """The bytes of one record, its CRC checked."""
         index = range(len(self))[index]  # negative indices, and IndexError past the end
-        shard, offset, length = int(self._shards[index]), int(self._offsets[index]), int(self._lengths[index])
-        data = self._map(shard)[offset : offset + length + _FOOTER_BYTES]
+        length = int(self._lengths[index])
+        # Opened each time: a memory map costs as much and ends the process where a file has become shorter.
+        try:
+            with open(self.paths[self.shards[index]], "rb", buffering=0) as file:
+                file.seek(int(self._offsets[index]))
+                data = file.read(length + _FOOTER_BYTES)
+        except OSError as error:
+            raise RecordError(f"{self.place(index)} cannot be read ({error.strerror})") from error
         record, footer = data[:length], data[length:]
         if len(footer) != _FOOTER_BYTES or struct.unpack("<I", footer)[0] != masked_crc(record):
             raise RecordError(
-                f"{self._paths[shard]}: the record at byte {offset} is damaged (CRC mismatch); prepare the set again or copy the shard anew"
+                f"{self.place(index)} is damaged (CRC mismatch); prepare the set again or copy the shard anew"
             )
         return record
 
     def __repr__(self) -> str:
         """A stable name: Grain puts it into its checkpoints."""
-        return f"TFRecordSource({len(self._paths)} shards, {len(self)} records)"
+        return f"TFRecordSource({len(self.paths)} shards, {len(self)} records)"
 
-    def __getstate__(self):
-        """Without the memory maps, which do not pickle."""
-        return self.__dict__ | {"_maps": {}}
-
-    def _map(self, shard: int) -> mmap.mmap:
-        if shard not in self._maps:
-            with open(self._paths[shard], "rb") as file:
-                self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[shard]
+    def place(self, index: int) -> str:
+        """Where a record is, for an error."""
+        return f"{self.paths[self.shards[index]]}: the record at byte {self._offsets[index]}"
 
 
 class ClipSource(Sequence[dict[str, Any]]):
     """Random access to one split's clips: {"audio": int16 [clip_samples, channels], "label", "track", "offset"}.
 
     Raises:
-        RecordError: no such split, a shard missing or damaged, or another number of clips than the manifest says.
+        RecordError: no such split; a shard missing, damaged or in another's place; another number of clips than the
+            manifest says; a record that is no clip of the set.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str):
@@ -317,6 +371,7 @@ class ClipSource(Sequence[dict[str, Any]]):
                 f"{directory}: the manifest promises {entry['clips']} {split} clips, its shards hold {len(self._records)}"
             )
         self._features = None
+        self._check_order(pathlib.Path(directory) / CLIPS_FILE)
 
     def __len__(self) -> int:
         """Number of clips in the split."""
@@ -324,15 +379,24 @@ class ClipSource(Sequence[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One clip, decoded; its audio is read-only."""
+        record, m = self._records[index], self.manifest
         if self._features is None:
-            m = self.manifest
             self._features = make_features(m.clip_samples, m.channels, m.labels)
-        example = self._features.deserialize_example_np(self._records[index])
-        return example | {
-            "label": int(example["label"]),
-            "track": example["track"].decode(),
-            "offset": int(example["offset"]),
-        }
+        try:
+            example = self._features.deserialize_example_np(record)
+            clip = example | {
+                "label": int(example["label"]),
+                "track": example["track"].decode(),
+                "offset": int(example["offset"]),
+            }
+            if not 0 <= clip["label"] < len(m.labels):
+                raise ValueError(f"label {clip['label']} of {len(m.labels)}")
+        except Exception as error:  # protobuf and TensorFlow Datasets raise all sorts
+            text = " ".join(str(error).split())[:200]
+            raise RecordError(
+                f"{self._records.place(index)} is no clip of this set ({text}); copy the shard anew or prepare the set again"
+            ) from error
+        return clip
 
     def __repr__(self) -> str:
         """A stable name: Grain puts it into its checkpoints."""
@@ -341,6 +405,19 @@ class ClipSource(Sequence[dict[str, Any]]):
     def __getstate__(self):
         """Without the decoder, which is made anew on first use."""
         return self.__dict__ | {"_features": None}
+
+    def _check_order(self, path: pathlib.Path) -> None:
+        """Holds the first record of each shard against clips.jsonl: a shard's CRCs do not say which shard it is."""
+        wanted = {line["shard"]: line for line in _clip_lines(path, self.split, '"index": 0,')}
+        for shard, first in zip(*np.unique(self._records.shards, return_index=True), strict=True):
+            found, line = self[int(first)], wanted.get(int(shard), {})
+            names = ("track", "offset")
+            if any(found[name] != line.get(name) for name in names):
+                raise RecordError(
+                    f"{self._records.paths[shard]}: holds other clips than {path.name} says (first {found['track']} at "
+                    f"{found['offset']}, expected {line.get('track')} at {line.get('offset')}): another shard, or of "
+                    "another set; copy all files of the set anew or prepare it again"
+                )
 
 
 def _index(path: str):

@@ -1,6 +1,7 @@
 """Makes sound from a trained model: the command; what it does is in `generate`.
 
 python -m technogen_jax.sample --workdir runs/wavegan --n 16 --seed 3
+python -m technogen_jax.sample --workdir runs/technogan --minutes 10
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import argparse
 import functools
 import hashlib
 import json
+import math
 import pathlib
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,12 +21,13 @@ import jax
 import jaxlib
 import numpy as np
 
-from technogen_jax import audio, generate, pictures, progress, records
+from technogen_jax import arrange, audio, generate, pictures, progress, records
 
 FORMATS = ("wav", "flac")
 _CARD_VERSION = 1
 _PICTURED = 8  # clips in a row of the picture
 _SILENT_DBFS = -60.0
+_LARGEST_WAV_BYTES = 2**32 - 2**10  # its length is a number of 32 bits; less what else is in the file
 
 
 class SampleError(ValueError):
@@ -49,42 +53,86 @@ def write_clips(
         for clip, z, card, path in zip(generate.render(trained, latents), latents, cards, paths, strict=True):
             audio.write(path, clip, trained.config.audio.sample_rate_hz)
             pcm = audio.to_int16(clip)
-            content = {
-                "version": _CARD_VERSION,
-                "workdir": trained.workdir,
-                "step": trained.step,
-                "weights": trained.weights,
-                **card,
-                "latents": z.tolist(),
-                "sample_rate_hz": trained.config.audio.sample_rate_hz,
-                "channels": pcm.shape[1],
-                "samples": len(pcm),
-                "pcm_sha256": hashlib.sha256(pcm.data).hexdigest(),
-                "made_with": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "device": _device()},
-            }
-            records.write_text_atomically(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+            origin = {**card, "latents": z.tolist()}
+            _write_card(trained, path, origin, pcm.shape, hashlib.sha256(pcm.data).hexdigest())
             written.append(pcm)
             bar.update()
     return written
 
 
+def write_track(
+    trained: generate.Trained, sections: Sequence[arrange.Section], hold: int, truncation: float, path: pathlib.Path
+) -> str:
+    """Renders a track into a file, a block at a time, with a JSON card beside it that makes the same file again.
+
+    Args:
+        trained: the generator, of a model that plays without end.
+        sections: of the track, in order.
+        hold: see `arrange.latents_of`.
+        truncation: see `generate.draw_latents`.
+        path: a .wav or .flac; 16 bit.
+
+    Returns:
+        SHA-256 of the samples as written, in hexadecimal.
+    """
+    latents = arrange.latents_of(trained.gan, sections, hold, truncation)
+    energy, rate_hz = arrange.energy_of(sections), trained.config.audio.sample_rate_hz
+    digest, samples, channels = hashlib.sha256(), 0, trained.config.audio.channels
+    length_s = len(latents) / trained.config.model.bars * trained.config.audio.clip_samples / rate_hz
+    with progress.bar("playing", math.ceil(length_s), " s") as bar:
+
+        def blocks():
+            nonlocal samples
+            for block in arrange.render(trained, latents, energy):
+                digest.update(audio.to_int16(block).data)
+                samples += len(block)
+                bar.update(len(block) / rate_hz)
+                yield block
+
+        audio.write_blocks(path, blocks(), rate_hz)
+    origin = {"sections": [section._asdict() for section in sections], "hold": hold, "truncation": truncation}
+    _write_card(trained, path, origin, (samples, channels), digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _write_card(trained, path, origin, shape, pcm_sha256) -> None:
+    """The JSON beside a file of `shape` [T, C]."""
+    content = {
+        "version": _CARD_VERSION,
+        "workdir": trained.workdir,
+        "step": trained.step,
+        "weights": trained.weights,
+        **origin,
+        "sample_rate_hz": trained.config.audio.sample_rate_hz,
+        "channels": shape[1],
+        "samples": shape[0],
+        "pcm_sha256": pcm_sha256,
+        "made_with": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "device": _device()},
+    }
+    records.write_text_atomically(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+
+
 def read_card(path: pathlib.Path) -> dict[str, Any]:
-    """The JSON card of a clip.
+    """The JSON card of a clip or a track; a track's has `sections` instead of `latents`.
 
     Raises:
         SampleError: not such a card.
     """
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        latents = np.asarray(card["latents"], np.float32)
-        whole = card["version"] == _CARD_VERSION and latents.ndim == 1 and isinstance(card["step"], int)
+        if "sections" in card:
+            card["sections"] = [arrange.section(fields, str(path)) for fields in card["sections"]]
+            of_kind = all(isinstance(card[name], (int, float)) for name in ("hold", "truncation"))
+        else:
+            of_kind = np.asarray(card["latents"], np.float32).ndim == 1
+        whole = of_kind and card["version"] == _CARD_VERSION and isinstance(card["step"], int)
         whole = whole and all(isinstance(card[name], str) for name in ("weights", "workdir", "pcm_sha256"))
     except OSError as error:
         raise SampleError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise SampleError(f"{path}: expected the JSON that this command writes beside a clip")
+        raise SampleError(f"{path}: expected the JSON that this command writes beside its sound")
     return card
 
 
@@ -113,17 +161,22 @@ def sample(options: argparse.Namespace) -> None:
     trained = generate.load(options.workdir, step)
     folder = pathlib.Path(options.output or pathlib.Path(options.workdir) / "sound")
     folder.mkdir(parents=True, exist_ok=True)
-    mark = "" if options.truncation == 1 else f"-truncation{options.truncation:g}"
+    mark = "".join(f"-{name}{weight:g}" for name, weight in (options.label or {}).items())
+    mark += "" if options.truncation == 1 else f"-truncation{options.truncation:g}"
+    if options.minutes or options.bars or options.script:
+        return _play(options, trained, folder, mark)
     if options.interpolate:
-        ends = [_latent(trained, end, options.truncation) for end in options.interpolate]
+        ends = [_latent(trained, end, options.truncation, options.label) for end in options.interpolate]
         latents = generate.interpolate(*ends, options.n)
         between = [pathlib.Path(end).stem for end in options.interpolate]
         name = f"step{trained.step}-{between[0]}-to-{between[1]}{mark}"
         cards = [{"interpolate": options.interpolate, "index": index, "of": options.n} for index in range(options.n)]
     else:
-        latents = generate.draw_latents(trained.gan, options.seed, range(options.n), options.truncation)
+        latents = generate.draw_latents(trained.gan, options.seed, range(options.n), options.truncation, options.label)
         name = f"step{trained.step}-seed{options.seed}{mark}"
-        cards = [{"seed": options.seed, "index": i, "truncation": options.truncation} for i in range(options.n)]
+        given = {"seed": options.seed, "truncation": options.truncation}
+        given |= {"label": options.label} if options.label else {}
+        cards = [{**given, "index": index} for index in range(options.n)]
     paths = [folder / f"{name}-{index:03d}.{options.format}" for index in range(options.n)]
     clips = write_clips(trained, latents, cards, paths)
     picture = folder / f"{name}.png"
@@ -132,8 +185,31 @@ def sample(options: argparse.Namespace) -> None:
     print(f"in {folder}: {paths[0].name} ... with a JSON beside each; the picture: {picture}")
 
 
+def _play(options: argparse.Namespace, trained: generate.Trained, folder: pathlib.Path, mark: str) -> None:
+    """Writes a track."""
+    bars, rate_hz = arrange.endless(trained.gan).bars, trained.config.audio.sample_rate_hz
+    bar_s = trained.config.audio.clip_samples / bars / rate_hz
+    if options.script:
+        sections = arrange.read_script(options.script, options.seed, options.label)
+        name = f"step{trained.step}-{pathlib.Path(options.script).stem}{mark}"
+    else:
+        count = options.bars or bars * max(1, round(options.minutes * 60 / bar_s / bars))
+        sections = [arrange.Section(count, options.seed, options.label)]
+        name = f"step{trained.step}-seed{options.seed}{mark}-{count}bars"
+    length_s = bar_s * sum(section.bars for section in sections)
+    if options.format == "wav" and length_s * rate_hz * trained.config.audio.channels * 2 > _LARGEST_WAV_BYTES:
+        raise SampleError(f"{length_s / 3600:.1f} hours: a wav holds 4 GB at most; shorten it or write --format flac")
+    path = folder / f"{name}.{options.format}"
+    begin = time.perf_counter()
+    write_track(trained, sections, options.hold or -(-4 // bars) * bars, options.truncation, path)
+    speed = length_s / (time.perf_counter() - begin)
+    print(
+        f"{path}: {length_s // 60:.0f} min {length_s % 60:.0f} s, made {speed:.0f} times as fast as it plays; a JSON beside it"
+    )
+
+
 def repeat(options: argparse.Namespace) -> bool:
-    """Makes the clips of JSON cards again; True if each came out as it was, bit for bit."""
+    """Makes the sound of JSON cards again; True if all came out as it was, bit for bit."""
     same, load = True, functools.lru_cache(maxsize=1)(generate.load)
     for name in options.cards:
         path = pathlib.Path(name)
@@ -144,13 +220,19 @@ def repeat(options: argparse.Namespace) -> bool:
                 f"{path}: made from other weights than {trained.workdir} has at step {trained.step}; "
                 "name the folder of that very training with --workdir"
             )
-        latents = np.asarray(card["latents"], np.float32)[None]
         folder = pathlib.Path(options.output) if options.output else path.parent
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{path.stem}.{options.format}"
-        origin = {key: card[key] for key in ("seed", "index", "truncation", "interpolate", "of") if key in card}
-        (pcm,) = write_clips(trained, latents, [origin], [target])
-        equal = hashlib.sha256(pcm.data).hexdigest() == card["pcm_sha256"]
+        if "sections" in card:
+            made_sha256 = write_track(trained, card["sections"], card["hold"], card["truncation"], target)
+        else:
+            latents = np.asarray([card["latents"]], np.float32)
+            origin = {
+                key: card[key] for key in ("seed", "truncation", "label", "index", "interpolate", "of") if key in card
+            }
+            (pcm,) = write_clips(trained, latents, [origin], [target])
+            made_sha256 = hashlib.sha256(pcm.data).hexdigest()
+        equal = made_sha256 == card["pcm_sha256"]
         same = same and equal
         made = card.get("made_with", {})
         difference = f"differs in some bits: it was made with jaxlib {made.get('jaxlib')} on {made.get('device')}"
@@ -158,11 +240,11 @@ def repeat(options: argparse.Namespace) -> bool:
     return same
 
 
-def _latent(trained: generate.Trained, end: str, truncation: float) -> np.ndarray:
+def _latent(trained: generate.Trained, end: str, truncation: float, label: dict[str, float] | None) -> np.ndarray:
     """[Z]: of a seed's first clip, or of a JSON card."""
     if not end.endswith(".json"):
         try:
-            return generate.draw_latents(trained.gan, int(end), [0], truncation)[0]
+            return generate.draw_latents(trained.gan, int(end), [0], truncation, label)[0]
         except ValueError:
             raise SampleError(f"--interpolate {end}: expected a seed or the .json of a clip") from None
     latent = np.asarray(read_card(pathlib.Path(end))["latents"], np.float32)
@@ -190,6 +272,21 @@ def _draw(trained: generate.Trained, clips: Sequence[np.ndarray], path: pathlib.
     pictures.write_contact_sheet(path, drawn, trained.config.audio.sample_rate_hz, titles, heading=heading)
 
 
+def _weights(text: str) -> dict[str, float]:
+    """Of each label, from what `--label` says."""
+    if "=" not in text:
+        return {text: 1.0}
+    pairs = [part.split("=") for part in text.split(",")]
+    weights = {name.strip(): float(weight) for name, weight in pairs}
+    if (
+        len(weights) < len(pairs)
+        or not all(0 <= weight < math.inf for weight in weights.values())
+        or not any(weights.values())
+    ):
+        raise ValueError(text)
+    return weights
+
+
 def _decibels(level: float) -> float:
     return 20 * float(np.log10(max(level, 1e-10)))
 
@@ -203,7 +300,8 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m technogen_jax.sample",
         description="Makes clips from a trained model, each with a JSON beside it that makes the same clip again,\n"
-        "and a picture of their spectrograms next to real ones.",
+        "and a picture of their spectrograms next to real ones. From a model of bars, as configs/technogan.py,\n"
+        "also a track of any length.",
         epilog="""examples:
   sixteen clips from the newest checkpoint, into runs/wavegan/sound:
     python -m technogen_jax.sample --workdir runs/wavegan --n 16
@@ -213,6 +311,18 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     python -m technogen_jax.sample --workdir runs/wavegan --truncation 0.7
   nine clips on the way from one sound to another (seeds, or the JSONs of clips):
     python -m technogen_jax.sample --workdir runs/wavegan --n 9 --interpolate 3 a.json
+  of one label, or between two, where the model was trained with config.model.classes:
+    python -m technogen_jax.sample --workdir runs/technogan --label acid=0.7,industrial=0.3
+  ten minutes in one style, changing every eight bars:
+    python -m technogen_jax.sample --workdir runs/technogan --minutes 10 --hold 8
+  a track by a script, a TOML file with a [[section]] for each part, in order:
+    python -m technogen_jax.sample --workdir runs/technogan --script track.toml
+      [[section]]
+      bars = 16              # its length
+      label = "acid"         # or weights, { acid = 0.7, industrial = 0.3 }
+      seed = 3               # of the style; without, that of the section before, as for the label
+      energy = [0.2, 0.5]    # at its beginning and end, or one number; up to 0.5 the treble opens, then the kick comes in
+      crossfade = 4          # bars in which it takes over from the section before; without, that one's last bar
   the same sound again:
     python -m technogen_jax.sample --from runs/wavegan/sound/step1000-seed0-003.json""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -221,17 +331,43 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--workdir", metavar="DIR", help="the folder that was given to technogen_jax.train")
     add("--output", metavar="DIR", help="where the files go (WORKDIR/sound; with --from beside the JSON)")
-    add("--n", type=int, default=8, metavar="N", help="number of clips (8)")
+    add("--n", type=int, metavar="N", help="number of clips (8)")
     add("--seed", type=int, default=0, metavar="N", help="of the latents; clip i of a seed is always the same (0)")
     add("--step", default="latest", metavar="STEP", help="latest, best, or a step that has a checkpoint (latest)")
     add("--truncation", type=float, default=1.0, metavar="X", help="scale of the latents, 0 < X <= 1 (1)")
-    add("--interpolate", nargs=2, metavar=("A", "B"), help="clips from A to B: seeds, or JSONs of clips")
+    add("--label", metavar="LABEL", help="a name, or weights as acid=0.7,industrial=0.3 (drawn for each clip)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--interpolate", nargs=2, metavar=("A", "B"), help="clips from A to B: seeds, or JSONs of clips")
+    what.add_argument("--minutes", type=float, metavar="X", help="a track, to the nearest bar, or clip of the model")
+    what.add_argument("--bars", type=int, metavar="N", help="a track, of so many bars")
+    what.add_argument("--script", metavar="FILE.toml", help="a track by a script, see below")
+    add(
+        "--hold",
+        type=int,
+        metavar="N",
+        help="bars of a track until something changes (4, or a clip where that is longer)",
+    )
     add("--format", default="wav", choices=FORMATS, help="wav or flac, 16 bit (wav)")
     add("--data", metavar="DIR", help="prepared set for the picture's real clips (the one trained on)")
     add("--from", dest="cards", nargs="+", metavar="FILE.json", help="make these clips again; nothing else is needed")
     options = parser.parse_args(argv)
     if not options.workdir and not options.cards:
         parser.error("--workdir is missing: the folder that was given to technogen_jax.train")
+    track = next((f"--{name}" for name in ("minutes", "bars", "script") if getattr(options, name) is not None), None)
+    if track and options.n is not None:
+        parser.error(f"--n and {track}: clips or one track, not both")
+    if options.hold is not None and not track:
+        parser.error("--hold: is of a track; name its length with --minutes, --bars or --script")
+    for name in ("minutes", "bars", "hold"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < 1e9:
+            parser.error(f"--{name}: expected more than 0, got {value:g}")
+    if options.label:
+        try:
+            options.label = _weights(options.label)
+        except ValueError:
+            parser.error(f"--label: expected a name, or weights as acid=0.7,industrial=0.3, got {options.label}")
+    options.n = 8 if options.n is None else options.n
     if options.n < (2 if options.interpolate else 1):
         parser.error(f"--n: expected at least {2 if options.interpolate else 1}, got {options.n}")
     if not 0 < options.truncation <= 1:

@@ -36,14 +36,16 @@ class TrainState(NamedTuple):
     ema: Any
 
 
-def make_optimizer(name: str, learning_rate: float, b1: float, b2: float) -> optax.GradientTransformation:
+def make_optimizer(
+    name: str, learning_rate: float | optax.Schedule, b1: float, b2: float
+) -> optax.GradientTransformation:
     """Adam or RMSProp as WaveGAN's authors used them: TensorFlow 1's defaults for what has no argument.
 
     Adam's epsilon meets the bias-corrected root, as in its paper; TensorFlow 1 has it before the correction.
 
     Args:
         name: "adam" or "rmsprop".
-        learning_rate: step size.
+        learning_rate: step size, or a function of the number of updates.
         b1: Adam's decay of the first moment.
         b2: decay of the second moment, in RMSProp too.
 
@@ -55,6 +57,21 @@ def make_optimizer(name: str, learning_rate: float, b1: float, b2: float) -> opt
     if name == "rmsprop":  # TensorFlow 1 starts the mean square at one and adds epsilon under the root
         return optax.rmsprop(learning_rate, decay=b2, eps=1e-10, initial_scale=1.0, eps_in_sqrt=True)
     raise ValueError(f"config.optimizer.name: expected adam or rmsprop, got {name!r}")
+
+
+def falling(rate: float, updates: int, tail: float) -> float | optax.Schedule:
+    """A learning rate that falls to zero by half a cosine.
+
+    Args:
+        rate: to begin with.
+        updates: in all.
+        tail: share of them, the last ones, over which it falls; 0: it stays, a plain number.
+    """
+    if not tail:
+        return rate
+    constant = round(updates * (1 - tail))
+    fall = optax.cosine_decay_schedule(rate, max(1, updates - constant))
+    return optax.join_schedules([optax.constant_schedule(rate), fall], [constant])
 
 
 def init_state(gan: GAN, optimizers: Pair, key: jax.Array) -> TrainState:
@@ -78,10 +95,11 @@ def make_train_step(
     ema_decay: float = 0.999,
     batch_sharding: jax.sharding.Sharding | None = None,
 ) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns the pure train_step(state, pcm, key) -> (state, metrics).
+    """Returns the pure train_step(state, clips, key) -> (state, metrics).
 
-    `pcm` is int16 `[n_critic, B, T, C]`: the discriminator is updated once on each sub-batch, then the generator once.
-    `key` is the run's; it is folded with the step, so that a resumed run draws what the uninterrupted one would have.
+    `clips` is int16 audio `[n_critic, B, T, C]`, and where `gan.encode_once` what `gan.encode` made of it: the
+    discriminator is updated once on each sub-batch, then the generator once. `key` is the run's; it is folded with the
+    step, so that a resumed run draws what the uninterrupted one would have.
 
     Args:
         gan: the model.
@@ -132,23 +150,23 @@ def make_train_step(
         metrics[f"{side}/gradient_norm"] = optax.tree.norm(grads)
         return optax.apply_updates(params, updates), opt, metrics
 
-    def train_step(state, pcm, key):
+    def train_step(state, clips, key):
         d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
         g_params = state.params.g
 
-        def encode(pcm):
-            return gan.encode(pcm.astype(jnp.float32) / 32768)
+        def encode(clips):
+            return clips if gan.encode_once else gan.encode(clips.astype(jnp.float32) / 32768)
 
-        def critic(d_state, pcm_and_key):
-            pcm, key = pcm_and_key
-            d_params, d_opt, metrics = update("d", d_loss, *d_state, g_params, encode(pcm), key)
+        def critic(d_state, clips_and_key):
+            clips, key = clips_and_key
+            d_params, d_opt, metrics = update("d", d_loss, *d_state, g_params, encode(clips), key)
             if weight_clip:
                 d_params = jax.tree.map(lambda w: jnp.clip(w, -weight_clip, weight_clip), d_params)
             return (d_params, d_opt), metrics
 
-        keys = jax.random.split(d_key, len(pcm))
-        (d_params, d_opt), d_metrics = jax.lax.scan(critic, (state.params.d, state.opt.d), (pcm, keys))
-        g_params, g_opt, g_metrics = update("g", g_loss, g_params, state.opt.g, d_params, encode(pcm[-1]), g_key)
+        keys = jax.random.split(d_key, len(clips))
+        (d_params, d_opt), d_metrics = jax.lax.scan(critic, (state.params.d, state.opt.d), (clips, keys))
+        g_params, g_opt, g_metrics = update("g", g_loss, g_params, state.opt.g, d_params, encode(clips[-1]), g_key)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(g_params, state.ema, 1 - decay)
 
@@ -156,3 +174,12 @@ def make_train_step(
         return TrainState(state.step + 1, Pair(g_params, d_params), Pair(g_opt, d_opt), ema), metrics
 
     return train_step
+
+
+def repeated(train_step: Callable) -> Callable:
+    """(state, clips of n steps `[n, n_critic, B, ...]`, key) -> (state, metrics `[n]` each): n steps in one dispatch."""
+
+    def train_steps(state, clips, key):
+        return jax.lax.scan(lambda state, clips: train_step(state, clips, key), state, clips)
+
+    return train_steps

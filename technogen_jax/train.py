@@ -7,8 +7,8 @@ an hour at most, checkpoints more often:
 
     ... --config.train.batch_size=32 --config.train.minutes=60 --config.train.save_every=500 --config.eval.every=500
 
-The workdir then holds config.json, statistics.npz (of the set, for models that need them), metrics.jsonl (a line
-every train.log_every steps), checkpoints/, samples/ (previews of fixed latents, as sound and picture) and
+The workdir then holds config.json, statistics.npz and codes-*.npy (of the set, for models that need them), metrics.jsonl
+(a line every train.log_every steps), checkpoints/, samples/ (previews of fixed latents, as sound and picture) and
 tensorboard/ (look with: tensorboard --logdir runs). Stop with Ctrl-C or SIGTERM: it saves first. The same command
 goes on from the newest checkpoint, and what comes out is, bit for bit, what an uninterrupted run would have made on
 the same machine. Then: python -m technogen_jax.sample --workdir runs/wavegan
@@ -38,6 +38,7 @@ from technogen_jax import (
     audio,
     checkpoint,
     clipsets,
+    codes,
     data,
     fields,
     generate,
@@ -47,10 +48,10 @@ from technogen_jax import (
     progress,
     records,
 )
-from technogen_jax.step import Pair, TrainState, init_state, make_optimizer, make_train_step
+from technogen_jax.step import Pair, TrainState, falling, init_state, make_optimizer, make_train_step, repeated
 
 _MEASURED_BATCH = 16  # records: with the spectra of eight seconds of 44.1 kHz stereo, some 0.7 GB
-_STEPS_AHEAD = 2  # steps dispatched before the oldest must be done: a signal is answered soon
+_AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
 
 
 class TrainError(ValueError):
@@ -74,17 +75,17 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     """
     workdir = pathlib.Path(workdir)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    _build(config)  # so that a field that cannot work is named before anything is made
+    gan, *_ = _build(config)  # so that a field that cannot work is named before anything is made
     rows = data.process_rows(config.train.batch_size)
-    source = _open_set(config)
+    source = _open_set(config, gan)
     checkpoint.claim(workdir, config, source.manifest)
     statistics = _statistics(config, workdir, source)
     gan, train_step, new_state = _build(config, NamedSharding(mesh, PartitionSpec("data")), statistics)
 
     everywhere = NamedSharding(mesh, PartitionSpec())
-    by_row = NamedSharding(mesh, PartitionSpec(None, "data"))
+    by_row = NamedSharding(mesh, PartitionSpec(None, None, "data"))
     state = jax.jit(new_state, out_shardings=everywhere)(generate.run_key(config.seed, "init"))
-    say(_greeting(config, source, state, mesh))
+    say(_greeting(config, gan, source, state, mesh))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_requests())
         checkpoints = stack.enter_context(
@@ -105,18 +106,20 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
         logbook = stack.enter_context(contextlib.closing(monitor.Logbook(workdir, start)))
         observer = monitor.Monitor(config, gan, _ruler(config, say), workdir, logbook)
         local = data.batches(
-            source,
+            _codes(config, gan, workdir, source, statistics) if gan.encode_once else data.Audio(source),
             rows=rows,
             n_critic=config.train.n_critic,
-            clip_samples=config.audio.clip_samples,
+            steps=config.train.steps_per_dispatch,
+            length=None if gan.encode_once else config.audio.clip_samples,
             crop=config.data.crop,
+            rotate=config.data.rotate,
             seed=config.seed,
             first_step=start,
             read_threads=config.data.read_threads,
         )
         batches = data.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows)
         stepped = jax.jit(
-            train_step,
+            repeated(train_step),
             in_shardings=(everywhere, by_row, everywhere),
             out_shardings=(everywhere, everywhere),
             donate_argnums=0,
@@ -135,7 +138,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
 def _loop(
     config: ConfigDict,
     state: TrainState,
-    train_step: Callable,
+    train_steps: Callable,
     batches: Iterator[jax.Array],
     checkpoints: checkpoint.Checkpoints,
     observer: monitor.Monitor,
@@ -153,7 +156,11 @@ def _loop(
         nonlocal window_begun
         if not pending:
             return
-        rows = [{name: float(value) for name, value in row.items()} for row in jax.device_get(pending)]
+        rows = [
+            dict(zip(row, map(float, values), strict=True))
+            for row in jax.device_get(pending)
+            for values in zip(*row.values(), strict=True)
+        ]
         for number, row in enumerate(rows, step - len(rows) + 1):
             for name, value in row.items():
                 if not math.isfinite(value):
@@ -171,15 +178,16 @@ def _loop(
         pending.clear()
         window_begun = time.monotonic()
 
-    for step in range(first + 1, every.steps + 1):
-        state, row = train_step(state, next(batches), key)
+    count = every.steps_per_dispatch
+    for step in range(first + count, every.steps + 1, count):
+        state, row = train_steps(state, next(batches), key)
         pending.append(row)
-        if len(pending) > _STEPS_AHEAD:
-            jax.block_until_ready(pending[-1 - _STEPS_AHEAD])
-        bar.update()
+        if len(pending) > _AHEAD:
+            jax.block_until_ready(pending[-1 - _AHEAD])
+        bar.update(count)
         over = every.minutes is not None and time.monotonic() - begun > 60 * every.minutes
         last = step == every.steps or stop.is_set() or over
-        if step % every.log_every == 0 or step == 1 or last:
+        if step % every.log_every == 0 or step == count or last:
             flush(step)
         sampling, evaluating = _due(step, every.sample_every), _due(step, config.eval.every)
         if _due(step, every.save_every) or sampling or evaluating or last:
@@ -202,6 +210,7 @@ def _build(
 ) -> tuple[models.GAN, Callable, Callable]:
     """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
     fields.check(config)
+    _check_dispatch(config)
     gan = models.build(config, statistics)
     loss, optimizer = config.loss, config.optimizer
     if loss.adversarial not in losses.ADVERSARIAL:
@@ -209,8 +218,11 @@ def _build(
         raise TrainError(f"config.loss.adversarial: expected one of {names}, got {loss.adversarial!r}")
     optimizers = Pair(
         *(
-            make_optimizer(optimizer.name, rate, optimizer.b1, optimizer.b2)
-            for rate in (optimizer.learning_rate_g, optimizer.learning_rate_d)
+            make_optimizer(optimizer.name, falling(rate, updates, optimizer.tail), optimizer.b1, optimizer.b2)
+            for rate, updates in (
+                (optimizer.learning_rate_g, config.train.steps),
+                (optimizer.learning_rate_d, config.train.steps * config.train.n_critic),
+            )
         )
     )
     train_step = make_train_step(
@@ -227,7 +239,17 @@ def _build(
     return gan, train_step, lambda key: init_state(gan, optimizers, key)
 
 
-def _open_set(config: ConfigDict) -> records.ClipSource:
+def _check_dispatch(config: ConfigDict) -> None:
+    """Raises unless all that happens between steps falls between dispatches."""
+    count = config.train.steps_per_dispatch
+    for field in ("train.steps", "train.log_every", "train.sample_every", "train.save_every", "eval.every"):
+        if (value := fields.value(config, field)) % count:
+            raise fields.FieldError(
+                f"config.{field} is {value} and config.train.steps_per_dispatch {count}: make it a multiple"
+            )
+
+
+def _open_set(config: ConfigDict, gan: models.GAN) -> records.ClipSource:
     """The clips to train on, their set held against the config."""
     manifest = records.read_manifest(config.data.dir)
     sizes = dict(
@@ -235,7 +257,8 @@ def _open_set(config: ConfigDict) -> records.ClipSource:
         channels=config.audio.channels,
         clip_samples=config.audio.clip_samples,
     )
-    data.check(manifest, config.data.split, config.data.crop, **sizes)
+    model = dict(classes=gan.classes, encode_once=gan.encode_once)
+    data.check(manifest, config.data.split, config.data.crop, **sizes, **model)
     return records.ClipSource(config.data.dir, config.data.split)
 
 
@@ -265,6 +288,22 @@ def _statistics(config: ConfigDict, workdir: pathlib.Path, source: records.ClipS
             checkpoint.write_statistics(workdir, models.measure(config, _whole_set(source, bar.update)))
     multihost_utils.sync_global_devices("statistics")
     return checkpoint.read_statistics(workdir)
+
+
+def _codes(
+    config: ConfigDict,
+    gan: models.GAN,
+    workdir: pathlib.Path,
+    source: records.ClipSource,
+    statistics: models.Statistics | None,
+) -> np.ndarray:
+    """The set as the model encodes it: made when a run first starts, by one process, then read by all."""
+    path = codes.path_in(workdir, config, source.manifest, statistics)
+    if jax.process_index() == 0 and not path.exists():
+        with progress.bar("encoding the set", len(source), " clips") as bar:
+            codes.make(path, gan, source, config.audio.clip_samples, bar.update)
+    multihost_utils.sync_global_devices("codes")
+    return codes.read(path)
 
 
 def _whole_set(source: records.ClipSource, count: Callable[[int], object]) -> Iterator[np.ndarray]:
@@ -304,14 +343,17 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _greeting(config: ConfigDict, source: records.ClipSource, state: TrainState, mesh) -> str:
+def _greeting(config: ConfigDict, gan: models.GAN, source: records.ClipSource, state: TrainState, mesh) -> str:
     generator, discriminator = (models.count_parameters(params) / 1e6 for params in state.params)
     tracks = source.manifest.splits[config.data.split]["tracks"]
+    labels = data.clips_of_labels(source.manifest, config.data.split)
+    others = sum(count for label, count in labels.items() if label not in gan.classes) if gan.classes else 0
     return (
         f"{config.model.name}: generator {generator:.2f} M parameters, discriminator {discriminator:.2f} M; "
         f"{config.audio.clip_samples / config.audio.sample_rate_hz:.3g} s at {config.audio.sample_rate_hz} Hz; "
         f"{mesh.size} {jax.devices()[0].device_kind} device(s)\n"
         f"{config.data.dir}: {len(source)} clips of {tracks} tracks"
+        + (f"; {others} have labels that are not in config.model.classes, and count as all of these" if others else "")
     )
 
 

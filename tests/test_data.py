@@ -1,3 +1,4 @@
+import collections
 import contextlib
 import itertools
 
@@ -11,13 +12,14 @@ from technogen_jax import data, records
 
 # Clip i is the samples 1000 i, 1000 i + 1, ...: each sample tells its clip and its place.
 WHOLE = data.Rows(4, 0, 4)
-SOURCE = [{"audio": (1000 * i + np.arange(100)[:, None]).astype(np.int16)} for i in range(10)]
+CLIPS = [(1000 * i + np.arange(100)[:, None]).astype(np.int16) for i in range(10)]
 
 
 def take(count, first_step=0, rows=WHOLE, **changes):
-    options = dict(n_critic=2, clip_samples=20, crop="random", seed=0, read_threads=2) | changes
-    with contextlib.closing(data.batches(SOURCE, rows=rows, first_step=first_step, **options)) as batches:
-        return np.stack(list(itertools.islice(batches, count)))
+    """Batches of `count` steps, one after the other: `[count, n_critic, rows.count, T, 1]`."""
+    options = dict(n_critic=2, length=20, crop="random", seed=0, read_threads=2) | changes
+    with contextlib.closing(data.batches(CLIPS, rows=rows, first_step=first_step, **options)) as batches:
+        return np.concatenate(list(itertools.islice(batches, count // options.get("steps", 1))))
 
 
 def test_each_epoch_is_every_clip_once_in_another_order():
@@ -46,6 +48,21 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone():
     take(1, first_step=10**9)  # and no step is far away
 
 
+def test_several_steps_at_a_time_are_the_same_steps():
+    np.testing.assert_array_equal(take(6, steps=3), take(6))
+    np.testing.assert_array_equal(take(4, steps=2, first_step=2), take(6)[2:])
+
+
+def test_clips_can_be_rolled_around_their_loop():
+    batches = take(100, length=None, rotate=20)[..., 0]
+    starts = batches[..., 0] % 1000
+    assert sorted(np.unique(starts)) == [0, 20, 40, 60, 80]
+    clips, starts = batches.reshape(-1, 100), starts.ravel()
+    whole = clips[:, :1] // 1000 * 1000 + (starts[:, None] + np.arange(100)) % 100
+    np.testing.assert_array_equal(clips, whole)
+    np.testing.assert_array_equal(take(2, first_step=4, length=None, rotate=20)[..., 0], batches[4:6])
+
+
 def test_two_processes_share_what_one_would_have_read():
     halves = [take(3, rows=data.Rows(4, first, 2)) for first in (0, 2)]
     np.testing.assert_array_equal(np.concatenate(halves, axis=2), take(3))
@@ -53,19 +70,21 @@ def test_two_processes_share_what_one_would_have_read():
 
 def test_batches_reach_the_device_in_order():
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+    sharding = NamedSharding(mesh, PartitionSpec(None, None, "data"))
     rows = data.process_rows(4 * jax.device_count())
-    local = data.batches(SOURCE, rows=rows, n_critic=1, clip_samples=20, crop="random", seed=0)
+    local = data.batches(CLIPS, rows=rows, n_critic=1, length=20, crop="random", seed=0)
     with contextlib.closing(local):
         arrays = list(itertools.islice(data.to_device(local, sharding, rows), 3))
-    np.testing.assert_array_equal(np.stack(arrays), take(3, rows=rows, n_critic=1))
+    np.testing.assert_array_equal(np.concatenate(arrays), take(3, rows=rows, n_critic=1))
 
 
 def test_bad_arguments_are_errors():
     with pytest.raises(ValueError, match="config.data.crop: expected one of random, start, got 'end'"):
         take(1, crop="end")
     with pytest.raises(ValueError, match="no clips"):
-        next(data.batches([], rows=data.Rows(1, 0, 1), n_critic=1, clip_samples=1, crop="start", seed=0))
+        next(data.batches([], rows=data.Rows(1, 0, 1), n_critic=1, seed=0))
+    with pytest.raises(ValueError, match="config.data.rotate: expected a divisor of a clip's 20 rows, got 3"):
+        take(1, rotate=3)
     with pytest.raises(ValueError, match=r"config.train.batch_size: expected a multiple of .* got 0"):
         data.process_rows(0)
 
@@ -77,12 +96,21 @@ def test_bad_arguments_are_errors():
         (dict(channels=2), "config.audio.channels is 2, but the set has 1.*--channels 2"),
         (dict(clip_samples=4096), "config.audio.clip_samples is 4096, but the set has clips of 2250.*--hop_size 0.512"),
         (dict(split="best"), "config.data.split is 'best', but the set has train, valid, test"),
+        (
+            dict(classes=("acid", "dub")),
+            r"config.model.classes is .*no train clip with the label 'dub'; it has .*industrial",
+        ),
+        (
+            dict(encode_once=True, clip_samples=2048),
+            "config.data.crop is 'random', but the set has clips of 2250 samples for a window of 2048.*set it to 'start'",
+        ),
     ],
 )
 def test_a_config_that_does_not_fit_the_set_is_an_error_with_both_sides(prepared_set, change, message):
     manifest = records.read_manifest(prepared_set)
     fields = dict(split="train", crop="random", sample_rate_hz=RATE_HZ, channels=1, clip_samples=2250)
-    data.check(manifest, **fields)
+    data.check(manifest, **fields, classes=("industrial", "acid"), encode_once=True)
+    data.check(manifest, **fields | dict(crop="start", clip_samples=2048), encode_once=True)
     with pytest.raises(ValueError, match=message):
         data.check(manifest, **(fields | change))
 
@@ -90,9 +118,13 @@ def test_a_config_that_does_not_fit_the_set_is_an_error_with_both_sides(prepared
 def test_records_arrive_as_prepared(prepared_set):
     source = records.ClipSource(prepared_set, "train")
     rows = data.Rows(len(source), 0, len(source))
-    with contextlib.closing(
-        data.batches(source, rows=rows, n_critic=1, clip_samples=2250, crop="random", seed=0)
-    ) as local:
-        (epoch,) = next(local)
+    with contextlib.closing(data.batches(data.Audio(source), rows=rows, n_critic=1, seed=0)) as local:
+        ((epoch,),) = next(local)
     expected = sorted(clip["audio"].tobytes() for clip in source)
     assert sorted(clip.tobytes() for clip in epoch) == expected
+
+
+def test_clips_of_each_label_are_those_of_the_records(prepared_set):
+    source = records.ClipSource(prepared_set, "test")
+    names = [source.manifest.labels[clip["label"]] for clip in source]
+    assert data.clips_of_labels(source.manifest, "test") == collections.Counter(names)

@@ -111,3 +111,65 @@ def test_a_tone_peaks_in_its_band():
     mel = np.asarray(dsp.log_mel(tone, 16000, n_fft=1024, hop_length=160, n_mels=64, fmin_hz=30.0)).mean(0)
     centres_hz = librosa.mel_frequencies(66, fmin=30.0, fmax=8000)[1:-1]
     assert abs(centres_hz[mel.argmax()] - 440) == abs(centres_hz - 440).min()
+
+
+RATE_HZ = 44100
+CEILING = np.float32(10 ** (-1 / 20))
+limit = jax.jit(dsp.limit_circular, static_argnums=1, static_argnames=("attack_s", "hold_s", "release_s"))
+
+
+def loud_loop(samples=44100):
+    """[2, T, 2]: noise and bursts up to 14 dB above the ceiling, with one at the seam."""
+    rng = np.random.default_rng(1)
+    time_s = np.arange(samples) / RATE_HZ
+    kick = 5 * CEILING * np.sin(2 * np.pi * 55 * time_s) * np.exp(-8 * ((time_s + 0.01) % 0.25))
+    return (kick[:, None] + 0.3 * rng.standard_normal((2, samples, 2))).astype(np.float32)
+
+
+def test_the_limiters_gain_is_the_plain_loops():
+    audio = loud_loop(3000)
+    doublings = 5  # 2 ** 5 samples, nearest to half of 1.5 ms
+    found = np.asarray(limit(audio, RATE_HZ, attack_s=0.0015, hold_s=0.002, release_s=0.005))
+    needed_db = np.maximum(20 * np.log10(np.abs(audio.astype(np.float64)).max(-1) / CEILING), 0)
+    attack, hold, release = 2 * (2**doublings - 1), round(0.002 * RATE_HZ), round(8 * 0.005 * RATE_HZ)
+    held = np.max([np.roll(needed_db, k, 1) for k in range(-attack, hold + 1)], 0)
+    falling = np.max([np.roll(held, k, 1) * np.exp(-k / (0.005 * RATE_HZ)) for k in range(release)], 0)
+    triangle = np.convolve(np.ones(2**doublings), np.ones(2**doublings)) / 4**doublings
+    smooth = sum(weight * np.roll(falling, k, 1) for k, weight in enumerate(triangle))
+    np.testing.assert_allclose(found, audio * 10 ** (-smooth / 20)[..., None], atol=2e-6)
+
+
+@pytest.mark.parametrize("gain", [1.0, 100.0])
+def test_no_sample_is_above_the_ceiling_and_peaks_reach_it(gain):
+    limited = np.asarray(limit(gain * loud_loop(), RATE_HZ))
+    assert np.abs(limited).max() <= CEILING
+    assert np.abs(limited).max() > 0.999 * CEILING
+
+
+def test_what_is_below_the_ceiling_stays_to_the_bit():
+    audio = loud_loop()
+    audio *= CEILING / np.abs(audio).max()
+    np.testing.assert_array_equal(limit(audio, RATE_HZ), audio)
+
+
+def test_a_turned_loop_is_limited_as_the_loop():
+    audio = loud_loop()
+    np.testing.assert_array_equal(limit(np.roll(audio, 12345, 1), RATE_HZ), np.roll(limit(audio, RATE_HZ), 12345, 1))
+
+
+def test_a_peak_is_heard_within_the_reach_only():
+    quiet = 0.1 * loud_loop()
+    quiet *= CEILING / np.abs(quiet).max() / 2
+    other = quiet.copy()
+    other[:, 20000] = 4.0
+    changed = np.flatnonzero((np.asarray(limit(other, RATE_HZ)) != quiet).any((0, 2)))
+    assert 20000 - 0.003 * RATE_HZ <= changed[0] < 20000
+    assert 20000 < changed[-1] <= 20000 + (0.003 + 0.01 + 8 * 0.05) * RATE_HZ
+
+
+@pytest.mark.parametrize("above_db", [6, 14])
+def test_a_loud_bass_note_keeps_its_wave(above_db):
+    tone = CEILING * 10 ** (above_db / 20) * np.sin(2 * np.pi * 50 * np.arange(RATE_HZ) / RATE_HZ)
+    spectrum = np.abs(np.fft.rfft(limit(tone[None, :, None].astype(np.float32), RATE_HZ)[0, :, 0]))
+    harmonics = spectrum[100::50]
+    assert np.sqrt((harmonics**2).sum()) < 1e-4 * spectrum[50]  # clipped: 0.23 at 6 dB

@@ -1,53 +1,149 @@
+import math
+
+import jax
 import pytest
-from conftest import load_config
+from conftest import ROOT, load_config
+from fuzzing import fuzzed
+from hypothesis import given
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
-from technogen_jax import fields
-
-
-@pytest.fixture
-def config():
-    config = load_config("default")
-    config.data.dir = "somewhere"
-    return config
+from technogen_jax import fields, train
 
 
-def test_the_defaults_pass(config):
-    fields.check(config)
-    assert {"seed", "data.dir", "train.batch_size", "model.name"} < fields.names(config)
+def every_config():
+    """Name -> config, of each file in configs/."""
+    configs = {path.stem: load_config(path.stem) for path in sorted((ROOT / "configs").glob("*.py"))}
+    for config in configs.values():
+        config.data.dir = "somewhere"
+    return configs
 
 
-def test_every_range_is_of_a_field_that_there_is(config):
-    assert set(fields.LEAST) <= fields.names(config)
-    families = [config, load_config("specgan")]
-    assert set(fields.FREE) <= set().union(*map(fields.names, families))
-    assert set(fields.MOST) <= set(fields.LEAST)
+CONFIGS = every_config()
+# A field of every model once, a model's own once for each.
+FIELDS = sorted(
+    {
+        (name if "model." in field else "default", field)
+        for name in ("default", "specgan", "technogan")
+        for field in fields.names(CONFIGS[name])
+    }
+)
+OF_TYPE = {  # what no field with a value of that type takes
+    bool: [0, 1, "True", None, [], 0.5],
+    int: ["1", 1.5, True, None, [1], {}, math.nan, math.inf, -1, -(2**70), 2**63, 10**30],
+    float: ["1", True, None, [1.0], {}, math.nan, math.inf, -math.inf, -1.0, -1e-9, 1e308, 10**40],
+    str: ["", " ", "nothing\0", "nothing", 5, True, None, ["adam"], {}],
+    type(None): ["", True, [1], {}, math.nan, -1, -1.0, 10**40, math.inf],
+    tuple: ["acid", 5, None, (1,), ("",), ("acid", "acid"), [["acid"]], {}],
+}
+ANY_TEXT = ("data.dir", "data.split", "data.crop")  # `data.check` says what goes
 
 
-def test_values_by_dotted_name(config):
+def with_value(name, field, value):
+    """A config's copy with a field of any type, which assigning would not allow."""
+    content = CONFIGS[name].to_dict()
+    *sections, last = field.split(".")
+    section = content
+    for part in sections:
+        section = section[part]
+    section[last] = value
+    return ConfigDict(content)
+
+
+def complaint(name, field, value):
+    """What is said of a value, None where it goes. Anything else than a ValueError fails."""
+    try:
+        train._build(with_value(name, field, value))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_configs_pass(name):
+    fields.check(CONFIGS[name])
+
+
+def test_every_field_has_a_rule_and_every_rule_a_field():
+    for config in CONFIGS.values():
+        ruled = {field for field in fields.names(config) if not field.startswith("model.")} | {"model.name"}
+        assert ruled == set(fields.RULES)
+    assert set(fields.FREE) <= set().union(*map(fields.names, CONFIGS.values()))
+
+
+@pytest.mark.parametrize("name, field", FIELDS)
+def test_a_value_that_cannot_go_is_named_before_anything_compiles(name, field):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None
+    )
+    old = fields.value(CONFIGS[name], field)
+    for value in OF_TYPE[type(old)]:
+        if value == "nothing" and field in ANY_TEXT:
+            continue
+        said = complaint(name, field, value)
+        assert said and f"config.{field}" in said, f"{value!r}: {said}"
+        assert len(said) < 500 and "\n" not in said.strip()
+    assert not compiled
+
+
+@fuzzed
+@given(
+    st.sampled_from(FIELDS),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.integers(0, 9),
+        st.floats(),
+        st.floats(0, 1),
+        st.text(max_size=9),
+        st.binary(max_size=9),
+        st.lists(st.integers() | st.text(max_size=9), max_size=3).map(tuple),
+    ),
+)
+def test_a_value_goes_or_is_named(place, value):
+    said = complaint(*place, value)
+    assert said is None or place[1].rpartition(".")[2] in said
+
+
+def test_values_by_dotted_name():
+    config = CONFIGS["default"]
     assert fields.value(config, "train.batch_size") == 64
     assert fields.value(config, "seed") == 0
     assert fields.value(config, "train.batch") is None
     assert fields.value(config, "seed.x") is None
 
 
-@pytest.mark.parametrize("field", fields.LEAST)
-def test_a_number_below_its_range_is_named(config, field):
-    section, _, name = field.rpartition(".")
-    (config[section] if section else config)[name] = type(fields.value(config, field))(-1)
-    with pytest.raises(fields.FieldError, match=rf"config\.{field}: expected .* got -1"):
+def test_the_ends_of_ranges():
+    for field, good, bad in (
+        ("seed", (0, 2**32 - 1), (-1, 2**32)),
+        ("train.ema_decay", (0, 1, 1.0), (1.0000001,)),
+        ("optimizer.b1", (0, 0.999), (1, 1.0)),
+        ("train.minutes", (None, 1, 1e-9), (0, 0.0)),
+        ("audio.channels", (1, 2), (0, 3, 1.0)),
+        ("data.read_threads", (0, 1024), (1025,)),
+    ):
+        for value in good:
+            fields.check(with_value("default", field, value))
+        for value in bad:
+            with pytest.raises(fields.FieldError, match=rf"^config\.{field}: expected .*, got {value}$"):
+                fields.check(with_value("default", field, value))
+
+
+def test_fields_that_are_not_there_and_batches_beyond_memory_are_named():
+    config = ConfigDict(CONFIGS["default"].to_dict())
+    del config.train["n_critic"]
+    with pytest.raises(fields.FieldError, match=r"^config\.train\.n_critic: missing"):
         fields.check(config)
+    with pytest.raises(fields.FieldError, match="missing"):
+        fields.check(with_value("default", "train", 3))
+    with pytest.raises(fields.FieldError, match=r"train\.batch_size x n_critic is 5242880 clips of 16384 samples"):
+        fields.check(with_value("default", "train.batch_size", 2**20))
 
 
-@pytest.mark.parametrize("field, value", [("loss.gp_weight", float("nan")), ("train.ema_decay", 1.5), ("seed", 2**32)])
-def test_numbers_above_a_range_and_nan_are_named(config, field, value):
-    section, _, name = field.rpartition(".")
-    (config[section] if section else config)[name] = value
-    with pytest.raises(fields.FieldError, match=f"config.{field}: expected"):
-        fields.check(config)
-
-
-def test_only_what_is_learnt_makes_a_difference(config):
-    other = load_config("default")
+def test_only_what_is_learnt_makes_a_difference():
+    config, other = load_config("default"), load_config("default")
     other.data.dir = "elsewhere"
     other.train.steps = 5
     assert fields.first_difference(config, other) is None

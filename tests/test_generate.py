@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,6 +32,29 @@ def test_a_latent_depends_on_its_seed_and_number_alone(trained_workdir):
     np.testing.assert_array_equal(generate.draw_latents(gan, 5, [3]), latents[3:4])
     assert (generate.draw_latents(gan, 6, range(6)) != latents).all()
     np.testing.assert_array_equal(generate.draw_latents(gan, 5, range(6), 0.5), latents * np.float32(0.5))
+
+
+def test_a_label_is_set_and_truncation_leaves_it_alone(trained_workdir):
+    plain = generate.load(trained_workdir).gan
+    classes = ("acid", "dub", "industrial")
+    gan = plain._replace(
+        classes=classes,
+        sample_latents=lambda key, n: jnp.concatenate([plain.sample_latents(key, n), jnp.eye(3)[jnp.arange(n) + 1]], 1),
+    )
+    latents, drawn = generate.draw_latents(plain, 5, range(4), 0.5), [0, 1, 0]
+    for label, weights in ((None, drawn), ("acid", [1, 0, 0]), ({"industrial": 3, "dub": 1.0}, [0, 0.25, 0.75])):
+        rows = generate.draw_latents(gan, 5, range(4), 0.5, label)
+        np.testing.assert_array_equal(rows, np.hstack([latents, np.tile(np.float32(weights), (4, 1))]))
+    for label, message in (
+        ("trance", "label 'trance': the model knows acid, dub, industrial"),
+        ({"acid": -1, "dub": 2}, "expected weights of 0 and more"),
+        ({"acid": 0}, "expected weights of 0 and more"),
+        ({"acid": np.nan}, "expected weights of 0 and more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            generate.draw_latents(gan, 5, [0], label=label)
+    with pytest.raises(ValueError, match="label acid: the model knows none; train one with config.model.classes"):
+        generate.draw_latents(plain, 5, [0], label="acid")
 
 
 def test_interpolation_runs_straight_from_end_to_end():

@@ -12,12 +12,13 @@ from conftest import ROOT, load_config
 
 from data_prep import options as prepare_options
 from data_prep import synthesize
-from technogen_jax import evaluate, fields, sample
+from technogen_jax import evaluate, export, fields, sample
 
 PARSERS = {
     "data_prep.synthesize": synthesize.parse_options,
     "data_prep.prepare": prepare_options.parse_options,
     "technogen_jax.sample": sample.parse_options,
+    "technogen_jax.export": export.parse_options,
     "technogen_jax.evaluate": evaluate.parse_options,
 }
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -81,6 +82,8 @@ def test_the_demo_makes_sound_from_nothing_and_goes_on(tmp_path):
     def run_all(*more):
         said = {}
         for module, argv in commands(MAKEFILE):
+            if "demo/" not in " ".join(argv):
+                continue
             argv = [word.replace("demo/", f"{tmp_path}/demo/") for word in argv] + small[module]
             argv += more if module == "technogen_jax.train" else ()
             done = subprocess.run(

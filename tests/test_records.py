@@ -1,5 +1,6 @@
 """The bytes of a set, against TensorBoard's reader, TensorFlow Datasets' metadata and known checksums."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -7,6 +8,9 @@ import pickle
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from fuzzing import fuzzed
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 
 from technogen_jax import records
@@ -18,13 +22,13 @@ def make_set(folder, clips=(7, 0, 2), shards=(3, 0, 1), channels=2, labels=("aci
     """A set of random clips; the examples by split."""
     rng = np.random.default_rng(0)
     features = records.make_features(CLIP, channels, labels)
-    examples, splits, info = {}, {}, {}
+    examples, splits, info, lines = {}, {}, {}, []
     for split, count, shard_count in zip(records.SPLITS, clips, shards, strict=True):
         examples[split] = [
             {
                 "audio": rng.integers(-32768, 32768, (CLIP, channels), np.int16),
                 "label": int(rng.integers(len(labels))),
-                "track": f"acid/träck {index}.wav",
+                "track": f"acid/{split} träck {index}.wav",
                 "offset": index * 2**33,
             }
             for index in range(count)
@@ -32,8 +36,11 @@ def make_set(folder, clips=(7, 0, 2), shards=(3, 0, 1), channels=2, labels=("aci
         names = records.shard_names(split, shard_count)
         parts = [examples[split][index::shard_count] for index in range(shard_count)]
         total = 0
-        for name, part in zip(names, parts, strict=True):
+        for shard, (name, part) in enumerate(zip(names, parts, strict=True)):
             total += records.write_shard(folder / name, (records.serialize_example(**e) for e in part))
+            for index, example in enumerate(part):
+                line = {"split": split, "shard": shard, "index": index, "track": example["track"]}
+                lines.append(line | {"offset": example["offset"], "label": labels[example["label"]]})
         examples[split] = [example for part in parts for example in part]
         splits[split] = {"clips": count, "tracks": 1, "shards": names}
         if count:
@@ -51,6 +58,7 @@ def make_set(folder, clips=(7, 0, 2), shards=(3, 0, 1), channels=2, labels=("aci
         options={},
         fingerprint="x",
     )
+    records.write_text_atomically(folder / records.CLIPS_FILE, (json.dumps(line) + "\n" for line in lines))
     records.write_manifest(folder, manifest)
     return examples
 
@@ -169,3 +177,147 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         records.write_shard(tmp_path / "a", failing())
     assert list(records.TFRecordSource([tmp_path / "a"])) == [b"old"]
+
+
+# ------------------------------------------------------------------------------------- files of somebody else's, damaged
+
+
+def swap(first, second):
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def test_a_shard_in_anothers_place_is_found(tmp_path):
+    def make(name):
+        make_set(tmp_path / name, clips=(6, 2, 2), shards=(3, 1, 1))
+        return [tmp_path / name / shard for shard in records.shard_names("train", 3)]
+
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    shards = make("a")  # two clips each
+    assert len(records.ClipSource(tmp_path / "a", "train")) == 6
+    swap(shards[1], shards[2])
+    with pytest.raises(
+        records.RecordError, match=rf"{shards[1].name}: holds other clips .* expected acid/train träck 1"
+    ):
+        records.ClipSource(tmp_path / "a", "train")
+    shards = make("b")
+    swap(shards[0], tmp_path / "b" / records.shard_names("test", 1)[0])
+    for split, shard in (("train", shards[0].name), ("test", "test")):
+        with pytest.raises(records.RecordError, match=f"{shard}.*: holds other clips"):
+            records.ClipSource(tmp_path / "b", split)
+    make("c")
+    (tmp_path / "c" / records.CLIPS_FILE).unlink()
+    with pytest.raises(records.RecordError, match=r"clips\.jsonl: unreadable"):
+        records.ClipSource(tmp_path / "c", "train")
+
+
+def test_a_shard_that_goes_while_it_is_read_is_named(tmp_path):
+    make_set(tmp_path)
+    source = records.ClipSource(tmp_path, "train")
+    shard = tmp_path / records.shard_names("train", 3)[2]
+    os.truncate(shard, 100)
+    with pytest.raises(records.RecordError, match=f"{shard.name}: the record at byte .* damaged"):
+        source[6]
+    shard.unlink()
+    with pytest.raises(records.RecordError, match=f"{shard.name}: the record at byte .* cannot be read"):
+        source[6]
+
+
+def whole_or_record_error(read):
+    """What a reader gives, None where it raises a RecordError of one line; anything else that is raised fails."""
+    try:
+        return read()
+    except records.RecordError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+        return None
+
+
+@fuzzed
+@given(st.binary(max_size=200))
+def test_bytes_are_a_shard_or_named(tmp_path, content):
+    """What is read, written again, gives the same bytes."""
+    (tmp_path / "a").write_bytes(content)
+    found = whole_or_record_error(lambda: list(records.TFRecordSource([tmp_path / "a"])))
+    if found is not None:
+        records.write_shard(tmp_path / "b", found)
+        assert (tmp_path / "b").read_bytes() == content
+
+
+@pytest.fixture(scope="module")
+def one_clip(tmp_path_factory):
+    """(folder of a set of one clip, that clip's record)."""
+    folder = tmp_path_factory.mktemp("one")
+    make_set(folder, clips=(1, 0, 0), shards=(1, 0, 0))
+    return folder, records.TFRecordSource([folder / records.shard_names("train", 1)[0]])[0]
+
+
+edits = st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 3), st.binary(max_size=4)), min_size=1, max_size=4)
+
+
+def edited(content, edits):
+    """Bytes with stretches left out or replaced."""
+    for place, length, new in edits:
+        place %= len(content) + 1
+        content = content[:place] + new + content[place + length :]
+    return content
+
+
+@fuzzed
+@given(edits)
+def test_a_record_with_the_right_checksum_is_a_clip_or_named(one_clip, tmp_path, edits):
+    folder, record = one_clip
+    source = records.ClipSource(folder, "train")
+    records.write_shard(tmp_path / "a", [edited(record, edits)])
+    source._records = records.TFRecordSource([tmp_path / "a"])
+    clip = whole_or_record_error(lambda: source[0])
+    if clip is not None:
+        assert clip["audio"].shape == (CLIP, 2) and clip["audio"].dtype == np.int16
+        assert clip["label"] in (0, 1) and isinstance(clip["track"], str) and isinstance(clip["offset"], int)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = [field.name for field in dataclasses.fields(records.Manifest)]
+
+
+@fuzzed
+@given(st.sampled_from(FIELDS), st.sampled_from([None, *records.SPLITS]), anything, edits)
+def test_a_manifest_is_read_or_named(one_clip, tmp_path, field, split, value, edits):
+    fields = json.loads((one_clip[0] / records.MANIFEST_FILE).read_text())
+    if field == "splits" and split:
+        value = fields["splits"] | {split: value}
+    changed = json.dumps(fields | {field: value})
+    for content in (changed.encode(), edited(json.dumps(fields).encode(), edits)):
+        (tmp_path / records.MANIFEST_FILE).write_bytes(content)
+        manifest = whole_or_record_error(lambda: records.read_manifest(tmp_path))
+        if manifest is not None:
+            assert manifest.channels in (1, 2) and min(manifest.clip_samples, manifest.sample_rate_hz) >= 1
+            names = [name for entry in manifest.splits.values() for name in entry["shards"]]
+            assert all(os.path.basename(name) == name for name in names)
+            whole_or_record_error(lambda: records.ClipSource(tmp_path, "train"))
+
+
+@fuzzed
+@given(st.sampled_from(["split", "shard", "index", "track", "offset", "label"]), anything, edits)
+def test_a_list_of_clips_is_read_or_named(one_clip, tmp_path, field, value, edits):
+    folder = one_clip[0]
+    (tmp_path / records.MANIFEST_FILE).write_bytes((folder / records.MANIFEST_FILE).read_bytes())
+    line = (folder / records.CLIPS_FILE).read_bytes()
+    for content in (json.dumps(json.loads(line) | {field: value}).encode(), edited(line, edits)):
+        (tmp_path / records.CLIPS_FILE).write_bytes(content)
+        table = whole_or_record_error(lambda: records.read_clip_table(tmp_path, "train"))
+        assert table is None or len(table) == 1 and isinstance(table[0]["track"], str)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"version": ' + "9" * 5000 + "}", '{"a": 1, ', "\x00", "\ud800"])
+def test_json_that_python_stumbles_over_is_named(one_clip, tmp_path, content):
+    (tmp_path / records.MANIFEST_FILE).write_bytes(content.encode("utf-8", "surrogatepass"))
+    assert whole_or_record_error(lambda: records.read_manifest(tmp_path)) is None
+    (tmp_path / records.MANIFEST_FILE).write_bytes((one_clip[0] / records.MANIFEST_FILE).read_bytes())
+    (tmp_path / records.CLIPS_FILE).write_bytes(content.encode("utf-8", "surrogatepass"))
+    assert whole_or_record_error(lambda: records.read_clip_table(tmp_path, "train")) is None

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE_HZ
+from test_arrange import model
 
-from technogen_jax import generate, sample
+from technogen_jax import arrange, generate, sample
 
 
 def test_clips_with_their_cards_and_a_picture(trained_workdir, tmp_path, capsys):
@@ -71,6 +72,61 @@ def test_an_older_checkpoint_sounds_different(trained_workdir, tmp_path):
     assert (tmp_path / "step2-seed0-000.wav").read_bytes() != (tmp_path / "step6-seed0-000.wav").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def bars():
+    """A model of bars, not trained."""
+    return model(1)
+
+
+@pytest.fixture
+def command(bars, monkeypatch, tmp_path):
+    """The command for a folder in which there is this model."""
+    monkeypatch.setattr(generate, "load", lambda workdir, step: bars)
+    return lambda *argv: sample.main(["--workdir", "x", "--output", str(tmp_path), *argv])
+
+
+def test_a_track_and_its_card_which_makes_it_again(command, bars, tmp_path, capsys):
+    assert command("--bars", "6", "--seed", "4", "--label", "acid", "--truncation", "0.8") == 0
+    path = tmp_path / "step1-seed4-acid1-truncation0.8-6bars.wav"
+    sound, rate_hz = soundfile.read(path, always_2d=True)
+    section = arrange.Section(6, 4, {"acid": 1.0})
+    latents = arrange.latents_of(bars.gan, [section], hold=4, truncation=0.8)
+    wanted = np.concatenate(list(arrange.render(bars, latents)))
+    assert rate_hz == 8000 and sound.shape == wanted.shape == (6 * 14336, 2)
+    np.testing.assert_allclose(sound, np.clip(wanted, -1, 1), atol=0.51 / 32768)
+    assert "0 min 11 s" in capsys.readouterr().out
+    first, card = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    path.unlink()
+    assert sample.main(["--from", str(path.with_suffix(".json"))]) == 0
+    assert "the same, bit for bit" in capsys.readouterr().out
+    assert path.read_bytes() == first and path.with_suffix(".json").read_bytes() == card
+
+
+def test_a_track_by_minutes_and_one_by_a_script(command, tmp_path, capsys):
+    assert command("--minutes", "0.1", "--hold", "1", "--format", "flac") == 0
+    assert soundfile.info(tmp_path / "step1-seed0-3bars.flac").frames == 3 * 14336  # 6 s are 3.3 bars
+    (tmp_path / "night.toml").write_text("[[section]]\nbars = 2\nenergy = [0, 1]\n[[section]]\nbars = 1\nseed = 3")
+    assert command("--script", str(tmp_path / "night.toml")) == 0
+    assert soundfile.info(tmp_path / "step1-night.wav").frames == 3 * 14336
+    assert [s["seed"] for s in json.loads((tmp_path / "step1-night.json").read_text())["sections"]] == [0, 3]
+    (tmp_path / "night.toml").write_text("[[section]]\nbars = 0")
+    assert command("--script", str(tmp_path / "night.toml")) == 1
+    assert "section 1, bars: expected a whole number of at least 1, got 0" in capsys.readouterr().err
+
+
+def test_clips_of_a_label(command, bars, tmp_path, capsys):
+    assert command("--n", "2", "--label", "acid=0.25, industrial=0.75") == 0
+    card = json.loads((tmp_path / "step1-seed0-acid0.25-industrial0.75-001.json").read_text())
+    assert card["label"] == {"acid": 0.25, "industrial": 0.75} and card["latents"][-2:] == [0.25, 0.75]
+    assert command("--label", "dub") == 1
+    assert "acid, industrial" in capsys.readouterr().err
+
+
+def test_a_model_without_bars_plays_no_tracks(trained_workdir, tmp_path, capsys):
+    assert sample.main(["--workdir", str(trained_workdir), "--minutes", "1", "--output", str(tmp_path)]) == 1
+    assert "makes clips of one length and no tracks" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_the_summary_counts_clipping_silence_and_sameness():
     quiet, loud = np.zeros((100, 1), np.int16), np.full((100, 1), 32767, np.int16)
     line = sample.describe([quiet, quiet, loud])
@@ -87,6 +143,20 @@ def test_the_summary_counts_clipping_silence_and_sameness():
         (["--workdir", "x", "--truncation", "1.5"], "--truncation: expected more than 0 and at most 1, got 1.5"),
         (["--workdir", "x", "--step", "first"], "--step: expected latest, best or a number, got first"),
         (["--workdir", "x", "--seed", "-1"], "--seed: expected 0 to 4294967295, got -1"),
+        (["--workdir", "x", "--minutes", "0"], "--minutes: expected more than 0, got 0"),
+        (["--workdir", "x", "--bars", "-4"], "--bars: expected more than 0, got -4"),
+        (["--workdir", "x", "--bars", "4", "--minutes", "1"], "not allowed with argument"),
+        (["--workdir", "x", "--bars", "4", "--n", "1"], "--n and --bars: clips or one track, not both"),
+        (
+            ["--workdir", "x", "--hold", "4"],
+            "--hold: is of a track; name its length with --minutes, --bars or --script",
+        ),
+        (
+            ["--workdir", "x", "--label", "acid=1,dub"],
+            "--label: expected a name, or weights as acid=0.7,industrial=0.3",
+        ),
+        (["--workdir", "x", "--label", "acid=0,dub=0"], "--label: expected a name, or weights as"),
+        (["--workdir", "x", "--label", "acid=-1,dub=2"], "--label: expected a name, or weights as"),
     ],
 )
 def test_options_that_cannot_work(argv, message, capsys):

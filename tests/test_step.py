@@ -10,11 +10,12 @@ import numpy as np
 import optax
 import pytest
 
+from configs import technogan as technogan_config
 from configs import wavegan as wavegan_config
 from configs import wavegan_44k
 from technogen_jax import losses, models
 from technogen_jax.models import GAN, wavegan
-from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step
+from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step, repeated
 
 KEY = jax.random.key(7)
 ROOT = pathlib.Path(__file__).parent.parent
@@ -236,6 +237,37 @@ def built(config):
     optimizers = Pair(*(make_optimizer(optimizer.name, rate, optimizer.b1, optimizer.b2) for rate in rates))
     adversarial = losses.ADVERSARIAL[weights.pop("adversarial")]
     return gan, optimizers, make_train_step(gan, adversarial, optimizers, **weights), weights
+
+
+def a_wavegan():
+    config = wavegan_config.get_config("wgan-gp")
+    config.update(dict(audio=dict(clip_samples=256), model=dict(channels=2, latent_size=8)))
+    return config, np.stack([pcm(2, 4) // (i + 1) for i in range(4)])
+
+
+def a_technogan_on_codes():
+    config = technogan_config.get_config("xs").unlock()
+    config.audio.update(sample_rate_hz=8000, clip_samples=14336)
+    config.model.update(channels=4, blocks=1, latent_size=4, n_mels=16, frames_per_step=4, classes=("acid", "dub"))
+    config.model.update(mid_components=3, side_components=1, low_components=2)
+    codes = np.random.default_rng(0).normal(size=(4, 1, 4, 16, 6)).astype(np.float32)
+    labels = np.broadcast_to(np.float32([0, 1]), (4, 1, 4, 16, 2))
+    return config, np.concatenate([codes, labels], -1)
+
+
+@pytest.mark.parametrize("example", [a_wavegan, a_technogan_on_codes])
+def test_several_steps_in_one_dispatch_are_the_same_bits(example):
+    config, clips = example()
+    gan, optimizers, step, _ = built(config)
+    start = state = jax.jit(lambda key: init_state(gan, optimizers, key))(KEY)
+    steps, rows = jax.jit(repeated(step)), []
+    for batch in clips:
+        state, metrics = steps(state, batch[None], KEY)
+        rows.append(metrics)
+    several, metrics = steps(start, clips, KEY)
+    tree_equal(several, state)
+    tree_equal(metrics, jax.tree.map(lambda *values: np.concatenate(values), *rows))
+    assert int(several.step) == 4 and len(set(metrics["d/adversarial"].tolist())) == 4
 
 
 @pytest.mark.parametrize("loss", wavegan_config.LOSSES)

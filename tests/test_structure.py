@@ -10,20 +10,21 @@ LAYERS = [
     {"arrays", "audio", "records", "pictures", "charts", "progress", "fields", "loudness", "corruptions"},
     {"dsp", "metrics", "techno"},
     {"losses", "embeddings", "memorisation", "models"},
-    {"classifier", "published", "data", "step"},
+    {"classifier", "published", "data", "step", "codes", "shaping"},
     {"checkpoint"},
+    {"package"},
     {"generate"},
-    {"clipsets"},
+    {"arrange", "clipsets"},
     {"listening"},
     {"scoring"},
     {"monitor", "results", "report"},
-    {"train", "sample", "evaluate"},
+    {"train", "sample", "evaluate", "export"},
 ]
 DATA_PREP_SEES = {"arrays", "audio", "records", "pictures", "progress", "loudness"}
 # Where a dependency may be imported, so that it can be exchanged there.
 HOMES = {
     "flax": {"technogen_jax/models"},
-    "optax": {"technogen_jax/step.py", "technogen_jax/classifier.py"},
+    "optax": {"technogen_jax/step.py", "technogen_jax/classifier.py", "technogen_jax/shaping.py"},
     "orbax": {"technogen_jax/checkpoint.py"},
     "grain": {"technogen_jax/data.py"},
     "soundfile": {"technogen_jax/audio.py"},

@@ -7,32 +7,15 @@ import librosa
 import numpy as np
 import pytest
 import scipy.signal
+from bars import PARTS, SMALL, bar
 from conftest import load_config
-from sklearn.decomposition import PCA
 
 from data_prep import prepare
-from technogen_jax import audio, dsp, generate, models, monitor, techno, train
+from technogen_jax import audio, dsp, generate, models, monitor, sample, train
 from technogen_jax.models import codec, count_parameters, layers, technogan
 
 KEY = jax.random.key(0)
-# A bar of 1.792 s, 134 beats a minute: whole hops, so that nothing is resampled.
-SMALL = dict(clip_samples=14336, audio_channels=2, sample_rate_hz=8000, frames_per_step=4, n_mels=16)
-NETWORKS = dict(latent_size=8, channels=8, blocks=1)
-PARTS = dict(mid_components=12, side_components=3, low_components=10)
-
-
-def bar(seed, options=SMALL, channels=2):
-    """A bar that loops, `[T, channels]`: four kicks, off-beat hats to one side, a tone that lasts."""
-    samples, rate_hz = options["clip_samples"], options["sample_rate_hz"]
-    rng = np.random.default_rng(seed)
-    beat_s = samples / rate_hz / 4
-    time_s = np.arange(samples) / rate_hz
-    since_s = time_s % beat_s
-    kick = np.sin(2 * np.pi * (50 * since_s + 3 * (1 - np.exp(-40 * since_s)))) * np.exp(-9 * since_s)
-    hat = rng.standard_normal(samples) * np.exp(-60 * ((time_s + beat_s / 2) % beat_s))
-    tone = np.sin(2 * np.pi * rng.integers(600, 2000) * time_s * rate_hz / samples)
-    mid, side = 0.6 * rng.uniform(0.5, 1) * kick + 0.02 * tone, 0.1 * hat
-    return np.stack([mid + side, mid - 0.5 * side], -1)[:, :channels].astype(np.float32)
+NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1)
 
 
 @pytest.fixture(scope="module")
@@ -54,28 +37,30 @@ def linear(bars):
     return known(bars)
 
 
-def counts(components, latent_size, channels, blocks, bars):
+def counts(components, latent_size, anchor_size, labels, channels, blocks, bars):
     """Parameters of the two networks, counted by hand."""
-    block = 2 * (5 * channels + 1) * channels
+    block, plan = (2 * (taps * channels + 1) * channels for taps in (5, 3))
     style = (channels + 1) * channels
-    generator = (latent_size + 1) * channels + style + 16 * channels + blocks * (block + style) + style
-    generator += (channels + 1) * components
-    critic = (components + 1) * channels + blocks * block + (16 * (channels + 1) + 1) * channels + bars * channels + 1
+    generator = (latent_size + anchor_size + labels + 1) * channels + style + 16 * channels + blocks * (block + style)
+    generator += style + (channels + 1) * components
+    critic = (components + labels + 1) * channels + blocks * block + (16 * (channels + 1) + 1) * channels
+    critic += bars * channels + 1 + (labels > 0) * (labels + 1) * channels
     if bars > 1:
-        generator, critic = generator + bars * channels + block + style, critic + block
+        generator, critic = generator + bars * channels + plan + style, critic + plan
     return generator, critic
 
 
-@pytest.mark.parametrize("size, millions, bars", [("xs", 0.3, 4), ("s", 1, 1), ("m", 4, 1), ("l", 15, 1)])
-def test_the_ladder_of_sizes(size, millions, bars):
+@pytest.mark.parametrize(
+    "size, millions, bars, classes", [("xs", 0.3, 4, ("a", "b")), ("s", 1, 1, ()), ("m", 4, 1, ()), ("l", 15, 1, ())]
+)
+def test_the_ladder_of_sizes(size, millions, bars, classes):
     config = load_config("technogan", size)
-    config.model.bars, config.audio.clip_samples = bars, bars * 77824
+    config.model.bars, config.audio.clip_samples, config.model.classes = bars, bars * 77824, classes
     gan, fields = models.build(config), config.model
     sizes = tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
-    assert sizes == counts(72, fields.latent_size, fields.channels, fields.blocks, bars)
-    assert counts(72, fields.latent_size, fields.channels, fields.blocks, 1)[0] / 1e6 == pytest.approx(
-        millions, rel=0.05
-    )
+    fields = fields.latent_size, fields.anchor_size, len(classes), fields.channels, fields.blocks
+    assert sizes == counts(72, *fields, bars)
+    assert counts(72, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
 
 
 def test_an_unknown_size_is_an_error():
@@ -91,7 +76,7 @@ def test_shapes_at_other_tempos_rates_and_lengths(clip_samples, channels, rate_h
     grid = codec.grid_of(clip_samples, rate_hz, bars, 8)
     assert grid.samples == grid.steps * grid.frames * 2 * grid.hop_length >= clip_samples
     assert grid.low_samples * grid.steps * rate_hz / clip_samples > 2 * 235
-    lengths = dict(mid=(8 * 64, 40), side=(8 * 64, 8), low=(grid.low_samples, 24))
+    lengths = dict(mid=(8 * 64, 40), side=(8 * 65, 8), low=(grid.low_samples, 24))
     zeros = {f"{part}_basis": np.zeros(shape) for part, shape in lengths.items()}
     zeros |= {f"{part}_{name}": np.zeros(shape[0]) for part, shape in lengths.items() for name in ("mean", "lost")}
     zeros |= {f"{part}_deviation": np.ones(shape[1]) for part, shape in lengths.items()}
@@ -134,13 +119,6 @@ def test_a_loop_that_frames_do_not_fit_is_an_error(samples, hop):
         dsp.stft_circular(jnp.zeros(samples), 256, hop)
 
 
-def test_griffin_lim_leaves_the_true_phases_as_they_are():
-    audio = np.random.default_rng(0).standard_normal((1, 1024)).astype(np.float32)
-    spectrum = dsp.stft_circular(audio, 128, 32)
-    found = dsp.griffin_lim_circular(jnp.abs(spectrum), jnp.angle(spectrum), 128, 32, 5, 0.99)
-    np.testing.assert_allclose(found, audio, atol=1e-4)
-
-
 @pytest.mark.parametrize("samples", [999, 1001, 1500, 400])
 def test_resampling_a_loop_is_scipys(samples):
     audio = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
@@ -167,123 +145,6 @@ def test_minibatch_deviation_is_each_groups_own():
     np.testing.assert_allclose(found[1::2, :, 5], 0, atol=2e-4)
     slope = jax.grad(lambda x: jnp.sum(layers.minibatch_deviation(x, 4)))(jnp.zeros((4, 2, 2)))
     assert np.isfinite(slope).all()
-
-
-# --------------------------------------------------------------------------------------------------------------- codec
-
-
-def test_statistics_are_sklearns_of_levels_and_waveform(bars, linear):
-    """Levels by numpy and librosa's mel filters, the waveform by scipy's resampling."""
-    _, statistics = linear
-    n_fft, hop = 448, 224  # four frames in each of 16 steps of 896 samples, overlapping by half
-    filters = librosa.filters.mel(sr=8000, n_fft=n_fft, n_mels=16, fmin=125)
-    filters /= filters.sum(1, keepdims=True)
-    window = scipy.signal.get_window("hann", n_fft)
-    places = (np.arange(64)[:, None] * hop - (n_fft - hop) // 2 + np.arange(n_fft)) % 14336
-    signals = dict(mid=bars.mean(-1, dtype=np.float64), side=(bars[..., 0] - bars[..., 1]).astype(np.float64) / 2)
-    rows = {}
-    for part, signal in signals.items():
-        magnitude = np.abs(np.fft.rfft(signal[:, places] * window)) / (n_fft / 4)
-        rows[part] = np.log(magnitude @ filters.T + 1e-4).reshape(-1, 64)
-    low = np.fft.rfft(signals["mid"])
-    low[:, 16 * 27 :] = 0
-    rows["low"] = scipy.signal.resample(np.fft.irfft(low), 16 * 54, axis=-1).reshape(-1, 54)
-    for part, count in (("mid", 12), ("side", 3), ("low", 10)):
-        wanted = PCA(count, svd_solver="full").fit(rows[part])
-        variances = statistics[f"{part}_deviation"] ** 2 * 96 / 95  # scikit-learn's are the sample's
-        np.testing.assert_allclose(statistics[f"{part}_mean"], wanted.mean_, atol=2e-4)
-        np.testing.assert_allclose(variances, wanted.explained_variance_, rtol=2e-3)
-        lost = np.square(rows[part] - wanted.inverse_transform(wanted.transform(rows[part]))).mean(0)
-        np.testing.assert_allclose(statistics[f"{part}_lost"], lost, rtol=2e-3, atol=2e-4)
-        leading = statistics[f"{part}_basis"][:, :3]  # later ones may lie close together and turn
-        np.testing.assert_allclose(np.abs((leading * wanted.components_[:3].T).sum(0)), 1, atol=2e-3)
-
-
-def test_of_its_set_each_number_has_mean_zero_and_deviation_one_and_none_goes_with_another(bars, linear):
-    x = np.asarray(jax.jit(linear[0].encode)(bars)).reshape(-1, 25)
-    np.testing.assert_allclose(x.mean(0), 0, atol=1e-2)
-    for part in (slice(0, 12), slice(12, 15), slice(15, 25)):
-        np.testing.assert_allclose(np.cov(x[:, part].T, bias=True), np.eye(part.stop - part.start), atol=1e-2)
-
-
-def test_turning_the_bar_by_a_sixteenth_turns_the_sequence_by_one_and_back():
-    clip_samples = 14080  # brought to 14336 within
-    audio = np.stack([bar(seed, SMALL | dict(clip_samples=clip_samples)) for seed in range(3)])
-    gan, _ = known(audio)
-    encode, decode = jax.jit(gan.encode), jax.jit(gan.decode)
-    x = encode(audio)
-    turned = jnp.roll(audio, 3 * clip_samples // 16, 1)
-    np.testing.assert_allclose(encode(turned), jnp.roll(x, 3, 1), atol=5e-3)
-    sound = decode(x)
-    again = decode(jnp.roll(x, 3, 1))
-    np.testing.assert_allclose(again, jnp.roll(sound, 3 * clip_samples // 16, 1), atol=1e-3)
-
-
-def below_100_hz(sound):
-    """The mono low end of `[B, T, C]`."""
-    return scipy.signal.sosfiltfilt(scipy.signal.butter(4, 100, fs=8000, output="sos"), sound.mean(-1))
-
-
-def test_a_bar_comes_back_its_kick_as_a_waveform_and_without_a_seam(bars):
-    gan, _ = known(bars, mid_components=60, side_components=30, low_components=50)
-    sound = np.asarray(jax.jit(lambda audio: gan.decode(gan.encode(audio)))(bars))
-    for made, real in zip(sound, bars, strict=True):
-        low, wanted = below_100_hz(made), below_100_hz(real)
-        assert np.linalg.norm(low - wanted) / np.linalg.norm(wanted) < 0.1
-        spectra = [np.abs(librosa.stft(x.T, n_fft=256, hop_length=64)) for x in (made, real)]
-        assert np.linalg.norm(spectra[0] - spectra[1]) / np.linalg.norm(spectra[1]) < 0.2  # measured: 0.15
-        features = techno.measure(made, 8000, beats=4, loop=True)
-        assert features["seam_db"] < 3 and features["kick_similarity"] > 0.99
-
-
-def test_of_the_low_end_that_comes_back_which_its_components_keep(bars, linear):
-    gan, statistics = linear
-    sound = np.asarray(jax.jit(lambda audio: gan.decode(gan.encode(audio)))(bars))
-    lost = np.square(below_100_hz(sound) - below_100_hz(bars)).sum() / np.square(below_100_hz(bars)).sum()
-    kept, left_out = np.square(statistics["low_deviation"]).sum(), statistics["low_lost"].sum()
-    assert lost == pytest.approx(left_out / (kept + left_out), abs=0.02)
-
-
-def test_levels_come_back_with_the_power_of_the_noise_that_is_lost(linear, monkeypatch):
-    """With levels spread by a variance v about m the mean power is exp(2 m + 2 v), of a log-normal distribution."""
-    given = []
-    silence = jnp.zeros((1, 2, 14336))
-    monkeypatch.setattr(dsp, "griffin_lim_circular", lambda magnitude, *rest: given.append(magnitude) or silence)
-    for lost in (0, 0.5):
-        statistics = linear[1] | {f"{part}_mean": np.full(64, -2.0) for part in ("mid", "side")}
-        statistics |= {f"{part}_lost": np.full(64, lost) for part in ("mid", "side")}
-        technogan.build(**SMALL | PARTS, statistics=statistics).decode(np.zeros((1, 16, 25), np.float32))
-    heard = np.asarray(given[0]) > 1e-3
-    assert given[0].shape == (1, 2, 128, 225) and heard.mean() > 0.5
-    louder = (np.exp(-1.5) - 1e-4) / (np.exp(-2) - 1e-4)
-    np.testing.assert_allclose((given[1] / given[0])[heard], louder, rtol=1e-3)
-
-
-def test_the_side_of_mono_stays_silent_whatever_the_generator_makes_of_it(bars):
-    gan, statistics = known(np.repeat(bars[..., :1], 2, -1))
-    assert statistics["side_deviation"].max() < 1e-3
-    x = np.random.default_rng(0).normal(0, 3, (2, 16, 25)).astype(np.float32)
-    sound = np.asarray(jax.jit(gan.decode)(x))
-    assert np.isfinite(sound).all() and np.abs(sound[..., 0] - sound[..., 1]).max() < 1e-3 < np.abs(sound).max()
-
-
-def test_mono_has_no_side_and_wild_numbers_stay_finite(bars):
-    gan, statistics = known(bars[..., :1])
-    assert not any(name.startswith("side") for name in statistics)
-    sound = np.asarray(jax.jit(gan.decode)(np.full((1, 16, 22), 1e3, np.float32)))
-    assert sound.shape == (1, 14336, 1) and np.isfinite(sound).all()
-
-
-def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio(bars, linear):
-    options = {name: value for name, value in SMALL.items() if name != "audio_channels"}
-    with pytest.raises(ValueError, match="expected clips to measure, got none"):
-        codec.measure([], **options)
-    with pytest.raises(ValueError, match="clip_samples = 14336, got 14000; .* --grid bars --bars 1"):
-        codec.measure([bars[:, :14000]], **options)
-    with pytest.raises(ValueError, match="no statistics of the training set"):
-        technogan.build(**SMALL | PARTS).encode(bars)
-    with pytest.raises(ValueError, match=r"a mid_basis of \(64, 20\), got \(64, 12\)"):
-        technogan.build(**SMALL | PARTS | dict(mid_components=20), statistics=linear[1])
 
 
 # ------------------------------------------------------------------------------------------------------------ networks
@@ -314,6 +175,86 @@ def test_several_bars_differ_and_the_critic_knows_their_order():
     assert logits.shape == (4, 1) and float(jnp.abs(logits - swapped).max()) > 1e-3
 
 
+def latents_of_bars(gan, count):
+    """Latents of so many bars, drawn apart, weights of labels that sum to 1."""
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet(np.ones(len(gan.classes)), (1, count)) if gan.classes else np.zeros((1, count, 0))
+    return np.float32(np.concatenate([rng.normal(size=(1, count, 8 + 3)), weights], -1))
+
+
+@pytest.mark.parametrize("bars, blocks", [(1, 1), (2, 9), (4, 1)])
+def test_a_bar_depends_on_those_that_it_is_said_to_and_no_others(bars, blocks):
+    gan = technogan.build(**SMALL | PARTS | NETWORKS | dict(bars=bars, clip_samples=bars * 14336, blocks=blocks))
+    assert gan.endless.reach_bars == technogan.reach_bars(bars, blocks)
+    g, ring = random_parameters(gan.init_g), bars * 4 * gan.endless.reach_bars
+    middle = ring // 2
+    slope = jax.grad(lambda z: jnp.sum(gan.generate(g, z)[:, 16 * middle : 16 * (middle + 1)] ** 2))
+    reached = np.flatnonzero(np.abs(slope(latents_of_bars(gan, ring))).max((0, 2))) - middle
+    assert reached.max() == gan.endless.reach_bars and reached.min() >= -gan.endless.reach_bars
+
+
+def test_a_ring_of_many_bars_is_made_with_the_same_parameters_as_a_clip():
+    gan = technogan.build(**SMALL | PARTS | NETWORKS | dict(bars=2, clip_samples=2 * 14336))
+    g, generate_ = random_parameters(gan.init_g), jax.jit(gan.generate)
+    z = gan.sample_latents(KEY, 3)
+    anchors = z[:, 8:].reshape(3, 2, 3)
+    of_bars = np.concatenate([np.broadcast_to(z[:, None, :8], (3, 2, 8)), anchors], -1)
+    clip = generate_(g, z)
+    np.testing.assert_array_equal(generate_(g, of_bars), clip)
+    repeated = generate_(g, np.tile(of_bars, (1, 4, 1)))  # a phrase held for four times is the loop that was trained
+    np.testing.assert_allclose(repeated, np.tile(clip, (1, 4, 1)), atol=1e-5)
+
+
+def test_style_and_labels_are_interpolated_linearly_around_the_ring():
+    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=("acid", "industrial", "dub"))
+    latents = latents_of_bars(gan, 5)
+    x = np.asarray(gan.generate(random_parameters(gan.init_g), latents))
+    closed = np.concatenate([latents, latents[:, :1]], 1)[0, :, -3:]
+    wanted = np.stack([np.interp(np.arange(80) / 16, np.arange(6), column) for column in closed.T], -1)
+    np.testing.assert_allclose(x[0, :, -3:], wanted, atol=1e-6)
+
+
+def test_labels_are_drawn_alike_often_and_what_is_made_follows_them():
+    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=["acid", "industrial", "dub"])  # a list, as from JSON
+    assert gan.classes == ("acid", "industrial", "dub")
+    z = np.asarray(gan.sample_latents(KEY, 3000))
+    assert set(np.unique(z[:, -3:])) == {0, 1} and (z[:, -3:].sum(1) == 1).all()
+    assert np.abs(z[:, -3:].mean(0) - 1 / 3).max() < 5 * (2 / 9 / 3000) ** 0.5
+    g = gan.init_g(KEY)
+    same = np.repeat(z[:1], 3, 0)
+    same[:, -3:] = np.eye(3)
+    x = np.asarray(gan.generate(g, same))
+    np.testing.assert_array_equal(x[:, :, -3:], np.broadcast_to(np.eye(3)[:, None], (3, 16, 3)))
+    of_labels, of_latents = (np.asarray(gan.generate(g, rows))[..., :-3].std(0).mean() for rows in (same, z[:30]))
+    assert of_labels > 0.3 * of_latents  # from the start a label counts as much as the rest of the latents
+
+
+def test_the_critic_reads_labels_but_gradients_do_not_see_them():
+    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=("acid", "industrial"))
+    d, x = random_parameters(gan.init_d), np.random.default_rng(0).standard_normal((4, 16, 27)).astype(np.float32)
+    x[..., -2:] = [1, 0]
+    other = x.copy()
+    other[..., -2:] = [0, 1]
+    (logits,), (others,) = gan.discriminate(d, x, KEY), gan.discriminate(d, other, KEY)
+    assert np.abs(logits - others).min() > 1e-2
+    slope = np.asarray(jax.grad(lambda x: jnp.sum(gan.discriminate(d, x, KEY)[0]))(x))
+    assert not slope[..., -2:].any() and slope[..., :-2].all()
+
+
+def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
+    plain, statistics = linear
+    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=("acid", "industrial"), statistics=statistics)
+    weights = np.float32([[0.7, 0.3], [0, 1]])
+    x = np.asarray(gan.encode(bars[:2], weights))
+    np.testing.assert_array_equal(x[..., -2:], np.broadcast_to(weights[:, None], (2, 16, 2)))
+    np.testing.assert_array_equal(x[..., :-2], plain.encode(bars[:2]))
+    np.testing.assert_array_equal(gan.decode(x), plain.decode(x[..., :-2]))
+    with pytest.raises(ValueError, match=r"expected label weights \[B, 2\], of config.model.classes, got none"):
+        gan.encode(bars)
+    with pytest.raises(ValueError, match=r"has no labels \(config.model.classes\)"):
+        plain.encode(bars[:2], weights)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
@@ -322,12 +263,15 @@ def test_several_bars_differ_and_the_critic_knows_their_order():
         ("channels", "64", "config.model.channels: expected a whole number of at least 1, got '64'"),
         ("blocks", None, "config.model.blocks: expected .* got None"),
         ("latent_size", 0, "config.model.latent_size: expected .* got 0"),
+        ("anchor_size", 0, "config.model.anchor_size: expected .* got 0"),
+        ("classes", "acid", "config.model.classes: expected a tuple of different names, got 'acid'"),
+        ("classes", ("acid", "acid"), "config.model.classes: expected a tuple of different names"),
+        ("classes", (0, 1), "config.model.classes: expected a tuple of different names"),
         ("frames_per_step", 1, "config.model.frames_per_step: expected a whole number of at least 2, got 1"),
         ("n_mels", 300, "config.model.n_mels: .* of 300 bands hold none of the 225 bins of a frame; lower n_mels, or"),
         ("mid_components", 65, "config.model.mid_components: expected at most 64, got 65"),
         ("side_components", 0, "config.model.side_components: expected .* got 0"),
         ("low_components", 55, "config.model.low_components: expected at most 54, got 55"),
-        ("iterations", -1, "config.model.iterations: expected a whole number of at least 0, got -1"),
         ("audio_channels", 3, "config.audio.channels: expected 1 or 2, got 3"),
         ("clip_samples", 40000, "config.audio.clip_samples: expected 1 bars .* --grid bars says, got 40000"),
     ],
@@ -340,23 +284,28 @@ def test_a_bad_field_is_named_with_its_value(field, value, expected):
 
 @pytest.fixture
 def bar_config(tmp_path):
-    """A TechnoGAN that compiles in seconds, on twelve bars of six tracks."""
-    (tmp_path / "tracks").mkdir()
+    """A TechnoGAN with labels that compiles in seconds, on twelve bars of six tracks."""
     for track in range(6):
-        audio.write(tmp_path / "tracks" / f"{track}.wav", np.concatenate([bar(track), bar(track + 6)]), 8000)
+        folder = tmp_path / "tracks" / ("acid", "industrial")[track % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        audio.write(folder / f"{track}.wav", np.concatenate([bar(track), bar(track + 6)]), 8000)
     options = dict(input=str(tmp_path / "tracks"), output=str(tmp_path / "set"), sample_rate=8000, channels=2)
     options |= dict(hop_size=14336 / 8000, split=(1.0, 0.0, 0.0), workers=1)
     prepare.prepare(prepare.Options(**options), say=lambda line: None)
     config = load_config("technogan", "xs")
     config.audio.update(sample_rate_hz=8000, clip_samples=14336)
     config.data.dir = str(tmp_path / "set")
-    config.model.update(NETWORKS | PARTS | dict(n_mels=16, frames_per_step=4, iterations=1))
-    config.train.update(steps=6, batch_size=4, log_every=3, save_every=3, sample_every=6, sample_clips=2)
+    config.model.update(
+        NETWORKS | PARTS | dict(n_mels=16, frames_per_step=4, shaper="none", classes=("acid", "industrial"))
+    )
+    config.train.update(
+        steps=6, steps_per_dispatch=1, batch_size=4, log_every=3, save_every=3, sample_every=6, sample_clips=2
+    )
     config.eval.every = 0
     return config
 
 
-def test_a_run_measures_its_set_and_resumes_bit_for_bit(bar_config, tmp_path):
+def test_a_run_measures_its_set_resumes_bit_for_bit_and_plays(bar_config, tmp_path, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train.train(bar_config, whole, say=lambda line: None)
     shutil.copytree(whole, killed)
@@ -369,3 +318,7 @@ def test_a_run_measures_its_set_and_resumes_bit_for_bit(bar_config, tmp_path):
     assert all(np.isfinite(rows[-1][name]) and rows[-1][name] > 0 for name in ("d/adversarial", "d/r1", "d/r2"))
     clips = list(generate.render(first, generate.draw_latents(first.gan, 0, range(2))))
     assert clips[0].shape == (14336, 2) and np.isfinite(clips).all() and np.abs(clips[0] - clips[1]).max() > 0
+    track = ["--workdir", str(whole), "--output", str(tmp_path), "--bars", "3", "--label", "acid=1,industrial=2"]
+    assert sample.main(track) == 0
+    assert sample.main(["--from", str(tmp_path / "step6-seed0-acid1-industrial2-3bars.json")]) == 0
+    assert "the same, bit for bit" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -109,6 +110,36 @@ def test_levels(tmp_path):
     assert np.mean(result["clip_loudness_lufs"]) == pytest.approx(-20, abs=0.2)
     result, pcm = decode(tmp_path, samples, cut(normalise="loudness", target_lufs=-1.0))
     assert result["gain_limited"] and np.abs(pcm.astype(int)).max() == 32767
+
+
+def test_dc_alone_is_silence_and_music_on_dc_is_not(tmp_path):
+    dither = np.sign(noise(3)) / 32768
+    for name, samples in (("dc", 0.5 + dither), ("two", np.repeat(dither, 2, 1) + (0.3, -0.2))):
+        result, _ = decode(tmp_path, samples, cut(channels=2), rate=44100)  # at the ends, resampled DC is a click
+        assert result["reason"] == "silent: nothing but DC, its changes stay below -60 dB", name
+    assert "hash" in decode(tmp_path, 0.5 + noise(3), cut())[0]
+    assert "hash" in decode(tmp_path, 0.5 + dither, cut(silence_db=-100.0))[0]
+
+
+def test_no_sounds_level_is_named(tmp_path):
+    assert decode(tmp_path, 1e30 * noise(3), cut())[0]["reason"] == "its peak is 586 dBFS, which is no sound's"
+    assert "hash" in decode(tmp_path, 2.0**31 * noise(3), cut())[0]
+
+
+def test_a_track_without_an_end_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracks, "_LONGEST_S", 2)
+    assert decode(tmp_path, noise(2.5), cut())[0]["reason"].startswith("longer than ")
+    assert "hash" in decode(tmp_path, noise(2), cut())[0]
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs SIGALRM")
+def test_opening_a_file_is_watched_too(tmp_path, monkeypatch):
+    left_s = []
+    monkeypatch.setattr(audio, "open_stream", lambda path: left_s.append(signal.getitimer(signal.ITIMER_REAL)[0]))
+    tracks.decode_track(("x.wav", str(tmp_path / "part"), cut()))
+    tracks.find_beats(("x.wav", str(tmp_path / "part"), (100.0, 180.0)))
+    assert len(left_s) == 2 and all(0 < left <= tracks._PATIENCE_S for left in left_s)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_silence_is_gated_by_each_clips_rms(tmp_path):

@@ -221,6 +221,11 @@ def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
         ("train.ema_decay", 1.5, "config.train.ema_decay: expected 0 to 1, got 1.5"),
         ("train.minutes", -1.0, "config.train.minutes: expected more than 0, got -1.0"),
         ("eval.every", 3, "config.eval.every is 3 and config.train.save_every 2"),
+        (
+            "train.steps_per_dispatch",
+            4,
+            "config.train.steps is 6 and config.train.steps_per_dispatch 4: make it a multi",
+        ),
         ("audio.channels", 3, "config.audio.channels: expected 1 to 2, got 3"),
         ("audio.channels", 2, "config.audio.channels is 2, but the set has 1"),
         ("audio.sample_rate_hz", 44100, "config.audio.sample_rate_hz is 44100, but the set has 8000"),

@@ -20,19 +20,47 @@ Params = dict[str, Any]
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches of the papers' size
 
 
+class Endless(NamedTuple):
+    """How latents lie in z, and what a model needs that can play without end.
+
+    z is [style | an anchor for each bar | label weights]. `generate` also takes latents of N bars,
+    `[B, N, style + anchor + labels]`, and `decode` as many as it is given; N is a multiple of `bars`.
+
+    Attributes:
+        bars: of a clip.
+        reach_bars: bars on either side on which what `generate` makes depends.
+        style_size: numbers of the style.
+        anchor_size: numbers of an anchor.
+    """
+
+    bars: int
+    reach_bars: int
+    style_size: int
+    anchor_size: int
+
+
 class GAN(NamedTuple):
     """Everything the rest of the code may ask of a model.
 
+    A model with `classes` knows labels. The last L of its latents are then label weights that sum to 1, and the last L
+    channels of x `[B, S, K + L]` are the same weights, constant along S: `generate` and `encode` put them there,
+    `discriminate` reads them, `decode` drops them.
+
     Attributes:
-        sample_latents: key, n -> z `[n, Z]`.
+        sample_latents: key, n -> z `[n, Z]`; for each latent one class, all as likely.
         init_g: key -> generator parameters.
         init_d: key -> discriminator parameters.
         generate: g_params, z -> x.
         discriminate: d_params, x, key -> logits: a tuple of `[B, K]`, one a sub-discriminator.
-        encode: audio `[B, T, C]` in [-1, 1] -> x, the domain in which the two networks meet.
+        encode: audio `[B, T, C]` in [-1, 1], and with `classes` label weights `[B, L]` -> x, the domain in which the two
+            networks meet.
         decode: x -> audio.
         calibrate: g_params, key -> g_params for making sound: with them `generate` treats each latent by itself,
             whatever else is in the batch. The identity for models without batch normalisation; not for training.
+        classes: names of the labels; empty where the model knows none, else `encode_once` is set.
+        encode_once: the training set is encoded before the first step, for a model whose `encode` costs more than a step
+            and whose window is the whole record.
+        endless: of a model that can play without end.
     """
 
     sample_latents: Callable[[jax.Array, int], jax.Array]
@@ -43,6 +71,9 @@ class GAN(NamedTuple):
     encode: Callable[[jax.Array], jax.Array]
     decode: Callable[[jax.Array], jax.Array]
     calibrate: Callable[[Params, jax.Array], Params]
+    classes: tuple[str, ...] = ()
+    encode_once: bool = False
+    endless: Endless | None = None
 
 
 class Functional(NamedTuple):

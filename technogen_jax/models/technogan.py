@@ -1,21 +1,30 @@
-"""TechnoGAN, first form: a GAN on sequences that lie on the beat grid, one vector for each sixteenth note.
+"""TechnoGAN: a GAN on sequences that lie on the beat grid, one vector for each sixteenth note.
 
-A codec turns a clip of whole bars into such a sequence and back. The one here is linear, the baseline that a learned one
-has to beat: principal components of the log-mel frames of a sixteenth, mid and side apart, and of its waveform below
-the crossover, where the kick is. What is coded as a waveform keeps its phase: a kick comes back as it was. The phases of
-the rest are found by the Griffin-Lim algorithm. Clips are loops: transforms, convolutions and decoded sound are circular.
+`codec` turns a clip of whole bars into such a sequence and back. Clips are loops: transforms, convolutions and decoded sound
+are circular.
 
 The networks are residual, of one dimension, over the grid; where a clip has several bars, a plan of one vector a bar
 comes first in the generator and last in the discriminator.
 
+A clip has one style, an anchor for each bar and, where there are classes, label weights; the three make a style for the
+bar, and between the beginnings of two bars styles are interpolated. All else in the generator is a convolution around the
+grid: what it makes depends on a few bars, and the same parameters make any number of bars, which is how tracks without end
+are played (`arrange`). Nothing but rings of `bars` bars is judged in training. Anchors are drawn apart for each bar of a
+ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
+
+Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
+reads them, decoding drops them.
+
 *Source*: Karras et al. 2019 (arXiv:1812.04948), learned start and style; Karras et al. 2018 (arXiv:1710.10196), section 3,
 minibatch deviation; Huang et al. 2024 (arXiv:2501.05441), no normalisation, last layer of a residual branch starts at
-zero; relativistic loss and penalties are in `losses`. Idea of a GAN on a compact code of music: Pasini, Schlüter 2022
-(arXiv:2208.08706).
+zero; relativistic loss and penalties are in `losses`. Miyato, Koyama 2018 (arXiv:1802.05637), labels by projection. Idea
+of a GAN on a compact code of music, with a style and anchors between which latents are interpolated: Pasini, Schlüter
+2022 (arXiv:2208.08706).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -24,80 +33,105 @@ import numpy as np
 from flax import nnx
 
 from technogen_jax.models import codec
-from technogen_jax.models.contract import GAN, check_field, check_whole, functional
+from technogen_jax.models.contract import GAN, Endless, check_field, check_whole, functional
 from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibatch_deviation
 
 TAPS = 5  # of the convolutions: two sixteenths to either side
+PLAN_TAPS = 3  # of those over bars: one bar to either side
 _GROUP = 4  # of the minibatch deviation, as in its paper
 
 
 class Block(nnx.Module):
     """Two convolutions around the grid beside an identity; what goes in is scaled by the style, where there is one."""
 
-    def __init__(self, channels, style, *, rngs):
+    def __init__(self, channels, taps, style, *, rngs):
         self.style = Dense(channels, channels, rngs=rngs) if style else None
-        self.conv_0 = CircularConv(channels, channels, TAPS, rngs=rngs)
-        self.conv_1 = CircularConv(channels, channels, TAPS, zero=True, rngs=rngs)
+        self.conv_0 = CircularConv(channels, channels, taps, rngs=rngs)
+        self.conv_1 = CircularConv(channels, channels, taps, zero=True, rngs=rngs)
 
     def __call__(self, x, style=None):
-        """`[B, S, channels]` to the same."""
-        y = x if self.style is None else x * (1 + self.style(style)[:, None])
+        """`[B, S, channels]` to the same; the style is `[B, N, channels]`, of N bars."""
+        y = x if self.style is None else x * (1 + _between(self.style(style), x.shape[1]))
         return x + self.conv_1(leaky_relu(self.conv_0(leaky_relu(y))))
 
 
 class Generator(nnx.Module):
-    """z `[B, Z]` to sequences `[B, bars * 16, K]`. The arguments are `build`'s."""
+    """Latents of bars `[B, N, style + anchor + labels]` to sequences `[B, N * 16, K]`. The arguments are `build`'s.
 
-    def __init__(self, bars, components, latent_size, channels, blocks, *, rngs):
-        self.bars, self.blocks = bars, blocks
-        self.map_0 = Dense(latent_size, channels, rngs=rngs)
+    N is a multiple of `bars`; the parameters do not depend on it.
+    """
+
+    def __init__(self, bars, components, latent_size, anchor_size, labels, channels, blocks, *, rngs):
+        self.bars, self.blocks, self.labels = bars, blocks, labels
+        self.map_0 = Dense(latent_size + anchor_size + labels, channels, rngs=rngs)
         self.map_1 = Dense(channels, channels, rngs=rngs)
         self.start = nnx.Param(jax.random.normal(rngs.params(), (codec.STEPS, channels)))
         if bars > 1:
             self.plan_start = nnx.Param(jax.random.normal(rngs.params(), (bars, channels)))
-            self.plan = Block(channels, True, rngs=rngs)
+            self.plan = Block(channels, PLAN_TAPS, True, rngs=rngs)
         for i in range(blocks):
-            setattr(self, f"block_{i}", Block(channels, True, rngs=rngs))
+            setattr(self, f"block_{i}", Block(channels, TAPS, True, rngs=rngs))
         self.output_style = Dense(channels, channels, rngs=rngs)
         self.output = Dense(channels, components, rngs=rngs)
 
-    def __call__(self, z):
-        """The sequence for each latent."""
-        style = leaky_relu(self.map_1(leaky_relu(self.map_0(z))))
-        x = jnp.broadcast_to(
-            jnp.tile(self.start[...], (self.bars, 1)), (len(z), codec.STEPS * self.bars, style.shape[1])
-        )
+    def __call__(self, latents):
+        """The sequence for each row of latents."""
+        count = latents.shape[1]
+        gaussian, labels = jnp.split(latents, [latents.shape[2] - self.labels], -1)
+        style = jnp.concatenate([gaussian, _as_loud(labels, gaussian.shape[2])], -1)
+        style = leaky_relu(self.map_1(leaky_relu(self.map_0(style))))  # [B, N, W]
+        x = jnp.broadcast_to(jnp.tile(self.start[...], (count, 1)), (len(latents), codec.STEPS * count, style.shape[2]))
         if self.bars > 1:
-            plan = jnp.broadcast_to(self.plan_start[...], (len(z), *self.plan_start.shape))
-            x = x + jnp.repeat(self.plan(plan, style), codec.STEPS, axis=1)  # [B, bars, W] -> [B, bars * 16, W]
+            plan = jnp.broadcast_to(jnp.tile(self.plan_start[...], (count // self.bars, 1)), style.shape)
+            x = x + jnp.repeat(self.plan(plan, style), codec.STEPS, axis=1)  # [B, N, W] -> [B, N * 16, W]
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x, style)
-        return self.output(leaky_relu(x * (1 + self.output_style(style)[:, None])))
+        return self.output(leaky_relu(x * (1 + _between(self.output_style(style), x.shape[1]))))
 
 
 class Discriminator(nnx.Module):
-    """Sequences `[B, bars * 16, K]` to logits `[B, 1]`. The arguments are `build`'s."""
+    """Sequences `[B, bars * 16, K + labels]` to logits `[B, 1]`. The arguments are `build`'s."""
 
-    def __init__(self, bars, components, channels, blocks, *, rngs):
-        self.bars, self.blocks = bars, blocks
-        self.input = Dense(components, channels, rngs=rngs)
+    def __init__(self, bars, components, labels, channels, blocks, *, rngs):
+        self.bars, self.blocks, self.labels = bars, blocks, labels
+        self.input = Dense(components + labels, channels, rngs=rngs)
         for i in range(blocks):
-            setattr(self, f"block_{i}", Block(channels, False, rngs=rngs))
+            setattr(self, f"block_{i}", Block(channels, TAPS, False, rngs=rngs))
         self.bar = Dense(codec.STEPS * (channels + 1), channels, rngs=rngs)
         if bars > 1:
-            self.plan = Block(channels, False, rngs=rngs)
+            self.plan = Block(channels, PLAN_TAPS, False, rngs=rngs)
         self.output = Dense(bars * channels, 1, rngs=rngs)
+        if labels:
+            self.label = Dense(labels, channels, rngs=rngs)
 
     def __call__(self, x):
         """One logit a sequence."""
-        x = self.input(x)
+        sequence, labels = jnp.split(x, [x.shape[2] - self.labels], -1)
+        labels = jax.lax.stop_gradient(labels)  # gradient penalties are of the sequence
+        x = self.input(jnp.concatenate([sequence, _as_loud(labels, sequence.shape[2])], -1))
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x)
         x = minibatch_deviation(leaky_relu(x), _GROUP)
         x = self.bar(x.reshape(len(x), self.bars, -1))  # [B, bars * 16, W + 1] -> [B, bars, W]
         if self.bars > 1:
             x = self.plan(x)
-        return self.output(leaky_relu(x).reshape(len(x), -1))
+        x = leaky_relu(x)
+        logits = self.output(x.reshape(len(x), -1))
+        if self.labels:  # how well the features go with the label: by projection, so that it cannot be ignored
+            logits = logits + jnp.sum(self.label(labels[:, 0]) * jnp.mean(x, 1), -1, keepdims=True)
+        return logits
+
+
+def _between(values: jax.Array, steps: int) -> jax.Array:
+    """Values at the beginnings of N bars, `[B, N, W]`, interpolated linearly around the loop to `[B, steps, W]`."""
+    share = np.arange(steps // values.shape[1], dtype=np.float32)[:, None] * (values.shape[1] / steps)
+    values, after = values[:, :, None], jnp.roll(values, -1, 1)[:, :, None]
+    return (values + share * (after - values)).reshape(len(values), steps, -1)
+
+
+def _as_loud(labels: jax.Array, size: int) -> jax.Array:
+    """Label weights scaled so that to a new network they count as much as `size` numbers of unit deviation beside them."""
+    return labels * size**0.5
 
 
 def build(
@@ -106,7 +140,9 @@ def build(
     audio_channels: int,
     sample_rate_hz: int,
     bars: int = 1,
-    latent_size: int = 128,
+    latent_size: int = 96,
+    anchor_size: int = 32,
+    classes: Sequence[str] = (),
     channels: int = 128,
     blocks: int = 5,
     frames_per_step: int = 8,
@@ -114,17 +150,23 @@ def build(
     mid_components: int = 40,
     side_components: int = 8,
     low_components: int = 24,
-    iterations: int = 4,
+    shaper: str = "none",
     statistics: dict[str, np.ndarray] | None = None,
 ) -> GAN:
-    """TechnoGAN; `x` is `[B, bars * 16, K]`, each of the K numbers of unit deviation over the training set.
+    """TechnoGAN; `x` is `[B, bars * 16, K + labels]`, each of the K numbers of unit deviation over the training set.
+
+    z is `[style | an anchor for each bar | label weights]`: Gaussian numbers, and weights that sum to 1. `generate` also
+    takes latents of N bars, `[B, N, style + anchor + labels]`; `decode` takes as many as it is given.
+    N is a multiple of `bars`; bars before and after those wanted make up for the ring being closed elsewhere.
 
     Args:
         clip_samples: length of a clip, which is whole bars.
         audio_channels: 1 or 2.
         sample_rate_hz: rate of the audio.
         bars: in a clip, 1 to 8, of four beats.
-        latent_size: Z; latents are Gaussian.
+        latent_size: numbers of the style.
+        anchor_size: numbers of an anchor.
+        classes: labels that the model knows, none for one without labels.
         channels: width of both networks.
         blocks: residual blocks of each, besides those of the plan.
         frames_per_step: spectra a sixteenth note; a frame is as long as two of them.
@@ -132,21 +174,23 @@ def build(
         mid_components: of the mid signal's spectra; for mono, of the signal's.
         side_components: of the side signal's; nothing below the crossover, where sound is mono.
         low_components: of the mid signal's waveform below the crossover.
-        iterations: of the Griffin-Lim algorithm, when sound is made.
+        shaper: of the excitations that sound is made of: "shipped", the one that comes with the package, a file of `experiments.train_shaper`, or
+            "none".
         statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
 
     Raises:
         ValueError: a field of the wrong type or out of its range; names it and its value.
     """
+    classes = check_classes(classes)
     check_field("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
     check_whole("model.bars", bars, 1)
     check_field("model.bars", bars, bars <= 8, "1 to 8")
-    sizes = dict(latent_size=latent_size, channels=channels, blocks=blocks, n_mels=n_mels)
+    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
     parts = dict(mid=mid_components, low=low_components) | (dict(side=side_components) if audio_channels == 2 else {})
     for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
         check_whole(f"model.{field}", value, 1)
     check_whole("model.frames_per_step", frames_per_step, 2)
-    check_whole("model.iterations", iterations, 0)
+    check_field("model.shaper", shaper, isinstance(shaper, str) and shaper, "shipped, none or a file")
     step_s = clip_samples / sample_rate_hz / (codec.STEPS * bars)
     check_field(
         "audio.clip_samples",
@@ -155,7 +199,7 @@ def build(
         f"{bars} bars (config.model.bars) of 0.8 to 4 seconds; what data_prep.prepare --grid bars says",
     )
     grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
-    lengths = dict(mid=frames_per_step * n_mels, side=frames_per_step * n_mels, low=grid.low_samples)
+    lengths = dict(mid=frames_per_step * n_mels, side=frames_per_step * (n_mels + 1), low=grid.low_samples)
     for part, value in parts.items():
         check_field(f"model.{part}_components", value, value <= lengths[part], f"at most {lengths[part]}")
     order = [part for part in ("mid", "side", "low") if part in parts]
@@ -164,19 +208,74 @@ def build(
         if found != wanted:
             raise ValueError(f"technogan: expected statistics with a {part}_basis of {wanted}, got {found}")
 
-    coder = codec.pca_codec(
-        clip_samples, sample_rate_hz, grid, n_mels, {part: parts[part] for part in order}, iterations, statistics
-    )
-    shared = dict(bars=bars, components=coder.components, channels=channels, blocks=blocks)
-    generator = functional(partial(Generator, latent_size=latent_size, **shared))
+    counts = {part: parts[part] for part in order}
+
+    def coder(clips):
+        """The codec of so many clips on end."""
+        samples = clips * clip_samples
+        longer = codec.grid_of(samples, sample_rate_hz, clips * bars, frames_per_step)
+        return codec.make(samples, sample_rate_hz, longer, n_mels, counts, statistics)
+
+    one, labels = coder(1), len(classes)
+    shared = dict(bars=bars, components=one.components, labels=labels, channels=channels, blocks=blocks)
+    generator = functional(partial(Generator, latent_size=latent_size, anchor_size=anchor_size, **shared))
     discriminator = functional(partial(Discriminator, **shared))
+
+    def sample_latents(key, n):
+        gaussian_key, label_key = jax.random.split(key)
+        gaussian = jax.random.normal(gaussian_key, (n, latent_size + bars * anchor_size))
+        if not labels:
+            return gaussian
+        return jnp.concatenate([gaussian, jax.nn.one_hot(jax.random.randint(label_key, (n,), 0, labels), labels)], -1)
+
+    def of_bars(z):
+        """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
+        style, anchors, weights = jnp.split(z, [latent_size, z.shape[1] - labels], -1)
+        style, weights = (jnp.broadcast_to(part[:, None], (len(z), bars, part.shape[1])) for part in (style, weights))
+        return jnp.concatenate([style, anchors.reshape(len(z), bars, anchor_size), weights], -1)
+
+    def generate(g_params, z):
+        latents = of_bars(z) if z.ndim == 2 else z
+        x = generator.apply(g_params, latents) * one.scale
+        return jnp.concatenate([x, _between(latents[..., latents.shape[2] - labels :], x.shape[1])], -1)
+
+    def encode(audio, weights=None):
+        if labels and weights is None:
+            raise ValueError(f"technogan: expected label weights [B, {labels}], of config.model.classes, got none")
+        if weights is not None and not labels:
+            raise ValueError("technogan: got label weights, and this model has no labels (config.model.classes)")
+        x = one.encode(audio)
+        if not labels:
+            return x
+        return jnp.concatenate([x, jnp.broadcast_to(weights[:, None], (*x.shape[:2], labels))], -1)
+
     return GAN(
-        sample_latents=lambda key, n: jax.random.normal(key, (n, latent_size)),
+        sample_latents=sample_latents,
         init_g=generator.init,
         init_d=discriminator.init,
-        generate=generator.apply,
+        generate=generate,
         discriminate=lambda d_params, x, key: (discriminator.apply(d_params, x),),
-        encode=coder.encode,
-        decode=coder.decode,
+        encode=encode,
+        decode=lambda x: coder(x.shape[1] // (codec.STEPS * bars)).decode(x[..., : one.components]),
         calibrate=lambda g_params, key: g_params,
+        classes=classes,
+        encode_once=True,
+        endless=Endless(bars, reach_bars(bars, blocks), latent_size, anchor_size),
     )
+
+
+def check_classes(classes) -> tuple[str, ...]:
+    """The names of the labels as a tuple; JSON has made a list of it.
+
+    Raises:
+        ValueError: not a sequence of different names.
+    """
+    names = isinstance(classes, (tuple, list)) and all(isinstance(name, str) and name for name in classes)
+    check_field("model.classes", classes, names and len(set(classes)) == len(classes), "a tuple of different names")
+    return tuple(classes)
+
+
+def reach_bars(bars: int, blocks: int) -> int:
+    """Bars on either side on which what the generator makes depends; the arguments are `build`'s."""
+    convolutions = -(-2 * blocks * (TAPS // 2) // codec.STEPS)
+    return convolutions + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1)  # a style reaches back one bar

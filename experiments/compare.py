@@ -1,0 +1,206 @@
+"""Runs side by side: every one judged by the same real clips with the same draws, in one table and one picture.
+
+    python -m experiments.compare --data data/bars --output compared small=runs/technogan-s wave=runs/wavegan made/clips
+
+A run is a workdir, a file of technogen_jax.export, or a folder of generated audio; before a "=" stands what it is called.
+Writes OUTPUT/NAME/result.json, which `technogen_jax.evaluate --compare` takes too, OUTPUT/table.md, a row a run below one of
+real clips, and OUTPUT/clips.png, eight clips a row. All must have the rate and the channels of the set; where a run's clips are
+shorter than the set's, they are judged by as much of those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from technogen_jax import (
+    audio,
+    clipsets,
+    embeddings,
+    generate,
+    listening,
+    models,
+    monitor,
+    package,
+    pictures,
+    records,
+    results,
+    scoring,
+)
+
+COLUMNS = 8  # clips in a row of the picture
+SAME_TEMPO = 0.005  # share of the tempo
+HEAD = (
+    "| run | generator, M | minutes | fd / floor | mmd p | told apart | coverage / floor | recall | copies (held out) | "
+    "kick_similarity | tempo | x real time |"
+)
+_EMBEDDING = "tmr-v1"
+_TIMED = 8  # clips of the batch that is timed
+
+
+def open_run(path: str, count: int, seed: int, whole: clipsets.ClipSet) -> tuple[clipsets.ClipSet, dict[str, Any]]:
+    """The clips of a workdir, a file or a folder, and what is known of how they are made: size, minutes, speed."""
+    if not pathlib.Path(path, "config.json").exists() and pathlib.Path(path).suffix != package.SUFFIX:
+        geometry = dict(sample_rate_hz=whole.sample_rate_hz, channels=whole.channels, clip_samples=whole.clip_samples)
+        return clipsets.from_folder(clipsets.look(path), "generated", **geometry), {}
+    trained = generate.load(path)
+    return clipsets.from_generator(trained, count, seed), {
+        "parameters": models.count_parameters(trained.params),
+        "minutes": trained_minutes(pathlib.Path(path, monitor.METRICS_FILE), trained.step),
+        "speed": speed(trained),
+    }
+
+
+def trained_minutes(path: pathlib.Path, step: int) -> float | None:
+    """What the steps up to this one took, without evaluations and previews; None where nothing is known."""
+    if not path.exists():
+        return None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rates = {line["step"]: line["time/steps_per_s"] for line in lines if "time/steps_per_s" in line}
+    ends = sorted(end for end in rates if end <= step)
+    if not ends:
+        return None
+    taken_s = sum((end - begin) / rates[end] for begin, end in zip([0, *ends], ends, strict=False))
+    return taken_s * step / ends[-1] / 60
+
+
+def speed(trained: generate.Trained) -> float:
+    """How many times faster than it plays a batch of clips is made on this machine, once compiled: the median of three."""
+    latents = generate.draw_latents(trained.gan, 0, range(_TIMED))
+    took_s = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        generate.render_batches(trained.gan, trained.params, latents, _TIMED)
+        took_s.append(time.perf_counter() - begin)
+    return _TIMED * trained.config.audio.clip_samples / trained.config.audio.sample_rate_hz / np.median(took_s[1:])
+
+
+def row(name: str, result: dict[str, Any], heard: listening.Heard, known: dict[str, Any]) -> str:
+    """A run's line of the table."""
+    found, copied = result["distances"][_EMBEDDING]["all"], result["memorisation"]
+    told, features = result["two_sample"]["test"], result["features"]
+    cells = [
+        name,
+        _cell(known.get("parameters"), "{:.2f}", 1e-6),
+        _cell(known.get("minutes"), "{:.0f}"),
+        _cell(found["frechet"]["ratio"], "{:.2f}"),
+        _cell(found["mmd"]["p"], "{:.3f}"),
+        f"{_cell(told['accuracy'], '{:.0%}')} of {told['clips']}",
+        _cell(found["coverage"]["ratio"], "{:.2f}"),
+        _cell(found["recall"]["value"], "{:.2f}"),
+        f"{copied['flagged_share']:.1%} ({copied['held_out_flagged_share']:.1%})",
+        _cell(features["kick_similarity"]["generated"]["median"], "{:.3f}"),
+        on_tempo(heard, features),
+        _cell(known.get("speed"), "{:.0f}"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def real_row(result: dict[str, Any], heard: listening.Heard) -> str:
+    """The line of real clips: what a run has whose clips are like other real ones."""
+    found, features = result["distances"][_EMBEDDING]["all"], result["features"]
+    recall = _cell(found["recall"]["floor"], "{:.2f}")
+    kick = _cell(features["kick_similarity"]["reference"]["median"], "{:.3f}")
+    return f"| real | – | – | 1 | – | 50% | 1 | {recall} | – | {kick} | {on_tempo(heard, features)} | – |"
+
+
+def on_tempo(heard: listening.Heard, features: dict[str, Any]) -> str:
+    """The share of clips that have the tempo of the real ones."""
+    tempo_bpm = features["tempo_bpm"]["reference"]["median"]
+    if tempo_bpm is None:
+        return "–"
+    return f"{np.mean(np.abs(heard.features['tempo_bpm'] / tempo_bpm - 1) <= SAME_TEMPO):.0%}"  # a NaN is no tempo
+
+
+def compare(options: argparse.Namespace) -> str:
+    """Everything that the command does but printing; returns the table."""
+    chosen = {_EMBEDDING: embeddings.EMBEDDINGS[_EMBEDDING]}
+    folder = pathlib.Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines, drawn, titles = [], [], []
+
+    def draw(name: str, clips: clipsets.ClipSet, indices: np.ndarray) -> None:
+        spread = indices[np.linspace(0, len(indices) - 1, COLUMNS).astype(int)]
+        drawn.extend(audio.from_int16(clip) for clip in clips.read(spread))
+        titles.extend(f"{name} {number}" for number in range(COLUMNS))
+
+    for name, path in options.runs.items():
+        print(f"{name}: {path}", file=sys.stderr)
+        clips, known = open_run(path, options.n, options.seed, clipsets.from_records(options.data, ["test"]))
+        real, train = (clipsets.from_records(options.data, [split], clips.clip_samples) for split in ("test", "train"))
+        bars = real.origin["bars"]  # None where a run's clips are shorter than the set's
+        how = listening.Options(
+            seed=options.seed,
+            per_track=options.per_track,
+            train_clips=options.train_clips,
+            loop=bars is not None,
+            beats=None if bars is None else 4 * bars,
+        )
+        sides = listening.listen_to_all(real, clips, train, None, chosen, how)
+        result = scoring.score(sides, chosen, how)
+        (folder / name).mkdir(exist_ok=True)
+        results.write(folder / name, result)
+        if not lines:
+            lines.append(real_row(result, sides.reference))
+            draw("real", real, sides.reference.indices)
+        lines.append(row(name, result, sides.generated, known))
+        draw(name, clips, sides.generated.indices)
+        # After each run, so that a stopped comparison has the runs before.
+        table = "\n".join([HEAD, "| --- " * HEAD.count(" | ") + "| --- |", *lines]) + "\n"
+        records.write_text_atomically(folder / "table.md", table)
+        pictures.write_contact_sheet(folder / "clips.png", drawn, real.sample_rate_hz, titles, columns=COLUMNS)
+    return table
+
+
+def _cell(value: float | None, form: str, scale: float = 1) -> str:
+    return "–" if value is None else form.format(value * scale)
+
+
+def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 and one line where they cannot work."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="[NAME=]PATH", help="a workdir, a .npz, or a folder of generated audio")
+    add(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="a prepared set: its test tracks judge, its train tracks are searched",
+    )
+    add("--output", required=True, metavar="DIR", help="where the table, the picture and the results go")
+    add("--n", type=int, default=500, metavar="N", help="clips to generate for each run (500)")
+    add("--per_track", type=int, default=8, metavar="N", help="real clips of a track at most (8)")
+    add("--train_clips", type=int, default=2000, metavar="N", help="training clips searched for copies at most (2000)")
+    add("--seed", type=int, default=0, metavar="N", help="of latents, draws and classifiers (0)")
+    options = parser.parse_args(argv)
+    named = [path.partition("=") if "=" in path else (pathlib.Path(path).stem, "=", path) for path in options.paths]
+    options.runs = {name: path for name, _, path in named}
+    if len(options.runs) < len(named):
+        parser.error(f"expected different names, got {', '.join(name for name, _, _ in named)}: use NAME=PATH")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
+    options = parse_options(argv)
+    try:
+        print(compare(options), end="")
+    except (ValueError, OSError) as error:
+        print(f"compare: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Fuzzes the reader of records with inputs that follow the code's branches, by Atheris, which is no requirement.
+
+    pip install atheris; python -m experiments.fuzz_records -max_total_time=300
+
+Each input is read twice: as a whole shard, and as one record with the right checksums in the place of a set's only clip.
+A clip, or a RecordError that names the place, is what may come of it. The other arguments are libFuzzer's.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import tempfile
+
+import atheris
+import numpy as np
+
+with atheris.instrument_imports(
+    include=["technogen_jax.records", "tensorflow_datasets.core.features", "google.protobuf"]
+):
+    from technogen_jax import records
+
+    records.make_features(1, 1, ["acid"])  # loads what it needs, so that it is instrumented too
+
+CLIP_SAMPLES = 8
+
+
+def make_set(folder: pathlib.Path) -> bytes:
+    """A set of one clip; its record."""
+    record = records.serialize_example(np.zeros((CLIP_SAMPLES, 1), np.int16), 0, "a.wav", 0)
+    shards = records.shard_names("train", 1)
+    records.write_shard(folder / shards[0], [record])
+    nothing = {"clips": 0, "tracks": 0, "shards": []}
+    splits = dict.fromkeys(records.SPLITS, nothing) | {"train": {"clips": 1, "tracks": 1, "shards": shards}}
+    shape = dict(sample_rate_hz=16000, channels=1, clip_samples=CLIP_SAMPLES, stride_samples=CLIP_SAMPLES)
+    lists = dict(labels=["acid"], splits=splits, tracks=[], rejected=[], options={}, fingerprint="")
+    line = {"split": "train", "shard": 0, "index": 0, "track": "a.wav", "offset": 0, "label": "acid"}
+    records.write_text_atomically(folder / records.CLIPS_FILE, json.dumps(line) + "\n")
+    records.write_manifest(folder, records.Manifest(**shape, **lists))
+    return record
+
+
+def main() -> None:
+    """The command; never returns."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    (corpus / "record").write_bytes(make_set(folder))
+    source = records.ClipSource(folder, "train")
+    (corpus / "shard").write_bytes(pathlib.Path(source._records.paths[0]).read_bytes())
+
+    def read(content: bytes) -> None:
+        (folder / "shard").write_bytes(content)
+        try:
+            list(records.TFRecordSource([folder / "shard"]))
+        except records.RecordError:
+            pass
+        source._records = _One(content)
+        try:
+            clip = source[0]
+        except records.RecordError:
+            return
+        assert clip["audio"].shape == (CLIP_SAMPLES, 1) and clip["audio"].dtype == np.int16 and clip["label"] == 0
+
+    atheris.Setup([*sys.argv, str(corpus)], read)
+    atheris.Fuzz()
+
+
+class _One(list):
+    """A record whose checksums are right."""
+
+    def __init__(self, content: bytes):
+        super().__init__([content])
+
+    def place(self, index: int) -> str:
+        return "here"
+
+
+if __name__ == "__main__":
+    main()

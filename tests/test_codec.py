@@ -1,0 +1,300 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+import scipy.signal
+from bars import PARTS, SMALL, bar
+from sklearn.decomposition import PCA
+
+from technogen_jax import dsp, techno
+from technogen_jax.models import codec, technogan
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return np.stack([bar(seed) for seed in range(6)])
+
+
+def known(audio, **options):
+    """The codec of a set, which is this `[B, T, C]`, and the statistics."""
+    options = SMALL | PARTS | options | dict(clip_samples=audio.shape[1])
+    statistics = codec.measure(
+        [audio[:2], audio[2:]], **{name: value for name, value in options.items() if name != "audio_channels"}
+    )
+    return coder(statistics, audio.shape[2], **options), statistics
+
+
+def coder(statistics, channels=2, count=1, **options):
+    """The codec of so many clips on end."""
+    options = SMALL | PARTS | options
+    parts = ("mid", "side", "low") if channels == 2 else ("mid", "low")
+    counts = {part: options[f"{part}_components"] for part in parts}
+    samples, rate_hz = count * options["clip_samples"], options["sample_rate_hz"]
+    grid = codec.grid_of(samples, rate_hz, count, options["frames_per_step"])
+    return codec.make(samples, rate_hz, grid, options["n_mels"], counts, statistics)
+
+
+@pytest.fixture(scope="module")
+def linear(bars):
+    """(codec, statistics) of `bars`."""
+    return known(bars)
+
+
+def test_statistics_are_sklearns_of_levels_and_waveform(bars, linear):
+    """Levels by numpy and librosa's mel filters, the waveform by scipy's resampling."""
+    _, statistics = linear
+    n_fft, hop = 448, 224  # four frames in each of 16 steps of 896 samples, overlapping by half
+    filters = librosa.filters.mel(sr=8000, n_fft=n_fft, n_mels=16, fmin=125)
+    filters /= filters.sum(1, keepdims=True)
+    below = np.r_[0, np.ones(6), np.zeros(218)][None] / 6  # of the side: 17.9 to 107 Hz
+    window = scipy.signal.get_window("hann", n_fft)
+    places = (np.arange(64)[:, None] * hop - (n_fft - hop) // 2 + np.arange(n_fft)) % 14336
+    signals = dict(mid=bars.mean(-1, dtype=np.float64), side=(bars[..., 0] - bars[..., 1]).astype(np.float64) / 2)
+    rows = {}
+    for part, signal in signals.items():
+        magnitude = np.abs(np.fft.rfft(signal[:, places] * window)) / (n_fft / 4)
+        bands = filters if part == "mid" else np.concatenate([below, filters])
+        rows[part] = np.log(magnitude @ bands.T + 1e-4).reshape(96, -1)
+    low = np.fft.rfft(signals["mid"])
+    low[:, 16 * 27 :] = 0
+    rows["low"] = scipy.signal.resample(np.fft.irfft(low), 16 * 54, axis=-1).reshape(-1, 54)
+    for part, count in (("mid", 12), ("side", 3), ("low", 10)):
+        wanted = PCA(count, svd_solver="full").fit(rows[part])
+        variances = statistics[f"{part}_deviation"] ** 2 * 96 / 95  # scikit-learn's are the sample's
+        np.testing.assert_allclose(statistics[f"{part}_mean"], wanted.mean_, atol=2e-4)
+        np.testing.assert_allclose(variances, wanted.explained_variance_, rtol=2e-3)
+        lost = np.square(rows[part] - wanted.inverse_transform(wanted.transform(rows[part]))).mean(0)
+        np.testing.assert_allclose(statistics[f"{part}_lost"], lost, rtol=2e-3, atol=2e-4)
+        leading = statistics[f"{part}_basis"][:, :3]  # later ones may lie close together and turn
+        np.testing.assert_allclose(np.abs((leading * wanted.components_[:3].T).sum(0)), 1, atol=2e-3)
+
+
+def test_of_its_set_each_number_has_mean_zero_and_the_deviation_that_scale_says_and_none_goes_with_another(
+    bars, linear
+):
+    made, statistics = linear
+    x = np.asarray(jax.jit(made.encode)(bars)).reshape(-1, 25)
+    np.testing.assert_allclose(
+        (made.scale[:12] / made.scale[0]),
+        (statistics["mid_deviation"] / statistics["mid_deviation"][0]) ** 0.75,
+        rtol=1e-4,
+    )
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-2)
+    for part in (slice(0, 12), slice(12, 15), slice(15, 25)):
+        np.testing.assert_allclose(np.cov(x[:, part].T, bias=True), np.diag(made.scale[part] ** 2), atol=2e-2)
+
+
+def test_turning_the_bar_by_a_sixteenth_turns_the_sequence_by_one_and_back():
+    clip_samples = 14080  # brought to 14336 within
+    audio = np.stack([bar(seed, SMALL | dict(clip_samples=clip_samples)) for seed in range(3)])
+    made, _ = known(audio)
+    encode, decode = jax.jit(made.encode), jax.jit(made.decode)
+    x = encode(audio)
+    turned = jnp.roll(audio, 3 * clip_samples // 16, 1)
+    np.testing.assert_allclose(encode(turned), jnp.roll(x, 3, 1), atol=5e-3)
+    sound = decode(x)
+    again = decode(jnp.roll(x, 3, 1))
+    np.testing.assert_allclose(again, jnp.roll(sound, 3 * clip_samples // 16, 1), atol=1e-3)
+
+
+def below_100_hz(sound):
+    """The mono low end of `[B, T, C]`."""
+    return scipy.signal.sosfiltfilt(scipy.signal.butter(4, 100, fs=8000, output="sos"), sound.mean(-1))
+
+
+def test_a_bar_comes_back_its_kick_as_a_waveform_and_without_a_seam(bars):
+    made, _ = known(bars, mid_components=60, side_components=30, low_components=50)
+    sound = np.asarray(jax.jit(lambda audio: made.decode(made.encode(audio)))(bars))
+    for again, real in zip(sound, bars, strict=True):
+        low, wanted = below_100_hz(again), below_100_hz(real)
+        assert np.linalg.norm(low - wanted) / np.linalg.norm(wanted) < 0.1
+        features = techno.measure(again, 8000, beats=4, loop=True)
+        assert features["seam_db"] < 3 and features["kick_similarity"] > 0.99
+
+
+def test_of_the_low_end_that_comes_back_which_its_components_keep(bars, linear):
+    made, statistics = linear
+    sound = np.asarray(jax.jit(lambda audio: made.decode(made.encode(audio)))(bars))
+    lost = np.square(below_100_hz(sound) - below_100_hz(bars)).sum() / np.square(below_100_hz(bars)).sum()
+    kept, left_out = np.square(statistics["low_deviation"]).sum(), statistics["low_lost"].sum()
+    assert lost == pytest.approx(left_out / (kept + left_out), abs=0.02)
+
+
+def test_noise_comes_back_as_loud_in_each_band():
+    audio = np.random.default_rng(0).normal(0, [0.1, 0.03], (6, 14336, 2)).astype(np.float32)
+    audio = scipy.signal.sosfilt(scipy.signal.butter(1, 800, fs=8000, output="sos"), audio, axis=1).astype(np.float32)
+    made, _ = known(audio)
+    again = np.asarray(made.decode(made.encode(audio)))
+    powers = [np.square(np.abs(np.fft.rfft(codec.mid_and_side(x)))) for x in (again, audio)]
+    bands = [power[..., 540:7164].reshape(6, 2, 12, -1).mean((0, 3)) for power in powers]  # from 300 Hz up
+    np.testing.assert_allclose(10 * np.log10(bands[0] / bands[1]), 0, atol=1.5)
+
+
+def test_levels_come_back_with_the_power_of_the_noise_that_is_lost(linear, monkeypatch):
+    """With levels spread by a variance v about m the mean power is exp(2 m + 2 v), of a log-normal distribution."""
+    given = []
+    inverse = dsp.istft_circular
+    monkeypatch.setattr(dsp, "istft_circular", lambda s, *rest: given.append(np.abs(s)) or inverse(s, *rest))
+    for lost in (0, 0.5):
+        statistics = linear[1] | {f"{part}_mean": np.full(64 + 4 * (part == "side"), -2.0) for part in ("mid", "side")}
+        statistics |= {f"{part}_lost": np.full(64 + 4 * (part == "side"), lost) for part in ("mid", "side")}
+        coder(statistics).decode(np.zeros((1, 16, 25), np.float32))
+    heard = given[0] > 1e-3
+    assert given[0].shape == (1, 2, 128, 225) and heard.mean() > 0.5
+    louder = (np.exp(-1.5) - 1e-4) / (np.exp(-2) - 1e-4)
+    np.testing.assert_allclose((given[1] / given[0])[heard], louder, rtol=1e-3)
+
+
+def test_the_side_of_mono_stays_silent_whatever_the_generator_makes_of_it(bars):
+    made, statistics = known(np.repeat(bars[..., :1], 2, -1))
+    assert statistics["side_deviation"].max() < 1e-3
+    x = np.random.default_rng(0).normal(0, 3, (2, 16, 25)).astype(np.float32)
+    sound = np.asarray(jax.jit(made.decode)(x))
+    assert np.isfinite(sound).all() and np.abs(sound[..., 0] - sound[..., 1]).max() < 1e-3 < np.abs(sound).max()
+
+
+def test_mono_has_no_side_and_wild_numbers_stay_finite(bars):
+    made, statistics = known(bars[..., :1])
+    assert not any(name.startswith("side") for name in statistics)
+    sound = np.asarray(jax.jit(made.decode)(np.full((1, 16, 22), 1e3, np.float32)))
+    assert sound.shape == (1, 14336, 1) and np.isfinite(sound).all()
+
+
+def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio(bars, linear):
+    options = {name: value for name, value in SMALL.items() if name != "audio_channels"}
+    with pytest.raises(ValueError, match="expected clips to measure, got none"):
+        codec.measure([], **options)
+    with pytest.raises(ValueError, match="clip_samples = 14336, got 14000; .* --grid bars --bars 1"):
+        codec.measure([bars[:, :14000]], **options)
+    with pytest.raises(ValueError, match="no statistics of the training set"):
+        coder(None).encode(bars)
+    with pytest.raises(ValueError, match=r"a mid_basis of \(64, 20\), got \(64, 12\)"):
+        technogan.build(**SMALL | PARTS | dict(mid_components=20), statistics=linear[1])
+
+
+# --------------------------------------------------------------------------------------------------------- excitations
+
+
+def test_noise_is_white_of_unit_deviation_and_each_sixteenth_s_own():
+    grid = codec.grid_of(14336, 8000, 1, 4)
+    x = np.random.default_rng(0).normal(size=(3, 16, 25)).astype(np.float32)
+    noise = np.asarray(codec._noise(jnp.asarray(x), 2, grid))
+    assert noise.shape == (3, 2, 14336)
+    np.testing.assert_allclose([noise.mean(), noise.std()], [0, 1], atol=0.01)
+    flat = noise.reshape(6, -1)
+    np.testing.assert_allclose(np.corrcoef(flat), np.eye(6), atol=0.04)
+    turned = codec._noise(jnp.roll(x, 5, 1), 2, grid)
+    np.testing.assert_array_equal(turned, np.roll(noise, 5 * 896, -1))
+    x[1, 3, 7] = np.nextafter(x[1, 3, 7], 9)
+    changed = np.asarray(codec._noise(jnp.asarray(x), 2, grid)) != noise
+    assert changed.reshape(3, 2, 16, 896).any((1, 3)).tolist() == (np.arange(48).reshape(3, 16) == 16 + 3).tolist()
+
+
+def test_the_spectrum_of_noise_has_a_mean_square_of_one():
+    grid = codec.grid_of(14336, 8000, 1, 4)
+    noise = jax.random.normal(KEY, (8, 2, 14336))
+    power = np.square(np.abs(codec._noise_spectrum(noise, grid)))[..., 2:-2].mean()
+    assert power == pytest.approx(1, abs=0.02)
+
+
+def test_straight_lines_are_numpys_around_the_loop():
+    values = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
+    middles = (np.arange(-1, 6) + 0.5) * 12
+    wanted = [np.interp(np.arange(60) + 0.5, middles, np.r_[row[-1], row, row[0]]) for row in values]
+    np.testing.assert_allclose(codec._straight_between(jnp.asarray(values), 60), wanted, atol=1e-5)
+
+
+def test_a_distorted_sine_has_its_harmonics_square_odd_rectified_even_pulses_all():
+    time = np.arange(4096) / 4096
+    spectra = np.abs(np.fft.rfft(codec._distorted(jnp.float32(0.5 * np.sin(2 * np.pi * 20 * time))[None])[0]))
+    square, rectified, pulse = (spectrum[20:500:20] for spectrum in spectra)
+    assert square[::2].min() > 20 * square[1::2].max()
+    assert rectified[1:10:2].min() > 20 * rectified[::2].max()
+    assert pulse.min() > 0.5 * pulse.max()
+    np.testing.assert_allclose(square[[2, 4]] / square[0], [1 / 3, 1 / 5], atol=0.02)
+
+
+def test_evened_out_a_spectrum_has_one_power_in_all_bands_and_silence_stays():
+    grid = codec.grid_of(14336, 8000, 1, 4)
+    filters = codec._mel_filters(14336, 8000, grid, 16)
+    spread = filters / np.maximum(filters.sum(0), 1e-9)
+    tilted = np.random.default_rng(0).normal(size=(2, 64, 225)) * np.geomspace(100, 1, 225) + 0j
+    even = np.asarray(codec._even(jnp.complex64(tilted), filters, spread))
+    bands = np.square(np.abs(even)) @ filters.T
+    np.testing.assert_allclose(bands.mean((0, 1))[:15], 1, atol=0.15)  # the last has no neighbour above
+    assert not codec._even(jnp.zeros((1, 2, 225), jnp.complex64), filters, spread).any()
+
+
+def test_swells_raise_the_noise_where_and_when_they_say():
+    noise = np.random.default_rng(0).standard_normal((1, 2, 16000)).astype(np.float32)
+    swells = np.zeros((1, 2, 4), np.float32)
+    swells[0, 0, 1], swells[0, 1, 2] = np.log(2), np.log(3)
+    found = np.asarray(codec._swelling(jnp.asarray(noise), jnp.asarray(swells), 16000.0))
+    np.testing.assert_allclose(codec._swelling(jnp.asarray(noise), 0 * swells, 16000.0), noise, atol=1e-5)
+
+    def gain(middle, low_hz, high_hz):
+        powers = [np.square(np.abs(np.fft.rfft(x[..., middle - 500 : middle + 500]))) for x in (found, noise)]
+        bins = slice(low_hz // 16, high_hz // 16)
+        return np.sqrt(powers[0][..., bins].mean() / powers[1][..., bins].mean())
+
+    assert gain(6000, 100, 1800) == pytest.approx(2, rel=0.1) and gain(6000, 4500, 7900) == pytest.approx(1, rel=0.05)
+    assert gain(10000, 4500, 7900) == pytest.approx(3, rel=0.1) and gain(10000, 100, 1800) == pytest.approx(1, rel=0.05)
+
+
+def biased(**gates):
+    """A shaper whose gates are these, the same in all bands and at all times."""
+    params = jax.tree.map(np.array, codec.shaper(16).init(KEY))
+    names = [f"{part}_{name}" for part, all_names in codec._GATES.items() for name in all_names]
+    for name, value in gates.items():
+        params["gates"]["bias"].reshape(-1, 16)[names.index(name)] = value
+    return params
+
+
+def test_gates_multiply_what_they_are_named_after(linear, bars):
+    made, _ = linear
+    x, noise = made.encode(bars[:2]), jax.random.normal(KEY, (2, 2, 14336))
+    play = jax.jit(made.play)
+    plain = play(None, x, noise)
+    above = functools.partial(scipy.signal.sosfiltfilt, scipy.signal.butter(8, 400, "high", fs=8000, output="sos"))
+
+    def change(**gates):
+        return [np.std(above(np.asarray(sound - plain)), (0, 2)) for sound in [play(biased(**gates), x, noise)]][0]
+
+    loudness = np.std(above(np.asarray(plain)), (0, 2))
+    np.testing.assert_allclose(change(mid_noise=np.log(2)), [loudness[0], 0], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(change(side_noise=np.log(3)), [0, 2 * loudness[1]], rtol=1e-3, atol=1e-6)
+    for name in ("square", "rectified", "pulse"):
+        mid, side = change(**{f"mid_{name}": 1.0})
+        assert 0.2 * loudness[0] < mid < 3 * loudness[0] and side < 1e-6
+    for name in ("square", "delayed"):
+        mid, side = change(**{f"side_{name}": 1.0})
+        assert mid < 1e-6 and 0.1 * loudness[1] < side < 3 * loudness[1]
+
+
+def test_the_shaper_among_the_statistics_is_used_and_mono_is_shaped_too(bars):
+    for channels in (1, 2):
+        made, statistics = known(bars[..., :channels])
+        params = biased(mid_noise=np.log(2))
+        arrays = {f"{codec.SHAPER}{layer}/{kind}": v for layer, kinds in params.items() for kind, v in kinds.items()}
+        shaped = coder(statistics | arrays, channels)
+        x = made.encode(bars[..., :channels])
+        sounds = [np.asarray(each.decode(x)).mean(-1) for each in (made, shaped)]
+        above = scipy.signal.butter(8, 600, "high", fs=8000, output="sos")
+        plain, louder = (scipy.signal.sosfiltfilt(above, sound).std() for sound in sounds)
+        assert louder == pytest.approx(2 * plain, rel=0.02)
+
+
+def test_clips_on_end_sound_as_one(linear, bars):
+    """In the middle of a clip: what is below the crossover is a sinc's reach from its neighbours."""
+    made, statistics = linear
+    x = jax.jit(made.encode)(bars[:3])
+    together = jax.jit(coder(statistics, count=3).decode)(jnp.concatenate(list(x))[None])
+    apart = jax.jit(made.decode)(x)
+    for index in range(3):
+        middle = slice(3000, 11000)
+        np.testing.assert_allclose(together[0, 14336 * index :][middle], apart[index][middle], atol=2e-3)

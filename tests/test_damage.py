@@ -1,0 +1,51 @@
+"""Training on a set that was damaged: it stops, and names the shard."""
+
+import shutil
+
+import pytest
+
+from technogen_jax import records, train
+
+SHARD = records.shard_names("train", 1)[0]
+
+
+def flip(shard):
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+
+
+def flip_a_length(shard):
+    content = bytearray(shard.read_bytes())
+    content[0] ^= 1
+    shard.write_bytes(content)
+
+
+def cut(shard):
+    shard.write_bytes(shard.read_bytes()[:-1])
+
+
+def reverse(shard):
+    """As another shard's content would be: whole, and not where it belongs."""
+    records.write_shard(shard, list(records.TFRecordSource([shard]))[::-1])
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (flip, "the record at byte .* is damaged"),  # found while training: a record is checked when it is read
+        (flip_a_length, "damaged at byte 0"),
+        (cut, "truncated"),
+        (lambda shard: shard.unlink(), "cannot be read"),
+        (reverse, "holds other clips"),
+    ],
+    ids=["flip", "flip_a_length", "cut", "missing", "other"],
+)
+def test_training_stops_and_names_the_shard(prepared_set, tiny_config, tmp_path, damage, message):
+    shutil.copytree(prepared_set, tmp_path / "set")
+    damage(tmp_path / "set" / SHARD)
+    tiny_config.data.dir = str(tmp_path / "set")
+    tiny_config.train.update(steps=100, save_every=100, sample_every=0)
+    tiny_config.eval.every = 0
+    with pytest.raises(records.RecordError, match=f"{SHARD}: {message}"):
+        train.train(tiny_config, tmp_path / "run", say=lambda line: None)

@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from technogen_jax import losses, shaping
+from technogen_jax.models import codec
+
+RATE_HZ, SAMPLES, N_MELS = 8000, 6400, 12
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def coder():
+    """The codec of bars of 0.8 s of noise that comes in bursts, and the bars."""
+    rng = np.random.default_rng(0)
+    swell = np.tile(np.exp(-np.arange(SAMPLES // 4) / 300), 4)[:, None]
+    audio = np.float32(rng.normal(0, 0.1, (4, SAMPLES, 2)) * swell)
+    options = dict(clip_samples=SAMPLES, sample_rate_hz=RATE_HZ, frames_per_step=2, n_mels=N_MELS)
+    counts = dict(mid=8, side=4, low=4)
+    statistics = codec.measure([audio], **options, **{f"{part}_components": n for part, n in counts.items()})
+    grid = codec.grid_of(SAMPLES, RATE_HZ, 1, 2)
+    return codec.make(SAMPLES, RATE_HZ, grid, N_MELS, counts, statistics), grid, audio
+
+
+def test_steps_lower_the_distance_and_are_the_same_again(coder):
+    made, grid, audio = coder
+    options = dict(samples=grid.samples, sample_rate_hz=RATE_HZ, steps=40)
+    first, step = shaping.make_shaping_step(made, N_MELS, **options)
+    step = jax.jit(step)
+
+    def run():
+        state, seen = first(KEY), []
+        for _ in range(40):
+            state, metrics = step(state, audio, KEY)
+            seen.append(float(metrics["loss"]))
+        return state, seen
+
+    (state, seen), (again, _) = run(), run()
+    assert np.mean(seen[-8:]) < 0.97 * np.mean(seen[:8])
+    jax.tree.map(np.testing.assert_array_equal, state, again)
+    assert int(state.step) == 40
+
+
+def test_the_loss_is_what_it_consists_of(coder):
+    made, grid, audio = coder
+    first, step = shaping.make_shaping_step(made, N_MELS, samples=grid.samples, sample_rate_hz=RATE_HZ, steps=2)
+    _, metrics = jax.jit(step)(first(KEY), audio, KEY)
+    assert metrics["loss"] == pytest.approx(float(metrics["attraction"] - metrics["repulsion"]), rel=1e-5)
+    assert metrics["repulsion"] > 0
+
+
+def test_a_new_shaper_leaves_the_sound_as_it_is(coder):
+    made, grid, audio = coder
+    x = made.encode(audio)
+    noise = jax.random.normal(KEY, (4, 2, grid.samples))
+    plain, shaped = made.play(None, x, noise), made.play(codec.shaper(N_MELS).init(KEY), x, noise)
+    np.testing.assert_allclose(shaped, plain, atol=1e-5)
+    assert jnp.std(plain) > 0.005
+    assert losses.spectral_energy(plain, plain, plain, RATE_HZ)[0] == 0
