@@ -95,6 +95,8 @@ def _open(options: argparse.Namespace) -> tuple[Sides, pathlib.Path]:
     config = trained.config
     window = config.audio.clip_samples
     data = options.data or config.data.dir
+    if not data:
+        raise ClipSetError(f"{options.workdir} does not say what it was trained on; name the prepared set with --data")
     reference = clipsets.from_records(data, options.split, window)
     found = reference.sample_rate_hz, reference.channels
     wanted = config.audio.sample_rate_hz, config.audio.channels
@@ -110,7 +112,9 @@ def _open(options: argparse.Namespace) -> tuple[Sides, pathlib.Path]:
             generate.load(options.workdir, options.earlier), len(reference.ids), options.seed
         )
     sides = Sides(reference, clipsets.from_generator(trained, options.n, options.seed), train, earlier)
-    return sides, pathlib.Path(options.output or f"{options.workdir}/eval/step{trained.step}-seed{options.seed}")
+    return sides, pathlib.Path(
+        options.output or generate.folder_for(options.workdir) / "eval" / f"step{trained.step}-seed{options.seed}"
+    )
 
 
 def _open_folders(options: argparse.Namespace) -> Sides:

@@ -78,6 +78,11 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
     return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema | (statistics or {})))
 
 
+def folder_for(workdir: str | os.PathLike) -> pathlib.Path:
+    """Where what is made from a run goes unless told: its folder; of a generator that is one file, the current folder."""
+    return pathlib.Path() if os.path.isfile(workdir) else pathlib.Path(workdir)
+
+
 def run_key(seed: int, purpose: str) -> jax.Array:
     """The PRNG key of a run for one of `PURPOSES`; no two are alike."""
     return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))

@@ -159,7 +159,7 @@ def sample(options: argparse.Namespace) -> None:
     """What the command line says; see `--help`."""
     step = int(options.step) if options.step.isdigit() else options.step
     trained = generate.load(options.workdir, step)
-    folder = pathlib.Path(options.output or pathlib.Path(options.workdir) / "sound")
+    folder = pathlib.Path(options.output or generate.folder_for(options.workdir) / "sound")
     folder.mkdir(parents=True, exist_ok=True)
     mark = "".join(f"-{name}{weight:g}" for name, weight in (options.label or {}).items())
     mark += "" if options.truncation == 1 else f"-truncation{options.truncation:g}"
@@ -260,9 +260,11 @@ def _draw(trained: generate.Trained, clips: Sequence[np.ndarray], path: pathlib.
     titles = [f"generated {index}" for index in range(len(drawn))]
     data = data or trained.config.data.dir
     try:
-        source = records.ClipSource(data, trained.config.data.split)
+        source = (
+            records.ClipSource(data, trained.config.data.split) if data else ()
+        )  # a generator in one file names no set
         window = trained.config.audio.clip_samples
-        for index in np.linspace(0, len(source) - 1, len(drawn)).astype(int):
+        for index in np.linspace(0, len(source) - 1, len(drawn) if source else 0).astype(int):
             clip = source[int(index)]
             drawn.append(audio.from_int16(clip["audio"][:window]))
             titles.append(f"{clip['track']} @ {clip['offset'] / trained.config.audio.sample_rate_hz:.0f} s")

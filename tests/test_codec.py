@@ -9,7 +9,7 @@ import scipy.signal
 from bars import PARTS, SMALL, bar
 from sklearn.decomposition import PCA
 
-from technogen_jax import dsp, techno
+from technogen_jax import arrays, dsp, techno
 from technogen_jax.models import codec, technogan
 
 KEY = jax.random.key(0)
@@ -147,7 +147,7 @@ def test_levels_come_back_with_the_power_of_the_noise_that_is_lost(linear, monke
     heard = given[0] > 1e-3
     assert given[0].shape == (1, 2, 128, 225) and heard.mean() > 0.5
     louder = (np.exp(-1.5) - 1e-4) / (np.exp(-2) - 1e-4)
-    np.testing.assert_allclose((given[1] / given[0])[heard], louder, rtol=1e-3)
+    np.testing.assert_allclose(given[1][heard] / given[0][heard], louder, rtol=1e-3)
 
 
 def test_the_side_of_mono_stays_silent_whatever_the_generator_makes_of_it(bars):
@@ -298,3 +298,34 @@ def test_clips_on_end_sound_as_one(linear, bars):
     for index in range(3):
         middle = slice(3000, 11000)
         np.testing.assert_allclose(together[0, 14336 * index :][middle], apart[index][middle], atol=2e-3)
+
+
+# --------------------------------------------------------------------------------------------------- the shipped shaper
+
+
+def test_the_shipped_shaper_is_one_and_shapes():
+    found = codec._read_shaper("shipped", 44100, 8, 96)
+    params = codec._shaper_of(found)
+    wanted = jax.eval_shape(codec.shaper(96).init, KEY)
+    assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, wanted)
+    assert all(np.isfinite(value).all() for value in found.values())
+    assert np.abs(params["gates"]["kernel"]).max() > 0.01  # a new one's are zero
+    assert codec._read_shaper("none", 8000, 4, 16) == {}
+
+
+def test_a_shaper_for_another_grid_or_no_shaper_is_an_error(tmp_path):
+    with pytest.raises(
+        ValueError, match="config.model.shaper: expected 8 frames_per_step, 96 n_mels .* got 8, 96 and 16000"
+    ):
+        codec._read_shaper("shipped", 16000, 8, 96)
+    with pytest.raises(ValueError, match="expected shipped, none or a file, got '.*absent.npz'"):
+        codec._read_shaper(str(tmp_path / "absent.npz"), 44100, 8, 96)
+    arrays.write(tmp_path / "other.npz", {"a": np.zeros(3)})
+    with pytest.raises(ValueError, match="other.npz: expected the shaper that experiments.train_shaper writes"):
+        codec._read_shaper(str(tmp_path / "other.npz"), 44100, 8, 96)
+
+
+def test_however_wild_the_numbers_no_sample_is_above_the_ceiling(linear):
+    x = np.random.default_rng(0).normal(0, 5, (2, 16, 25)).astype(np.float32)
+    sound = np.asarray(jax.jit(linear[0].decode)(x))
+    assert np.abs(sound).max() == pytest.approx(10 ** (-1 / 20), rel=1e-3)

@@ -5,13 +5,13 @@ import subprocess
 
 from conftest import ROOT
 
-from technogen_jax import export, sample
+from technogen_jax import evaluate, export, sample
 
 
 def command(*variables):
     """The options that `make hear` gives to technogen_jax.sample."""
     said = subprocess.run(
-        ["make", "-n", "hear", *variables], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "hear", *variables], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     words = shlex.split(said.splitlines()[-1])
     assert words[1:3] == ["-m", "technogen_jax.sample"]
@@ -31,4 +31,10 @@ def test_the_command_makes_sound_and_a_picture_and_says_where(trained_workdir, t
     assert sample.main(command(f"MODEL={model}")) == 0
     (picture,) = (tmp_path / "runs" / "hear").glob("*.png")
     assert len(list(picture.parent.glob("*.wav"))) == 16
-    assert str(picture.relative_to(tmp_path)) in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert str(picture.relative_to(tmp_path)) in said.out and "without real clips" not in said.err
+
+    assert sample.main(["--workdir", str(model), "--n", "1"]) == 0  # beside the file may be no place to write
+    assert len(list((tmp_path / "sound").glob("*.wav"))) == 1
+    assert evaluate.main(["--workdir", str(model), "--n", "100"]) == 1
+    assert "name the prepared set with --data" in capsys.readouterr().err

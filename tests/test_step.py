@@ -15,7 +15,7 @@ from configs import wavegan as wavegan_config
 from configs import wavegan_44k
 from technogen_jax import losses, models
 from technogen_jax.models import GAN, wavegan
-from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step, repeated
+from technogen_jax.step import Pair, falling, init_state, make_optimizer, make_train_step, repeated
 
 KEY = jax.random.key(7)
 ROOT = pathlib.Path(__file__).parent.parent
@@ -371,3 +371,11 @@ def test_four_devices_do_what_one_does_and_a_quarter_of_the_work_each():
     for name, value in found["metrics"][0].items():
         np.testing.assert_allclose(found["metrics"][1][name], value, rtol=1e-4)
     assert found["share"] < 0.3  # also of the fakes, which no data brings with it
+
+
+def test_a_rate_falls_by_half_a_cosine_over_the_tail_and_without_one_stays_a_number():
+    assert falling(0.1, 1000, 0) == 0.1
+    rate = falling(0.1, 1000, 0.4)
+    found = [float(rate(count)) for count in (0, 599, 600, 700, 800, 1000)]
+    shares = [1, 1, 1, (1 + np.cos(np.pi / 4)) / 2, 0.5, 0]
+    np.testing.assert_allclose(found, 0.1 * np.array(shares), atol=1e-7)

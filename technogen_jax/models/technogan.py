@@ -190,7 +190,8 @@ def build(
     for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
         check_whole(f"model.{field}", value, 1)
     check_whole("model.frames_per_step", frames_per_step, 2)
-    check_field("model.shaper", shaper, isinstance(shaper, str) and shaper, "shipped, none or a file")
+    is_shaper = isinstance(shaper, str) and (shaper in ("shipped", "none") or shaper.endswith(".npz"))
+    check_field("model.shaper", shaper, is_shaper, "shipped, none or a .npz file")
     step_s = clip_samples / sample_rate_hz / (codec.STEPS * bars)
     check_field(
         "audio.clip_samples",
