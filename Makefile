@@ -1,6 +1,7 @@
 # make hear   sound from the model that comes with it, seconds after installation
 # make demo   a corpus, records, training and sound, from nothing; again: trains on
 # make test   the tests
+# make torture   broken files and made-up inputs by the ten thousand
 # All make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.stamp
 MODEL := technogen_jax/pretrained/technogan.npz
 
-.PHONY: hear demo test lint
+.PHONY: hear demo test torture lint
 .DEFAULT_GOAL := demo
 
 hear: $(STAMP)
@@ -25,6 +26,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PY) -m pytest -n auto --maxprocesses 4
+
+torture: $(STAMP)
+	$(PY) -m experiments.torture
 
 lint: $(STAMP)
 	$(VENV)/bin/pip install -q ruff

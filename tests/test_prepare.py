@@ -67,7 +67,9 @@ def clip_lines(folder):
 
 def start(corpus, output, *more, how=SMALL):
     command = [sys.executable, "-m", "data_prep.prepare", "--input", corpus, "--output", output, *how, *more]
-    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    # A shell has what it starts in the background ignore Ctrl-C, and children of it too.
+    heed = (lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) if os.name == "posix" else None
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True, preexec_fn=heed)
 
 
 def test_every_clip_is_its_stretch_of_its_track(corpus, whole):
