@@ -35,6 +35,8 @@ BLOCK_SAMPLES = 1 << 15  # what is done to a block finds it in the processor's c
 _READ_BLOCKS = 4  # decoded at once: each read of an mp3 ends with a seek, which costs
 # A decoder that delivers less than this share of what the header promises met a truncated or damaged file.
 _MIN_DECODED = 0.99
+# What FFmpeg may take a file for. A playlist or a session description would send it to other files and to the network.
+_CONTAINERS = "mov,mp4,matroska,webm,asf,mp3,aac,ogg,wav,w64,flac,aiff,caf,au,mpegts,mpeg,avi,ac3"
 _RAW_FORMATS = ("mp3", "aac")  # FFmpeg guesses their length from the first frames' bitrate
 _PROTECTED = ("drms", "enca")  # encrypted audio in mp4: FairPlay's tag, and MPEG's
 _TAGS = (b"ID3", b"TAG", b"APE", b"LYR")
@@ -272,7 +274,8 @@ def _open_av(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int
         file = stack.enter_context(open(path, "rb"))
         # Titles that are not UTF-8: PyAV 19 has no such argument, and opens those files without it.
         lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
-        container = stack.enter_context(av.open(file, **lenient))
+        only = {"format_whitelist": _CONTAINERS}
+        container = stack.enter_context(av.open(file, container_options=only, **lenient))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise AudioError(f"not an audio file that can be read ({_one_line(error)})") from error
     source = container.streams.audio[0] if container.streams.audio else None

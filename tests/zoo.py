@@ -128,6 +128,19 @@ def not_audio(rng):
             yield File(f"{name}.{extension}", content)
 
 
+def sends_elsewhere(rng):
+    """Texts that make FFmpeg open another file, or listen to the network."""
+    whole = encoded(noise(rng), RATE_HZ, "wav")
+    yield File("other", lambda path: pathlib.Path(os.fsdecode(path)).write_bytes(whole))
+    contents = {
+        "playlist": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother\n#EXT-X-ENDLIST\n",
+        "concat": "ffconcat version 1.0\nfile other\n",
+        "session": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    }
+    for name, content in contents.items():
+        yield File(f"{name}.mp3", content.encode())
+
+
 def wrong_extension(rng):
     wholes = _wholes(rng)
     for extension, other in zip(wholes, [*list(wholes)[1:], "wav"], strict=True):
@@ -355,6 +368,7 @@ KINDS: dict[Callable[[np.random.Generator], Iterator[File]], str] = {
     cut_in_the_middle: BAD,
     cut_where_the_length_is_not_known: ODD,
     not_audio: BAD,
+    sends_elsewhere: BAD,
     wrong_extension: ODD,
     header_of_nothing: BAD,
     header_that_lies: ODD,
@@ -389,6 +403,6 @@ def fill(folder: pathlib.Path, seed: int) -> dict[str, str]:
             else:
                 with open(path, "wb") as opened:
                     opened.write(file.content)
-            if not os.path.isdir(path):
+            if not os.path.isdir(path) and b"." in os.path.basename(path):
                 made[name.decode("utf-8", "backslashreplace")] = sort
     return made

@@ -202,7 +202,12 @@ def build(
     grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     lengths = dict(mid=frames_per_step * n_mels, side=frames_per_step * (n_mels + 1), low=grid.low_samples)
     for part, value in parts.items():
-        check_field(f"model.{part}_components", value, value <= lengths[part], f"at most {lengths[part]}")
+        of = (
+            "of config.audio.clip_samples in config.model.bars"
+            if part == "low"
+            else "of config.model.frames_per_step and n_mels"
+        )
+        check_field(f"model.{part}_components", value, value <= lengths[part], f"at most {lengths[part]} ({of})")
     order = [part for part in ("mid", "side", "low") if part in parts]
     for part in order if statistics else ():
         wanted, found = (lengths[part], parts[part]), statistics.get(f"{part}_basis", np.zeros(0)).shape
