@@ -13,14 +13,11 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
-from technogen_jax import arrays, audio, data, progress, records, shaping
+from technogen_jax import arrays, audio, data, package, progress, records, shaping
 from technogen_jax.models import codec
 
 _SAVE_EVERY = 100
-_COUNTS = dict(mid=40, side=8, low=24)
-_MEASURED_BATCH = 16
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,17 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     source = records.ClipSource(options.data, "train")
     rate_hz, samples = source.manifest.sample_rate_hz, source.manifest.clip_samples
-    channels, grid = source.manifest.channels, codec.grid_of(samples, rate_hz, 1, codec.FRAMES)
-    counts = _COUNTS if channels == 2 else {part: _COUNTS[part] for part in ("mid", "low")}
-
-    def clips(bar):
-        for start in range(0, len(source), _MEASURED_BATCH):
-            stop = min(start + _MEASURED_BATCH, len(source))
-            yield audio.from_int16(np.stack([source[index]["audio"] for index in range(start, stop)]))
-            bar.update(stop - start)
-
+    grid = codec.grid_of(samples, rate_hz, 1, codec.FRAMES)
     with progress.bar("measuring the set", len(source), " clips") as bar:
-        statistics = codec.measure(clips(bar), clip_samples=samples, sample_rate_hz=rate_hz)
+        statistics = codec.measure(data.whole(source, bar.update), clip_samples=samples, sample_rate_hz=rate_hz)
+    bases = {part: statistics.get(f"{part}_basis") for part in ("mid", "side", "low")}
+    counts = {part: basis.shape[1] for part, basis in bases.items() if basis is not None}
     coder = codec.make(samples, rate_hz, grid, codec.N_MELS, counts, statistics)
     first, step = shaping.make_shaping_step(
         coder, codec.N_MELS, samples=grid.samples, sample_rate_hz=rate_hz, steps=options.steps
@@ -54,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = first(jax.random.key(0))
     leaves, tree = jax.tree.flatten(state)
     if saved.exists():
-        state = jax.tree.unflatten(tree, [arrays.read(saved)[str(index)] for index in range(len(leaves))])
+        found = arrays.read(saved)
+        state = jax.tree.unflatten(tree, [found[str(index)] for index in range(len(leaves))])
     begun = int(state.step)
     step = jax.jit(step, donate_argnums=0)
     batches = data.batches(
@@ -75,10 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = {
         f"{codec.SHAPER}{layer}/{kind}": value for layer, kinds in state.ema.items() for kind, value in kinds.items()
     }
-    large = 10_000  # numbers: in half precision from there on
-    arrays.write(
-        output, {name: np.asarray(v, np.float16 if v.size > large else np.float32) for name, v in params.items()}
-    )
+    arrays.write(output, {name: package.stored(value) for name, value in params.items()})
     saved.unlink()
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 

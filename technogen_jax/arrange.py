@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from technogen_jax import dsp, generate, models
+from technogen_jax.models import codec
 
-_STEPS = 16  # in a bar
 _BLOCK_BARS = 16  # decoded at once, of which those of one clip are thrown away
-_KICK_HZ = (125.0, 235.0)  # a filter's slope: what is below goes first when a section has little energy
+_KICK_HZ = codec.CROSSOVER_HZ  # a filter's slope: what is below goes first when a section has little energy
 _TREBLE_HZ = (3000.0, 6000.0)  # and what is above this one at last: hats and the edge of the rest
 _RAMP_S = 0.005  # of a level that changes at a bar line: no click, and over when the kick begins
 
@@ -243,7 +243,7 @@ class _Programs(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def _programs(gan: models.GAN) -> _Programs:
     bars, reach_bars = endless(gan)[:2]
-    around, steps = -(-reach_bars // bars), bars * _STEPS
+    around, steps = -(-reach_bars // bars), bars * codec.STEPS
     return _Programs(
         make=jax.jit(lambda params, z: gan.generate(params, z[None])[0, around * steps : (around + 1) * steps]),
         decode=jax.jit(lambda x: gan.decode(x[None])[0]),
@@ -273,8 +273,7 @@ def _shape(sound: jax.Array, low: jax.Array, high: jax.Array, rate_hz: int) -> j
     spectrum = jnp.fft.rfft(sound, axis=0)
 
     def above(edge_hz):
-        share = np.clip((frequencies_hz - edge_hz[0]) / (edge_hz[1] - edge_hz[0]), 0, 1)
-        return jnp.fft.irfft(spectrum * np.float32(0.5 - 0.5 * np.cos(np.pi * share))[:, None], len(sound), axis=0)
+        return jnp.fft.irfft(spectrum * np.float32(dsp.rise(frequencies_hz, edge_hz))[:, None], len(sound), axis=0)
 
     without_kick, treble = above(_KICK_HZ), above(_TREBLE_HZ)
     kick = sound - without_kick

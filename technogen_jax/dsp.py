@@ -39,7 +39,7 @@ def stft(audio: jax.Array, n_fft: int, hop_length: int, pad_end: bool = False) -
         raise ValueError(f"stft: expected at least n_fft = {n_fft} samples, got {samples}")
     starts = np.arange(0, samples - n_fft + 1, hop_length)
     frames = audio[..., starts[:, None] + np.arange(n_fft)]  # [..., N, n_fft]
-    return jnp.fft.rfft(frames * _hann(n_fft))
+    return jnp.fft.rfft(frames * hann(n_fft))
 
 
 def istft(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
@@ -66,8 +66,8 @@ def istft(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
         raise ValueError(
             f"istft: expected a hop_length that divides n_fft = {n_fft} into two or more, got {hop_length}"
         )
-    frames = jnp.fft.irfft(spectrum, n_fft) * _hann(n_fft)
-    window_sum = _overlap_add(jnp.broadcast_to(_hann(n_fft) ** 2, frames.shape[-2:]), hop_length)
+    frames = jnp.fft.irfft(spectrum, n_fft) * hann(n_fft)
+    window_sum = _overlap_add(jnp.broadcast_to(hann(n_fft) ** 2, frames.shape[-2:]), hop_length)
     return _overlap_add(frames, hop_length) / jnp.maximum(window_sum, _LEAST_WINDOW_SUM * jnp.max(window_sum))
 
 
@@ -134,8 +134,15 @@ def mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float) ->
     return librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=n_mels, fmin=fmin_hz)
 
 
-def _hann(n_fft: int) -> np.ndarray:
+def hann(n_fft: int) -> np.ndarray:
+    """The periodic Hann window, float32 `[n_fft]`."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def rise(frequencies_hz: np.ndarray, edges_hz: tuple[float, float]) -> np.ndarray:
+    """Half a cosine from 0 at the lower edge to 1 at the upper: the share of a filter that lets pass what is above."""
+    low_hz, high_hz = edges_hz
+    return 0.5 - 0.5 * np.cos(np.pi * np.clip((frequencies_hz - low_hz) / (high_hz - low_hz), 0, 1))
 
 
 def _overlap_add(frames: jax.Array, hop_length: int) -> jax.Array:
@@ -189,7 +196,7 @@ def stft_circular(audio: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
     turned = jnp.roll(audio, (n_fft - hop_length) // 2, -1).reshape(*audio.shape[:-1], count, hop_length)
     blocks = jnp.concatenate([turned, turned[..., : parts - 1, :]], -2)
     frames = jnp.concatenate([blocks[..., i : i + count, :] for i in range(parts)], -1)
-    return jnp.fft.rfft(frames * _hann(n_fft))
+    return jnp.fft.rfft(frames * hann(n_fft))
 
 
 def istft_circular(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
@@ -205,11 +212,11 @@ def istft_circular(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Arra
 
     *Source*: see `istft`.
     """
-    frames = jnp.fft.irfft(spectrum, n_fft) * _hann(n_fft)
+    frames = jnp.fft.irfft(spectrum, n_fft) * hann(n_fft)
     count, parts = frames.shape[-2], n_fft // hop_length
     blocks = frames.reshape(*frames.shape[:-1], parts, hop_length)
     total = sum(jnp.roll(blocks[..., i, :], i, -2) for i in range(parts)).reshape(*frames.shape[:-2], -1)
-    window_sum = np.tile((_hann(n_fft) ** 2).reshape(parts, hop_length).sum(0), count)
+    window_sum = np.tile((hann(n_fft) ** 2).reshape(parts, hop_length).sum(0), count)
     return jnp.roll(total / window_sum, -((n_fft - hop_length) // 2), -1)
 
 

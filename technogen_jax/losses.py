@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import relu, softplus
 
+from technogen_jax import dsp
+
 Logits = tuple[jax.Array, ...]
 _ENERGY_N_FFT = (256, 512, 1024, 2048, 4096)
 
@@ -135,7 +137,6 @@ def _compressed(sound: jax.Array, n_fft: int) -> jax.Array:
     """`[B, C, T]` to magnitudes `[B, C, N, n_fft // 2 + 1]` to the power 0.3, a sine at full scale being about 1."""
     hop = n_fft // 2
     blocks = sound[..., : sound.shape[-1] // hop * hop].reshape(*sound.shape[:-1], -1, hop)
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
-    spectrum = jnp.fft.rfft(jnp.concatenate([blocks[..., :-1, :], blocks[..., 1:, :]], -1) * window)
+    spectrum = jnp.fft.rfft(jnp.concatenate([blocks[..., :-1, :], blocks[..., 1:, :]], -1) * dsp.hann(n_fft))
     power = (spectrum.real**2 + spectrum.imag**2) * (4 / n_fft) ** 2
     return (power + 1e-9) ** 0.15  # -90 dB: what is below says nothing

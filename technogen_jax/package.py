@@ -76,8 +76,8 @@ def write(
         plain[section][field] = ""
     card = {**card, "parameters": models.count_parameters(params), "format": _FORMAT}
     content = {"config": json.dumps(plain, indent=1), "card": json.dumps(card, indent=1)}
-    content |= {f"params/{name}": _stored(leaf) for name, leaf in _named(params).items()}
-    content |= {f"statistics/{name}": _stored(value) for name, value in statistics.items()}
+    content |= {f"params/{name}": stored(leaf) for name, leaf in _named(params).items()}
+    content |= {f"statistics/{name}": stored(value) for name, value in statistics.items()}
     arrays.write(path, content)
 
 
@@ -139,7 +139,7 @@ def _packed(path, config, flat, statistics, card) -> Packed:
     return Packed(gan, params, statistics, config, card)
 
 
-def _stored(value: Any) -> np.ndarray:
+def stored(value: Any) -> np.ndarray:
     """As float16 where that saves much and rounds only."""
     value = np.asarray(value)
     if value.size <= _LARGE or value.dtype not in (np.float32, np.float64):

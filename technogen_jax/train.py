@@ -35,7 +35,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict, config_flags
 
 from technogen_jax import (
-    audio,
     checkpoint,
     clipsets,
     codes,
@@ -50,7 +49,6 @@ from technogen_jax import (
 )
 from technogen_jax.step import Pair, TrainState, falling, init_state, make_optimizer, make_train_step, repeated
 
-_MEASURED_BATCH = 16  # records: with the spectra of eight seconds of 44.1 kHz stereo, some 0.7 GB
 _AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
 
 
@@ -285,7 +283,7 @@ def _statistics(config: ConfigDict, workdir: pathlib.Path, source: records.ClipS
         return None
     if jax.process_index() == 0 and not (workdir / checkpoint.STATISTICS_FILE).exists():
         with progress.bar("measuring the set", len(source), " clips") as bar:
-            checkpoint.write_statistics(workdir, models.measure(config, _whole_set(source, bar.update)))
+            checkpoint.write_statistics(workdir, models.measure(config, data.whole(source, bar.update)))
     multihost_utils.sync_global_devices("statistics")
     return checkpoint.read_statistics(workdir)
 
@@ -304,14 +302,6 @@ def _codes(
             codes.make(path, gan, source, config.audio.clip_samples, bar.update)
     multihost_utils.sync_global_devices("codes")
     return codes.read(path)
-
-
-def _whole_set(source: records.ClipSource, count: Callable[[int], object]) -> Iterator[np.ndarray]:
-    """float32 `[B, T, C]` of all records in order; `count` is told of each batch."""
-    for start in range(0, len(source), _MEASURED_BATCH):
-        clips = [source[index]["audio"] for index in range(start, min(start + _MEASURED_BATCH, len(source)))]
-        yield audio.from_int16(np.stack(clips))
-        count(len(clips))
 
 
 def _weights_of(workdir: str, state: TrainState) -> TrainState:

@@ -30,7 +30,7 @@ from technogen_jax.models.layers import CircularConv, Dense
 
 STEPS = 16  # sixteenth notes in a bar
 SHAPER = "shaper/"  # what the names of its parameters begin with, among the statistics
-_CROSSOVER_HZ = (125.0, 235.0)  # below the first all is coded as a waveform, above the second all as magnitudes
+CROSSOVER_HZ = (125.0, 235.0)  # below the first all is coded as a waveform, above the second all as magnitudes
 _FLOOR = 1e-4  # of magnitudes, a sine at full scale being 1: what is below -80 dB says nothing
 _LOUDEST = 0.0  # of log-magnitudes, a sine at full scale: no sound is louder, a generator may be
 _SHAPED_HZ = 32000  # the least rate that the shaper is for: its bands reach from the crossover to half of it
@@ -90,7 +90,7 @@ def grid_of(clip_samples: int, sample_rate_hz: int, bars: int, frames: int) -> G
     """The grid of clips of `bars` bars with `frames` spectra a sixteenth: the fewest samples that lose nothing."""
     steps = STEPS * bars
     hop_length = -(-clip_samples // (16 * 2 * frames * steps)) * 16  # sixteen: for a fast Fourier transform
-    low_samples = 2 * int(_CROSSOVER_HZ[1] * clip_samples / sample_rate_hz / steps + 1)
+    low_samples = 2 * int(CROSSOVER_HZ[1] * clip_samples / sample_rate_hz / steps + 1)
     return Grid(steps, frames, hop_length, steps * frames * 2 * hop_length, low_samples, 4 * hop_length)
 
 
@@ -256,12 +256,10 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         return jnp.concatenate(coded, -1)
 
     def play(shaper_params, x, noise):
-        features, counts = {}, list(parts.values())
+        features, counts = {}, list(parts.values())  # of each part, [B, steps, D]
         for part, coded in zip(parts, jnp.split(x, np.cumsum(counts)[:-1], -1), strict=True):
             mean, basis, deviation, lost, scale = measured(part)
-            features[part] = (
-                jnp.matmul(coded * (deviation / scale), basis.T, precision="highest") + mean
-            )  # [B, steps, D]
+            features[part] = jnp.matmul(coded * (deviation / scale), basis.T, precision="highest") + mean
             if part != "low":
                 # What is lost of a level is noise about it. Exponentials of levels without that noise would have less power.
                 levels = (features[part] + lost).reshape(len(x), grid.steps * grid.frames, -1)
@@ -419,16 +417,14 @@ def _between(levels: jax.Array) -> jax.Array:
 
 def _low_share(clip_samples: int, sample_rate_hz: int) -> np.ndarray:
     """How much of each frequency of a whole clip comes from the waveform: 1 below the crossover, 0 above it."""
-    low_hz, high_hz = _CROSSOVER_HZ
     frequencies_hz = np.arange(clip_samples // 2 + 1) * (sample_rate_hz / clip_samples)
-    ramp = np.clip((high_hz - frequencies_hz) / (high_hz - low_hz), 0, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+    return (1 - dsp.rise(frequencies_hz, CROSSOVER_HZ)).astype(np.float32)
 
 
 def _bands(clip_samples: int, sample_rate_hz: int, grid: Grid, n_mels: int) -> dict[str, np.ndarray]:
     """Weights of bins in bands, `[bands, n_fft // 2 + 1]`: of the mid mel bands from the crossover up, of the side one more below."""
     filters = _mel_filters(clip_samples, sample_rate_hz, grid, n_mels)
-    below = np.fft.rfftfreq(grid.n_fft, clip_samples / sample_rate_hz / grid.samples) < _CROSSOVER_HZ[0]
+    below = np.fft.rfftfreq(grid.n_fft, clip_samples / sample_rate_hz / grid.samples) < CROSSOVER_HZ[0]
     below[:2] = False, True  # nothing of the constant, and at least one bin
     return {
         "mid": filters,
@@ -439,7 +435,7 @@ def _bands(clip_samples: int, sample_rate_hz: int, grid: Grid, n_mels: int) -> d
 def _mel_filters(clip_samples: int, sample_rate_hz: int, grid: Grid, n_mels: int) -> np.ndarray:
     """`[M, n_fft // 2 + 1]`: each band, from the crossover up, the weighted mean of its bins."""
     rate_hz = sample_rate_hz * grid.samples / clip_samples
-    filters = dsp.mel_filters(rate_hz, grid.n_fft, n_mels, _CROSSOVER_HZ[0])
+    filters = dsp.mel_filters(rate_hz, grid.n_fft, n_mels, CROSSOVER_HZ[0])
     weights = filters.sum(1, keepdims=True)
     empty = int(np.sum(weights == 0))
     if empty:

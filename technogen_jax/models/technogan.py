@@ -25,7 +25,7 @@ of a GAN on a compact code of music, with a style and anchors between which late
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -153,7 +153,7 @@ def build(
     shaper: str = "none",
     statistics: dict[str, np.ndarray] | None = None,
 ) -> GAN:
-    """TechnoGAN; `x` is `[B, bars * 16, K + labels]`, each of the K numbers of unit deviation over the training set.
+    """TechnoGAN; `x` is `[B, bars * 16, K + labels]`, the K numbers of the deviation over the training set that `codec.Codec.scale` says.
 
     z is `[style | an anchor for each bar | label weights]`: Gaussian numbers, and weights that sum to 1. `generate` also
     takes latents of N bars, `[B, N, style + anchor + labels]`; `decode` takes as many as it is given.
@@ -172,7 +172,7 @@ def build(
         frames_per_step: spectra a sixteenth note; a frame is as long as two of them.
         n_mels: mel bands, from the crossover to half the rate.
         mid_components: of the mid signal's spectra; for mono, of the signal's.
-        side_components: of the side signal's; nothing below the crossover, where sound is mono.
+        side_components: of the side signal's; below the crossover it has one band.
         low_components: of the mid signal's waveform below the crossover.
         shaper: of the excitations that sound is made of: "shipped", the one that comes with the package, a file of `experiments.train_shaper`, or
             "none".
@@ -186,7 +186,8 @@ def build(
     check_whole("model.bars", bars, 1)
     check_field("model.bars", bars, bars <= 8, "1 to 8")
     sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
-    parts = dict(mid=mid_components, low=low_components) | (dict(side=side_components) if audio_channels == 2 else {})
+    side = dict(side=side_components) if audio_channels == 2 else {}
+    parts = dict(mid=mid_components) | side | dict(low=low_components)
     for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
         check_whole(f"model.{field}", value, 1)
     check_whole("model.frames_per_step", frames_per_step, 2)
@@ -208,19 +209,17 @@ def build(
             else "of config.model.frames_per_step and n_mels"
         )
         check_field(f"model.{part}_components", value, value <= lengths[part], f"at most {lengths[part]} ({of})")
-    order = [part for part in ("mid", "side", "low") if part in parts]
-    for part in order if statistics else ():
-        wanted, found = (lengths[part], parts[part]), statistics.get(f"{part}_basis", np.zeros(0)).shape
+    for part, value in parts.items() if statistics else ():
+        wanted, found = (lengths[part], value), statistics.get(f"{part}_basis", np.zeros(0)).shape
         if found != wanted:
             raise ValueError(f"technogan: expected statistics with a {part}_basis of {wanted}, got {found}")
 
-    counts = {part: parts[part] for part in order}
-
+    @cache
     def coder(clips):
         """The codec of so many clips on end."""
         samples = clips * clip_samples
         longer = codec.grid_of(samples, sample_rate_hz, clips * bars, frames_per_step)
-        return codec.make(samples, sample_rate_hz, longer, n_mels, counts, statistics)
+        return codec.make(samples, sample_rate_hz, longer, n_mels, parts, statistics)
 
     one, labels = coder(1), len(classes)
     shared = dict(bars=bars, components=one.components, labels=labels, channels=channels, blocks=blocks)
