@@ -1,4 +1,4 @@
-"""TechnoGAN: bars of 44.1 kHz stereo that loop, learnt on a laptop, as sixteen vectors of 72 numbers.
+"""TechnoGAN: bars of 44.1 kHz stereo that loop, learnt on a laptop, as sixteen vectors of 116 numbers.
 
     python -m data_prep.prepare --input TRACKS --output data/bars --channels 2 --grid bars --bars 1 --bpm 136
     python -m technogen_jax.train --config configs/technogan.py:xs --workdir runs/technogan --config.data.dir=data/bars
@@ -9,9 +9,9 @@ Sizes: --config configs/technogan.py:SIZE, SIZE one of xs, s, m, l. At another t
 config.audio.clip_samples (and config.model.bars) to what prepare says; below 32 kHz also config.model.shaper=none. For sound by
 label, --config.model.classes="('acid','industrial')", the names of the folders.
 
-Idea: a linear codec, principal components of the log-mel frames of each sixteenth and of its waveform below 180 Hz, whose
-sound is made of noise and distorted bass that a small network of 0.51 M parameters shapes; and a GAN on the code: the relativistic loss
-with R1 and R2, one critic update a step. The set is measured and encoded once, before the first step.
+Idea: a linear codec, principal components of the log-mel frames of each sixteenth, of its waveform below 180 Hz, of its pitch and
+of the lines that stand in it, whose sound is made of noise, distorted bass, pulses and sines that a small network of 0.55 M
+parameters shapes; and a GAN on the code: the relativistic loss with R1 and R2, one critic update a step. The set is measured and encoded once, before the first step.
 
 | size | generator | discriminator | a step of 64 bars, seconds of one core |
 | ---- | --------- | ------------- | -------------------------------------- |
@@ -59,10 +59,12 @@ def get_config(size: str = "s") -> ConfigDict:
     config.model.n_mels = 96  # bands above the crossover
     config.model.mid_components = 40  # numbers a sixteenth: of the mid signal's spectra,
     config.model.side_components = 8  # of the side signal's (stereo),
-    config.model.shaper = (
-        "shipped"  # of the excitations that sound is made of; "none": noise alone; or a file of your own
-    )
-    config.model.low_components = 24  # of the waveform below the crossover
+    config.model.low_components = 24  # of the waveform below the crossover,
+    config.model.pitch_components = 20  # of the pitch (with a shaper),
+    config.model.line_components = 20  # of the lines that stand (with a shaper),
+    config.model.pan_components = 4  # of how mid and side go together (stereo)
+    # Of the excitations that sound is made of; "none": noise alone; or a file of your own.
+    config.model.shaper = "shipped"
     config.loss.r1_weight = config.loss.r2_weight = 10.0
     config.optimizer.learning_rate_g = config.optimizer.learning_rate_d = 1e-3
     config.optimizer.tail = 0.5

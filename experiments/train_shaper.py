@@ -33,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     rate_hz, samples = source.manifest.sample_rate_hz, source.manifest.clip_samples
     grid = codec.grid_of(samples, rate_hz, 1, codec.FRAMES)
     with progress.bar("measuring the set", len(source), " clips") as bar:
-        statistics = codec.measure(data.whole(source, bar.update), clip_samples=samples, sample_rate_hz=rate_hz)
-    bases = {part: statistics.get(f"{part}_basis") for part in ("mid", "side", "low")}
-    counts = {part: basis.shape[1] for part, basis in bases.items() if basis is not None}
+        batches = data.whole(source, bar.update)
+        statistics = codec.measure(batches, clip_samples=samples, sample_rate_hz=rate_hz, shaper="new")
+    parts = codec.part_sizes(grid, codec.N_MELS, source.manifest.channels, True)
+    counts = {part: statistics[f"{part}_basis"].shape[1] for part in parts}
     coder = codec.make(samples, rate_hz, grid, codec.N_MELS, counts, statistics)
     first, step = shaping.make_shaping_step(
         coder, codec.N_MELS, samples=grid.samples, sample_rate_hz=rate_hz, steps=options.steps

@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 import scipy.signal
-from bars import PARTS, SMALL, bar
+from bars import PARTS, SMALL, TONES, bar
 from sklearn.decomposition import PCA
 
 from technogen_jax import arrays, dsp, techno
@@ -32,10 +32,10 @@ def known(audio, **options):
 def coder(statistics, channels=2, count=1, **options):
     """The codec of so many clips on end."""
     options = SMALL | PARTS | options
-    parts = ("mid", "side", "low") if channels == 2 else ("mid", "low")
-    counts = {part: options[f"{part}_components"] for part in parts}
     samples, rate_hz = count * options["clip_samples"], options["sample_rate_hz"]
     grid = codec.grid_of(samples, rate_hz, count, options["frames_per_step"])
+    parts = codec.part_sizes(grid, options["n_mels"], channels, "pitch_basis" in (statistics or {}))
+    counts = {part: (statistics or {}).get(f"{part}_basis", np.zeros((1, 1))).shape[1] for part in parts}
     return codec.make(samples, rate_hz, grid, options["n_mels"], counts, statistics)
 
 
@@ -43,6 +43,12 @@ def coder(statistics, channels=2, count=1, **options):
 def linear(bars):
     """(codec, statistics) of `bars`."""
     return known(bars)
+
+
+@pytest.fixture(scope="module")
+def toned(bars):
+    """(codec, statistics) of `bars`, pitch and lines too."""
+    return known(bars, **TONES, shaper="new")
 
 
 def test_statistics_are_sklearns_of_levels_and_waveform(bars, linear):
@@ -78,14 +84,14 @@ def test_of_its_set_each_number_has_mean_zero_and_the_deviation_that_scale_says_
     bars, linear
 ):
     made, statistics = linear
-    x = np.asarray(jax.jit(made.encode)(bars)).reshape(-1, 25)
+    x = np.asarray(jax.jit(made.encode)(bars)).reshape(-1, 27)
     np.testing.assert_allclose(
         (made.scale[:12] / made.scale[0]),
         (statistics["mid_deviation"] / statistics["mid_deviation"][0]) ** 0.75,
         rtol=1e-4,
     )
     np.testing.assert_allclose(x.mean(0), 0, atol=1e-2)
-    for part in (slice(0, 12), slice(12, 15), slice(15, 25)):
+    for part in (slice(0, 12), slice(12, 15), slice(15, 25), slice(25, 27)):
         np.testing.assert_allclose(np.cov(x[:, part].T, bias=True), np.diag(made.scale[part] ** 2), atol=2e-2)
 
 
@@ -143,7 +149,7 @@ def test_levels_come_back_with_the_power_of_the_noise_that_is_lost(linear, monke
     for lost in (0, 0.5):
         statistics = linear[1] | {f"{part}_mean": np.full(64 + 4 * (part == "side"), -2.0) for part in ("mid", "side")}
         statistics |= {f"{part}_lost": np.full(64 + 4 * (part == "side"), lost) for part in ("mid", "side")}
-        coder(statistics).decode(np.zeros((1, 16, 25), np.float32))
+        coder(statistics).decode(np.zeros((1, 16, 27), np.float32))
     heard = given[0] > 1e-3
     assert given[0].shape == (1, 2, 128, 225) and heard.mean() > 0.5
     louder = (np.exp(-1.5) - 1e-4) / (np.exp(-2) - 1e-4)
@@ -153,7 +159,7 @@ def test_levels_come_back_with_the_power_of_the_noise_that_is_lost(linear, monke
 def test_the_side_of_mono_stays_silent_whatever_the_generator_makes_of_it(bars):
     made, statistics = known(np.repeat(bars[..., :1], 2, -1))
     assert statistics["side_deviation"].max() < 1e-3
-    x = np.random.default_rng(0).normal(0, 3, (2, 16, 25)).astype(np.float32)
+    x = np.random.default_rng(0).normal(0, 3, (2, 16, 27)).astype(np.float32)
     sound = np.asarray(jax.jit(made.decode)(x))
     assert np.isfinite(sound).all() and np.abs(sound[..., 0] - sound[..., 1]).max() < 1e-3 < np.abs(sound).max()
 
@@ -177,22 +183,7 @@ def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio(b
         technogan.build(**SMALL | PARTS | dict(mid_components=20), statistics=linear[1])
 
 
-# --------------------------------------------------------------------------------------------------------- excitations
-
-
-def test_noise_is_white_of_unit_deviation_and_each_sixteenth_s_own():
-    grid = codec.grid_of(14336, 8000, 1, 4)
-    x = np.random.default_rng(0).normal(size=(3, 16, 25)).astype(np.float32)
-    noise = np.asarray(codec._noise(jnp.asarray(x), 2, grid))
-    assert noise.shape == (3, 2, 14336)
-    np.testing.assert_allclose([noise.mean(), noise.std()], [0, 1], atol=0.01)
-    flat = noise.reshape(6, -1)
-    np.testing.assert_allclose(np.corrcoef(flat), np.eye(6), atol=0.04)
-    turned = codec._noise(jnp.roll(x, 5, 1), 2, grid)
-    np.testing.assert_array_equal(turned, np.roll(noise, 5 * 896, -1))
-    x[1, 3, 7] = np.nextafter(x[1, 3, 7], 9)
-    changed = np.asarray(codec._noise(jnp.asarray(x), 2, grid)) != noise
-    assert changed.reshape(3, 2, 16, 896).any((1, 3)).tolist() == (np.arange(48).reshape(3, 16) == 16 + 3).tolist()
+# ------------------------------------------------------------------------------------------------------------- shaping
 
 
 def test_the_spectrum_of_noise_has_a_mean_square_of_one():
@@ -200,50 +191,6 @@ def test_the_spectrum_of_noise_has_a_mean_square_of_one():
     noise = jax.random.normal(KEY, (8, 2, 14336))
     power = np.square(np.abs(codec._noise_spectrum(noise, grid)))[..., 2:-2].mean()
     assert power == pytest.approx(1, abs=0.02)
-
-
-def test_straight_lines_are_numpys_around_the_loop():
-    values = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
-    middles = (np.arange(-1, 6) + 0.5) * 12
-    wanted = [np.interp(np.arange(60) + 0.5, middles, np.r_[row[-1], row, row[0]]) for row in values]
-    np.testing.assert_allclose(codec._straight_between(jnp.asarray(values), 60), wanted, atol=1e-5)
-
-
-def test_a_distorted_sine_has_its_harmonics_square_odd_rectified_even_pulses_all():
-    time = np.arange(4096) / 4096
-    spectra = np.abs(np.fft.rfft(codec._distorted(jnp.float32(0.5 * np.sin(2 * np.pi * 20 * time))[None])[0]))
-    square, rectified, pulse = (spectrum[20:500:20] for spectrum in spectra)
-    assert square[::2].min() > 20 * square[1::2].max()
-    assert rectified[1:10:2].min() > 20 * rectified[::2].max()
-    assert pulse.min() > 0.5 * pulse.max()
-    np.testing.assert_allclose(square[[2, 4]] / square[0], [1 / 3, 1 / 5], atol=0.02)
-
-
-def test_evened_out_a_spectrum_has_one_power_in_all_bands_and_silence_stays():
-    grid = codec.grid_of(14336, 8000, 1, 4)
-    filters = codec._mel_filters(14336, 8000, grid, 16)
-    spread = filters / np.maximum(filters.sum(0), 1e-9)
-    tilted = np.random.default_rng(0).normal(size=(2, 64, 225)) * np.geomspace(100, 1, 225) + 0j
-    even = np.asarray(codec._even(jnp.complex64(tilted), filters, spread))
-    bands = np.square(np.abs(even)) @ filters.T
-    np.testing.assert_allclose(bands.mean((0, 1))[:15], 1, atol=0.15)  # the last has no neighbour above
-    assert not codec._even(jnp.zeros((1, 2, 225), jnp.complex64), filters, spread).any()
-
-
-def test_swells_raise_the_noise_where_and_when_they_say():
-    noise = np.random.default_rng(0).standard_normal((1, 2, 16000)).astype(np.float32)
-    swells = np.zeros((1, 2, 4), np.float32)
-    swells[0, 0, 1], swells[0, 1, 2] = np.log(2), np.log(3)
-    found = np.asarray(codec._swelling(jnp.asarray(noise), jnp.asarray(swells), 16000.0))
-    np.testing.assert_allclose(codec._swelling(jnp.asarray(noise), 0 * swells, 16000.0), noise, atol=1e-5)
-
-    def gain(middle, low_hz, high_hz):
-        powers = [np.square(np.abs(np.fft.rfft(x[..., middle - 500 : middle + 500]))) for x in (found, noise)]
-        bins = slice(low_hz // 16, high_hz // 16)
-        return np.sqrt(powers[0][..., bins].mean() / powers[1][..., bins].mean())
-
-    assert gain(6000, 100, 1800) == pytest.approx(2, rel=0.1) and gain(6000, 4500, 7900) == pytest.approx(1, rel=0.05)
-    assert gain(10000, 4500, 7900) == pytest.approx(3, rel=0.1) and gain(10000, 100, 1800) == pytest.approx(1, rel=0.05)
 
 
 def biased(**gates):
@@ -255,8 +202,8 @@ def biased(**gates):
     return params
 
 
-def test_gates_multiply_what_they_are_named_after(linear, bars):
-    made, _ = linear
+def test_gates_multiply_what_they_are_named_after(toned, bars):
+    made = coder(toned[1] | dict(pan_mean=np.zeros(8), pan_basis=np.zeros((8, 2))))  # nothing of the mid in the side
     x, noise = made.encode(bars[:2]), jax.random.normal(KEY, (2, 2, 14336))
     play = jax.jit(made.play)
     plain = play(None, x, noise)
@@ -268,7 +215,7 @@ def test_gates_multiply_what_they_are_named_after(linear, bars):
     loudness = np.std(above(np.asarray(plain)), (0, 2))
     np.testing.assert_allclose(change(mid_noise=np.log(2)), [loudness[0], 0], rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(change(side_noise=np.log(3)), [0, 2 * loudness[1]], rtol=1e-3, atol=1e-6)
-    for name in ("square", "rectified", "pulse"):
+    for name in ("square", "rectified", "pulse", "pitch"):
         mid, side = change(**{f"mid_{name}": 1.0})
         assert 0.2 * loudness[0] < mid < 3 * loudness[0] and side < 1e-6
     for name in ("square", "delayed"):
@@ -278,7 +225,7 @@ def test_gates_multiply_what_they_are_named_after(linear, bars):
 
 def test_the_shaper_among_the_statistics_is_used_and_mono_is_shaped_too(bars):
     for channels in (1, 2):
-        made, statistics = known(bars[..., :channels])
+        made, statistics = known(bars[..., :channels], **TONES, shaper="new")
         params = biased(mid_noise=np.log(2))
         arrays = {f"{codec.SHAPER}{layer}/{kind}": v for layer, kinds in params.items() for kind, v in kinds.items()}
         shaped = coder(statistics | arrays, channels)
@@ -326,6 +273,6 @@ def test_a_shaper_for_another_grid_or_no_shaper_is_an_error(tmp_path):
 
 
 def test_however_wild_the_numbers_no_sample_is_above_the_ceiling(linear):
-    x = np.random.default_rng(0).normal(0, 5, (2, 16, 25)).astype(np.float32)
+    x = np.random.default_rng(0).normal(0, 5, (2, 16, 27)).astype(np.float32)
     sound = np.asarray(jax.jit(linear[0].decode)(x))
     assert np.abs(sound).max() == pytest.approx(10 ** (-1 / 20), rel=1e-3)

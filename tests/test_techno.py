@@ -411,3 +411,15 @@ def test_dtype_and_the_order_of_channels_do_not_matter():
     want = techno.measure(stereo.astype(np.float64), RATE, beats=8, loop=True)
     assert techno.measure(stereo, RATE, beats=8, loop=True) == pytest.approx(want, abs=1e-6)
     assert techno.measure(stereo[:, ::-1], RATE, beats=8, loop=True) == pytest.approx(want, abs=1e-5)
+
+
+def test_line_share_tells_notes_from_noise():
+    rng, rate_hz = np.random.default_rng(0), 44100
+    noise = 0.1 * rng.standard_normal((rate_hz, 1))
+    saw = 0.1 * scipy.signal.sawtooth(2 * np.pi * 220 * np.arange(rate_hz) / rate_hz)[:, None]
+    shares = [techno.measure(clip, rate_hz)["line_share"] for clip in (noise, saw, noise + saw)]
+    assert shares[0] < 0.002 and shares[1] > 0.95
+    below, above = (np.fft.rfft(x[:, 0])[200:5000] for x in (saw, noise))
+    expected = np.square(np.abs(below)).sum() / sum(np.square(np.abs(x)).sum() for x in (below, above))
+    assert shares[2] == pytest.approx(expected, abs=0.15)
+    assert techno.measure(noise[:4000], rate_hz)["line_share"] is None

@@ -1,15 +1,16 @@
 """Audio to sequences on the beat grid and back: the codec of `technogan`.
 
-To the sequence it is linear: principal components, of the log-mel frames of a sixteenth and of its waveform below the
-crossover, where the kick is. What is coded as a waveform keeps its phase: a kick comes back as it was.
+A sixteenth has six parts, and of each its principal components are the sequence: log-mel frames of mid and side; the mid's
+waveform below the crossover, where the kick is; the pitch of one voice, and lines that stand (`tones`); and how mid and side go
+together. What is coded as a waveform keeps its phase: a kick comes back as it was.
 
-Back, the rest is made of excitations that are shaped band by band: white noise, and the harmonics that the low waveform has
-when it is distorted, which are in phase with it. Without a shaper there is only noise, with the levels that were coded. The
+Back, the rest is made of excitations (`excitation`) that are shaped band by band: white noise, the harmonics that the low waveform
+has when it is distorted, a pulse train at the pitch, sines. Without a shaper there is only noise, with the levels that were coded. The
 shaper, a small network, says how much of each excitation a band has, and how noise swells within a frame. It learns
 that from the distance between spectra that `losses.spectral_energy` gives; no critic is needed.
 
-*Source*: distorted low bands as excitation: Makhoul, Berouti 1979 (ICASSP), high-frequency regeneration; noise and harmonics
-shaped by a network: Engel et al. 2020 (arXiv:2001.04643); the distance: Gritsenko et al. 2020 (arXiv:2008.01160).
+*Source*: noise and harmonics shaped by a network: Engel et al. 2020 (arXiv:2001.04643); the distance: Gritsenko et al. 2020
+(arXiv:2008.01160).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 from flax import nnx
 
 from technogen_jax import arrays, dsp
+from technogen_jax.models import excitation, tones
 from technogen_jax.models.contract import Functional, functional
 from technogen_jax.models.layers import CircularConv, Dense
 
@@ -38,10 +40,11 @@ FRAMES, N_MELS = 8, 96  # spectra of a sixteenth and their bands, for which ther
 _WIDTH, _BLOCKS, _TAPS = 128, 3, 3  # of the shaper
 _LOW_SAMPLES = 8  # of the low waveform that the shaper sees, a frame
 _SWELLS = 8  # numbers a frame for the loudness of noise in time, below and above
-_SPLIT_HZ = (2000.0, 4000.0)
-_DRIVE = 40.0  # into the distortion: a low waveform above -32 dB comes out nearly square
 _DELAY = 2  # frames of synthesis, by which the side gets some of the mid's noise: 14 ms at 136 BPM
-_GATES = dict(mid=("noise", "square", "rectified", "pulse"), side=("noise", "square", "delayed"))
+_GATES = dict(mid=("noise", "square", "rectified", "pulse", "pitch", "lines"), side=("noise", "square", "delayed"))
+_PANS = 8  # groups of bands in which mid and side are compared
+_FACTORS = dict(pitch=4.0, line=2.0, pan=2.0)  # their largest deviations are then 1.6 to 2.2, those of levels 26 to 1
+_LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 _WEIGHTING = 0.75  # power of a component's deviation that its numbers keep: measured, see experiments/README.md
 _LEAST_DEVIATION = 1e-3  # a component that changes less is constant (side of mono): dividing would blow up rounding
 
@@ -94,6 +97,19 @@ def grid_of(clip_samples: int, sample_rate_hz: int, bars: int, frames: int) -> G
     return Grid(steps, frames, hop_length, steps * frames * 2 * hop_length, low_samples, 4 * hop_length)
 
 
+def part_sizes(grid: Grid, n_mels: int, channels: int, toned: bool) -> dict[str, int]:
+    """The parts of a sixteenth, in the order of its numbers, and how many features each is made of; `toned`: with a shaper."""
+    sizes = dict(mid=grid.frames * n_mels)
+    if channels == 2:
+        sizes["side"] = grid.frames * (n_mels + 1)
+    sizes["low"] = grid.low_samples
+    if toned:
+        sizes |= dict(pitch=tones.PITCH_SIZE, line=tones.LINE_SIZE)
+    if channels == 2:
+        sizes["pan"] = _PANS
+    return sizes
+
+
 def measure(
     batches: Iterable[np.ndarray],
     *,
@@ -105,6 +121,9 @@ def measure(
     mid_components: int = 40,
     side_components: int = 8,
     low_components: int = 24,
+    pitch_components: int = 20,
+    line_components: int = 20,
+    pan_components: int = 4,
     shaper: str = "none",
 ) -> dict[str, np.ndarray]:
     """The principal components of a training set's sixteenths: the `statistics` of `build`.
@@ -119,10 +138,13 @@ def measure(
         mid_components: see there.
         side_components: see there.
         low_components: see there.
+        pitch_components: see there.
+        line_components: see there.
+        pan_components: see there.
         shaper: see there.
 
     Returns:
-        For each part, "mid", "low" and with two channels "side": PART_mean `[D]`, PART_basis `[D, K]`, orthonormal columns
+        For each part (`part_sizes`): PART_mean `[D]`, PART_basis `[D, K]`, orthonormal columns
         of falling variance, PART_deviation `[K]`, the population's, and PART_lost `[D]`, the variance that the components
         leave out; float64. The parameters of the shaper, their names beginning with `SHAPER`.
 
@@ -130,7 +152,9 @@ def measure(
         ValueError: no batches, or clips of another length, or a shaper that is not for this grid.
     """
     grid = grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
-    features = jax.jit(partial(_features, grid=grid, bands=_bands(clip_samples, sample_rate_hz, grid, n_mels)))
+    bands = _bands(clip_samples, sample_rate_hz, grid, n_mels)
+    rate_hz = sample_rate_hz * grid.samples / clip_samples
+    features = jax.jit(partial(_features, grid=grid, bands=bands, rate_hz=rate_hz, toned=shaper != "none"))
     shaped = _read_shaper(shaper, sample_rate_hz, frames_per_step, n_mels)
     sums, count = {}, 0
     for audio in batches:
@@ -146,7 +170,9 @@ def measure(
         count += len(audio) * grid.steps
     if not count:
         raise ValueError("technogan: expected clips to measure, got none")
-    wanted, statistics = dict(mid=mid_components, side=side_components, low=low_components), {}
+    wanted = dict(mid=mid_components, side=side_components, low=low_components)
+    wanted |= dict(pitch=pitch_components, line=line_components, pan=pan_components)
+    statistics = {}
     for part, (total, products) in sums.items():
         mean = total / count
         covariance = products / count - np.outer(mean, mean)
@@ -163,12 +189,14 @@ def measure(
 
 
 def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: int) -> dict[str, np.ndarray]:
-    """The parameters of a shaper: of the one that comes with the package, "shipped", of a file, or of none.
+    """The parameters of a shaper: of the one that comes with the package, "shipped", or of a file.
+
+    Of "none" there are none, nor of "new", for those who train one: it begins as if it were not there.
 
     Raises:
         ValueError: it is for another grid, or the file is not one.
     """
-    if name == "none":
+    if name in ("none", "new"):
         return {}
     if frames_per_step != FRAMES or n_mels != N_MELS or sample_rate_hz < _SHAPED_HZ:
         raise ValueError(
@@ -190,7 +218,7 @@ def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: i
 
 
 class Shaper(nnx.Module):
-    """Levels and low waveform of a loop to what its excitations are multiplied by. It begins as if it were not there.
+    """What is known of a loop to what its excitations are multiplied by. It begins as if it were not there.
 
     Args:
         n_mels: M, bands of a spectrum.
@@ -199,18 +227,21 @@ class Shaper(nnx.Module):
 
     def __init__(self, n_mels, *, rngs):
         self.n_mels = n_mels
-        self.input = Dense(2 * n_mels + _LOW_SAMPLES, _WIDTH, rngs=rngs)
+        self.input = Dense(3 * n_mels + _LOW_SAMPLES + 2, _WIDTH, rngs=rngs)
         for i in range(_BLOCKS):
             setattr(self, f"conv_{i}", CircularConv(_WIDTH, 2 * _WIDTH, _TAPS, rngs=rngs))
             setattr(self, f"dense_{i}", Dense(2 * _WIDTH, _WIDTH, rngs=rngs))
         self.gates = CircularConv(_WIDTH, sum(map(len, _GATES.values())) * n_mels, 1, zero=True, rngs=rngs)
         self.swells = CircularConv(_WIDTH, 2 * _SWELLS, 1, zero=True, rngs=rngs)
 
-    def __call__(self, levels, low):
-        """Levels `[B, 2, N, M]`, low `[B, N * 8]` -> gates `[B, 7, N, M]` (2 logarithms, 5 factors), swells `[B, 2, N * 8]`."""
+    def __call__(self, levels, low, told):
+        """Levels `[B, 2, N, M]`, low `[B, N * 8]`, pitch and lines `[B, N, 2 + M]` -> gates `[B, 9, N, M]`, swells `[B, 2, N * 8]`.
+
+        Of the gates those of noise are logarithms, the others factors.
+        """
         count = levels.shape[2]
         frames = jnp.moveaxis((levels + 5) / 2, 1, 2).reshape(len(levels), count, -1)  # to about unit deviation
-        x = self.input(jnp.concatenate([frames, 4 * low.reshape(len(low), count, -1)], -1))
+        x = self.input(jnp.concatenate([frames, 4 * low.reshape(len(low), count, -1), told], -1))
         for i in range(_BLOCKS):
             y = getattr(self, f"conv_{i}")(_of_unit_power(x))
             x = x + getattr(self, f"dense_{i}")(jax.nn.gelu(y))
@@ -231,8 +262,9 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     inverse = {part: np.linalg.pinv(rows.astype(np.float64)).astype(np.float32) for part, rows in bands.items()}
     filters = bands["mid"]
     spread = filters / np.maximum(filters.sum(0), 1e-9)  # of a value of each band over its bins
-    share = _low_share(clip_samples, sample_rate_hz)
-    channels = len(parts) - 1
+    rate_hz = sample_rate_hz * grid.samples / clip_samples
+    spectra = ("mid", "side") if "side" in parts else ("mid",)
+    offsets = np.cumsum(list(parts.values()))[:-1]
 
     def measured(part):
         if statistics is None:
@@ -249,58 +281,83 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     def encode(audio):
         coded = []
-        features = _features(audio, grid=grid, bands=bands)
+        features = _features(audio, grid=grid, bands=bands, rate_hz=rate_hz, toned="pitch" in parts)
         for part in parts:
             mean, basis, deviation, _, scale = measured(part)
             coded.append(jnp.matmul(features[part] - mean, basis, precision="highest") * (scale / deviation))
         return jnp.concatenate(coded, -1)
 
-    def play(shaper_params, x, noise):
-        features, counts = {}, list(parts.values())  # of each part, [B, steps, D]
-        for part, coded in zip(parts, jnp.split(x, np.cumsum(counts)[:-1], -1), strict=True):
-            mean, basis, deviation, lost, scale = measured(part)
+    def read(x):
+        """The features of a sequence, `[B, steps, D]` a part."""
+        features = {}
+        for part, coded in zip(parts, jnp.split(x, offsets, -1), strict=True):
+            mean, basis, deviation, _, scale = measured(part)
             features[part] = jnp.matmul(coded * (deviation / scale), basis.T, precision="highest") + mean
-            if part != "low":
-                # What is lost of a level is noise about it. Exponentials of levels without that noise would have less power.
-                levels = (features[part] + lost).reshape(len(x), grid.steps * grid.frames, -1)
-                features[part] = jnp.minimum(levels, _LOUDEST)  # [B, N, bands]
-        low = features.pop("low").reshape(len(x), -1)
-        magnitude = jnp.stack([_magnitude(features[part], inverse[part]) for part in features], 1) * (grid.n_fft / 4)
-        if shaper_params is None:
-            excitation = _noise_spectrum(noise, grid)
-        else:
-            levels = jnp.stack([features[part][..., -n_mels:] for part in features], 1)
-            excitation = shaped(shaper_params, levels, low, noise)
-        sound = dsp.istft_circular(magnitude * excitation, grid.n_fft, grid.hop_length)
-        low = dsp.resample_circular(low, clip_samples)
-        spectrum = jnp.fft.rfft(dsp.resample_circular(sound, clip_samples))
-        spectrum = spectrum.at[:, 0].set(spectrum[:, 0] * (1 - share) + jnp.fft.rfft(low) * share)
-        return jnp.fft.irfft(spectrum, clip_samples)
+        return features
 
-    def shaped(params, levels, low, noise):
-        both = levels if channels == 2 else jnp.concatenate([levels, jnp.full_like(levels, np.log(_FLOOR))], 1)
+    def levels_of(features, part):
+        # What is lost of a level is noise about it. Exponentials of levels without that noise would have less power.
+        levels = (features[part] + measured(part)[3]).reshape(len(features[part]), grid.steps * grid.frames, -1)
+        return jnp.minimum(levels, _LOUDEST)  # [B, N, bands]
+
+    def play(shaper_params, x, noise):
+        features = read(x)
+        levels = {part: levels_of(features, part) for part in spectra}
+        low = features["low"].reshape(len(x), -1)
+        if shaper_params is None:
+            sounds = list(jnp.moveaxis(_noise_spectrum(noise, grid), 1, 0))
+        else:
+            sounds = shaped(shaper_params, levels, low, features, noise)
+        if len(sounds) == 2:
+            pan = jnp.clip(features["pan"] / _FACTORS["pan"], -1, 1)
+            pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), _pan_groups(n_mels) @ spread)  # [B, N, bins]
+            sounds[1] = pan * sounds[0] + jnp.sqrt(jnp.maximum(1 - pan**2, 0)) * sounds[1]
+        made = [
+            _magnitude(levels[part], inverse[part]) * (grid.n_fft / 4) * sound
+            for part, sound in zip(spectra, sounds, strict=True)
+        ]
+        sound = dsp.istft_circular(jnp.stack(made, 1), grid.n_fft, grid.hop_length)
+        sound = dsp.resample_circular(sound, clip_samples)
+        return jnp.concatenate([_crossed(low, sound[:, :1], sample_rate_hz), sound[:, 1:]], 1)
+
+    def shaped(params, levels, low, features, noise):
+        """The spectra of excitations, `[B, N, bins]`, of mid and side."""
+        below = jnp.full_like(levels["mid"], np.log(_FLOOR))
+        both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
         seen = dsp.resample_circular(low, grid.steps * grid.frames * _LOW_SAMPLES)
-        gates, swells = shaper(n_mels).apply(params, both, seen)
-        gates = jnp.matmul(_between(gates), spread)  # [B, 7, N, bins]
+        pitch_hz, sure = tones.pitches(features["pitch"] / _FACTORS["pitch"])
+        tone, height = tones.lines(features["line"] / _FACTORS["line"])
+        height = jnp.where(height < _LEAST_LINE, 0, height)
+        told = _told(pitch_hz, sure, tone, height, _line_bands(filters, rate_hz, grid), grid)
+        gates, swells = shaper(n_mels).apply(params, both, seen, told)
+        gates = jnp.matmul(_between(gates), spread)  # [B, 9, N, bins]
         names = [f"{part} {name}" for part, names in _GATES.items() for name in names]
         of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))
-        hiss = _noise_spectrum(_swelling(noise, swells, sample_rate_hz * grid.samples / clip_samples), grid)
-        harmonics = _distorted(dsp.resample_circular(low, grid.samples))
-        harmonics = _even(dsp.stft_circular(harmonics, grid.n_fft, grid.hop_length), filters, spread)
+
+        hiss = _noise_spectrum(excitation.swelling(noise, swells, grid.steps, rate_hz), grid)
+        waves = jnp.concatenate(
+            [
+                excitation.distorted(dsp.resample_circular(low, grid.samples)),
+                excitation.pulses(pitch_hz, sure, grid.samples, rate_hz)[:, None],
+                excitation.standing(tone, height, grid.samples, rate_hz)[:, None],
+            ],
+            1,
+        )
+        waves = excitation.even(dsp.stft_circular(waves, grid.n_fft, grid.hop_length), filters, spread)
         sounds = [_gain(of["mid noise"]) * hiss[:, 0]]
-        sounds[0] += sum(of[f"mid {name}"] * harmonics[:, i] for i, name in enumerate(_GATES["mid"][1:]))
-        if channels == 2:
-            delayed = jnp.roll(hiss[:, 0], _DELAY, 1)
+        sounds[0] += sum(of[f"mid {name}"] * waves[:, i] for i, name in enumerate(_GATES["mid"][1:]))
+        if len(spectra) == 2:
             sounds.append(
                 _gain(of["side noise"]) * hiss[:, 1]
-                + of["side square"] * harmonics[:, 0]
-                + of["side delayed"] * delayed
+                + of["side square"] * waves[:, 0]
+                + of["side delayed"] * jnp.roll(hiss[:, 0], _DELAY, 1)
             )
-        return jnp.stack(sounds, 1)
+        return sounds
 
     def decode(x):
-        sound = play(_shaper_of(statistics), x, _noise(x, channels, grid))
-        if channels == 1:
+        noise = excitation.white_noise(x, len(spectra), grid.samples // grid.steps)
+        sound = play(_shaper_of(statistics), x, noise)
+        if len(spectra) == 1:
             sound = jnp.moveaxis(sound, 1, -1)
         else:
             mid, side = sound[:, 0], sound[:, 1]
@@ -343,50 +400,70 @@ def _noise_spectrum(noise: jax.Array, grid: Grid) -> jax.Array:
     return dsp.stft_circular(noise, grid.n_fft, grid.hop_length) * (8 / 3 / grid.n_fft) ** 0.5
 
 
-def _swelling(noise: jax.Array, swells: jax.Array, rate_hz: float) -> jax.Array:
-    """Noise `[B, C, samples]` times the exponentials of two curves `[B, 2, n]`, one for what lies low and one for the rest."""
-    samples = noise.shape[-1]
-    curves = jnp.exp(jnp.clip(_straight_between(swells, samples), -4, 3))
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / rate_hz), 1) / _SPLIT_HZ[0])
-    share = np.clip(octaves / np.log2(_SPLIT_HZ[1] / _SPLIT_HZ[0]), 0, 1).astype(np.float32)
-    high = jnp.fft.irfft(jnp.fft.rfft(noise) * share, samples)
-    return (noise - high) * curves[:, None, 0] + high * curves[:, None, 1]
-
-
-def _straight_between(values: jax.Array, samples: int) -> jax.Array:
-    """`[..., n]` around a loop to `[..., samples]`, in straight lines between the middles of n equal spans."""
-    span = samples // values.shape[-1]
-    place = (np.arange(span, dtype=np.float32) + 0.5) / span - 0.5
-    before, after = np.maximum(-place, 0), np.maximum(place, 0)
-    values = values[..., None]
-    lines = jnp.roll(values, 1, -2) * before + values * (1 - before - after) + jnp.roll(values, -1, -2) * after
-    return lines.reshape(*values.shape[:-2], -1)
-
-
-def _distorted(low: jax.Array) -> jax.Array:
-    """Waveforms `[B, T]` to `[B, 3, T]`: nearly square, rectified, and a pulse at each rise through zero."""
-    square = jnp.tanh(_DRIVE * low)
-    pulse = jnp.maximum(jnp.roll(square, -1, -1) - square, 0)
-    return jnp.stack([square, jnp.sqrt(low * low + 1e-5), pulse], 1)
-
-
-def _even(spectrum: jax.Array, filters: np.ndarray, spread: np.ndarray) -> jax.Array:
-    """A spectrum `[..., N, bins]` with the same power in each of its mel bands, silence left silent."""
-    power = jnp.matmul(spectrum.real**2 + spectrum.imag**2, filters.T)
-    return spectrum * jax.lax.rsqrt(jnp.matmul(power, spread) + 1e-3)
-
-
-def _features(audio: jax.Array, grid: Grid, bands: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """What the components are of, `[B, steps, D]` a part: levels of mid and side, mid's waveform below the crossover."""
+def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
+    """What the components are of, `[B, steps, D]` a part; pitch and lines where they are asked for, side and pan of stereo."""
     signals = mid_and_side(audio)
     sound = dsp.resample_circular(signals, grid.samples)
-    magnitude = jnp.abs(dsp.stft_circular(sound, grid.n_fft, 2 * grid.hop_length)) / (grid.n_fft / 4)
+    spectra = dsp.stft_circular(sound, grid.n_fft, 2 * grid.hop_length)
+    magnitude = jnp.abs(spectra) / (grid.n_fft / 4)
     features = {}
     for index, part in enumerate(("mid", "side")[: signals.shape[1]]):
         levels = jnp.log(jnp.matmul(magnitude[:, index], bands[part].T, precision="highest") + _FLOOR)  # [B, N, bands]
         features[part] = levels.reshape(len(audio), grid.steps, -1)
     low = dsp.resample_circular(signals[:, 0], grid.steps * grid.low_samples)
-    return features | {"low": low.reshape(len(audio), grid.steps, -1)}
+    features["low"] = low.reshape(len(audio), grid.steps, -1)
+    if toned:
+        numbers = tones.numbers_of(sound[:, 0], rate_hz, grid.steps)
+        for part, of in zip(("pitch", "line"), numbers, strict=True):
+            features[part] = _FACTORS[part] * of
+    if signals.shape[1] == 2:
+        features["pan"] = _FACTORS["pan"] * _pan(spectra / (grid.n_fft / 4), bands["mid"], grid)
+    return features
+
+
+def _pan(spectra, filters, grid):
+    """How mid and side go together, `[B, steps, 8]` in [-1, 1]: their correlation in groups of bands. The sign says where."""
+    groups = (_pan_groups(len(filters)) @ filters).T
+
+    def power(values):
+        powers = jnp.matmul(values, groups, precision="highest")  # [B, N, 8]
+        return powers.reshape(len(powers), grid.steps, grid.frames, -1).sum(2)
+
+    mid, side = spectra[:, 0], spectra[:, 1]
+    both = power((mid * side.conj()).real)
+    return both * jax.lax.rsqrt(power(jnp.abs(mid) ** 2) * power(jnp.abs(side) ** 2) + _FLOOR**4)
+
+
+def _pan_groups(n_mels):
+    """`[8, M]`: which bands are in which group."""
+    return np.float32(np.arange(n_mels) * _PANS // n_mels == np.arange(_PANS)[:, None])
+
+
+def _told(pitch_hz, sure, tone, height, line_bands, grid):
+    """What the shaper sees of pitch and lines, `[B, N, 2 + M]`."""
+    octave = sure * jnp.log2(pitch_hz / tones.PITCHES_HZ[0]) - 2
+    pitch = jnp.repeat(jnp.stack([2 * sure, octave], -1), grid.frames // 2, 1)
+    lines = jnp.sum(height[..., None] * jnp.asarray(line_bands)[tone], 2)
+    return jnp.concatenate([pitch, 2 * jnp.repeat(lines, grid.frames, 1)], -1)
+
+
+def _line_bands(filters, rate_hz, grid):
+    """`[LINES, M]`: how much each band hears of a line, its nearest band 1."""
+    heard = filters[
+        :, np.minimum(np.round(tones.lines_hz() * grid.n_fft / rate_hz).astype(int), filters.shape[1] - 1)
+    ].T
+    return heard / np.maximum(heard.max(1, keepdims=True), 1e-9)
+
+
+def _crossed(low, sound, sample_rate_hz):
+    """A loop `[B, 1, T]` with a waveform of fewer samples `[B, n]` in place of what is below the crossover."""
+    samples = sound.shape[-1]
+    hz = np.arange(samples // 2 + 1) * (sample_rate_hz / samples)
+    above = dsp.rise(hz, CROSSOVER_HZ).astype(np.float32)
+    kept = (low.shape[-1] + 1) // 2  # bins of the low waveform, below half of its rate
+    spectrum = jnp.fft.rfft(sound[:, 0]) * above
+    below = jnp.fft.rfft(low)[:, :kept] * ((1 - above[:kept]) * samples / low.shape[-1])
+    return jnp.fft.irfft(spectrum.at[:, :kept].add(below), samples)[:, None]
 
 
 def _magnitude(levels: jax.Array, inverse: np.ndarray) -> jax.Array:
@@ -395,30 +472,11 @@ def _magnitude(levels: jax.Array, inverse: np.ndarray) -> jax.Array:
     return jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
 
 
-def _noise(x: jax.Array, channels: int, grid: Grid) -> jax.Array:
-    """White noise `[B, channels, samples]` of unit deviation: that of a sixteenth follows from its vector and nothing else.
-
-    So sound is a function of its sequence and turns with it, yet no two clips share a pattern.
-    """
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    seeds = jnp.sum(bits * (2 * jnp.arange(x.shape[2], dtype=jnp.uint32) + 1), -1, dtype=jnp.uint32)
-    shape = (channels, grid.samples // grid.steps)
-    # Uniform: its spectrum is as good as that of Gaussian noise, and it is drawn faster.
-    draw = jax.vmap(jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), shape, minval=-1, maxval=1)))
-    return jnp.moveaxis(draw(seeds), 1, 2).reshape(len(x), channels, -1) * np.sqrt(3)
-
-
 def _between(levels: jax.Array) -> jax.Array:
     """Spectra around the loop, `[..., N, M]`, to twice as many, each a quarter of the distance away from a given one."""
     before, after = jnp.roll(levels, 1, -2), jnp.roll(levels, -1, -2)
     doubled = jnp.stack([0.75 * levels + 0.25 * before, 0.75 * levels + 0.25 * after], -2)  # [..., N, 2, M]
     return doubled.reshape(*levels.shape[:-2], -1, levels.shape[-1])
-
-
-def _low_share(clip_samples: int, sample_rate_hz: int) -> np.ndarray:
-    """How much of each frequency of a whole clip comes from the waveform: 1 below the crossover, 0 above it."""
-    frequencies_hz = np.arange(clip_samples // 2 + 1) * (sample_rate_hz / clip_samples)
-    return (1 - dsp.rise(frequencies_hz, CROSSOVER_HZ)).astype(np.float32)
 
 
 def _bands(clip_samples: int, sample_rate_hz: int, grid: Grid, n_mels: int) -> dict[str, np.ndarray]:

@@ -94,7 +94,7 @@ class Discriminator(nnx.Module):
 
     def __init__(self, bars, components, labels, channels, blocks, *, rngs):
         self.bars, self.blocks, self.labels = bars, blocks, labels
-        self.input = Dense(components + labels, channels, rngs=rngs)
+        self.input = Dense(2 * components + labels, channels, rngs=rngs)
         for i in range(blocks):
             setattr(self, f"block_{i}", Block(channels, TAPS, False, rngs=rngs))
         self.bar = Dense(codec.STEPS * (channels + 1), channels, rngs=rngs)
@@ -108,7 +108,8 @@ class Discriminator(nnx.Module):
         """One logit a sequence."""
         sequence, labels = jnp.split(x, [x.shape[2] - self.labels], -1)
         labels = jax.lax.stop_gradient(labels)  # gradient penalties are of the sequence
-        x = self.input(jnp.concatenate([sequence, _as_loud(labels, sequence.shape[2])], -1))
+        change = sequence - jnp.roll(sequence, codec.STEPS // 4, 1)  # since a beat before: what repeats is seen at once
+        x = self.input(jnp.concatenate([sequence, change, _as_loud(labels, 2 * sequence.shape[2])], -1))
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x)
         x = minibatch_deviation(leaky_relu(x), _GROUP)
@@ -150,6 +151,9 @@ def build(
     mid_components: int = 40,
     side_components: int = 8,
     low_components: int = 24,
+    pitch_components: int = 20,
+    line_components: int = 20,
+    pan_components: int = 4,
     shaper: str = "none",
     statistics: dict[str, np.ndarray] | None = None,
 ) -> GAN:
@@ -174,6 +178,9 @@ def build(
         mid_components: of the mid signal's spectra; for mono, of the signal's.
         side_components: of the side signal's; below the crossover it has one band.
         low_components: of the mid signal's waveform below the crossover.
+        pitch_components: of the mid signal's pitch; without a shaper there are none.
+        line_components: of the lines that stand in it; without a shaper there are none.
+        pan_components: of how mid and side go together; stereo.
         shaper: of the excitations that sound is made of: "shipped", the one that comes with the package, a file of `experiments.train_shaper`, or
             "none".
         statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
@@ -186,8 +193,14 @@ def build(
     check_whole("model.bars", bars, 1)
     check_field("model.bars", bars, bars <= 8, "1 to 8")
     sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
-    side = dict(side=side_components) if audio_channels == 2 else {}
-    parts = dict(mid=mid_components) | side | dict(low=low_components)
+    parts = dict(
+        mid=mid_components,
+        side=side_components,
+        low=low_components,
+        pitch=pitch_components,
+        line=line_components,
+        pan=pan_components,
+    )
     for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
         check_whole(f"model.{field}", value, 1)
     check_whole("model.frames_per_step", frames_per_step, 2)
@@ -201,14 +214,10 @@ def build(
         f"{bars} bars (config.model.bars) of 0.8 to 4 seconds; what data_prep.prepare --grid bars says",
     )
     grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
-    lengths = dict(mid=frames_per_step * n_mels, side=frames_per_step * (n_mels + 1), low=grid.low_samples)
+    lengths = codec.part_sizes(grid, n_mels, audio_channels, shaper != "none")
+    parts = {part: parts[part] for part in lengths}
     for part, value in parts.items():
-        of = (
-            "of config.audio.clip_samples in config.model.bars"
-            if part == "low"
-            else "of config.model.frames_per_step and n_mels"
-        )
-        check_field(f"model.{part}_components", value, value <= lengths[part], f"at most {lengths[part]} ({of})")
+        check_field(f"model.{part}_components", value, value <= lengths[part], f"at most {lengths[part]}, which is all")
     for part, value in parts.items() if statistics else ():
         wanted, found = (lengths[part], value), statistics.get(f"{part}_basis", np.zeros(0)).shape
         if found != wanted:

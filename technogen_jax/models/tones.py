@@ -1,0 +1,162 @@
+"""What has a pitch in a loop, as numbers for each sixteenth note and back: the pitch of one voice, and lines that stand.
+
+A pitch is a place on a circle of five octaves, and what is kept of it are the first cosines and sines of that place,
+times how sure it is: numbers without jumps, which a linear code and a generator can blend. Read back, the nearest pitch
+counts; between two pitches they cancel, and nothing has a pitch. Twice a sixteenth, so that notes may slide.
+
+Lines are the partials of metal, bells and chords: bins that stand out of their surroundings, on a grid of 20 cents. They
+are kept in the same way, all in one sum, and the strongest few are read back, one after the other.
+
+*Source*: pitch by kernels on square roots of magnitudes, harmonics weighted by their roots: Camacho, Harris 2008 (J. Acoust.
+Soc. Am. 124(3)), SWIPE; here with bells for cosines, on a spectrum divided by its surroundings.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from technogen_jax import dsp
+
+PITCHES_HZ = (55.0, 880.0)
+LINES_HZ = (220.0, 7040.0)
+HARMONICS, LINE_HARMONICS = 8, 16  # cosines, and as many sines, of the circle
+PITCH_SIZE, LINE_SIZE = 2 * 2 * HARMONICS, 2 * LINE_HARMONICS  # numbers a sixteenth
+LINES_PER_OCTAVE, LINES_AT_ONCE = 60, 3  # steps of 20 cents; lines that are kept
+LINES = 5 * LINES_PER_OCTAVE
+_OCTAVES, _LINE_OCTAVES = 5, 6  # of the circle: one more than is used, so that the lowest is not beside the highest
+_PER_OCTAVE = 96  # candidates: an eighth of a semitone, with a parabola between
+_READ_PER_OCTAVE = 240  # candidates when reading back: five cents
+_SURE = (
+    0.25,
+    0.5,
+)  # strengths of a kernel: white noise reaches the first once in a thousand; above the second no doubt is left
+_WIDTH_BINS, _WIDTH = 0.9, 0.003  # of a bell: of a Hann window's line, and what a candidate may be off
+_HEARD_HZ = (180.0, 5000.0)  # where a pitch's harmonics are looked for: above the kick
+_AROUND_HZ = 200.0  # half of the surroundings that a bin is held against
+_STANDS_OUT = (
+    3.5,
+    8.0,
+)  # times its surroundings: noise hardly reaches the first, Rayleigh's law says once in 15,000 bins
+_SILENT = 1e-5  # of magnitudes, a sine at full scale being about 1
+
+
+def numbers_of(signal: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array, jax.Array]:
+    """Of a loop `[B, T]` its pitch, `[B, steps, PITCH_SIZE]`, and its lines, `[B, steps, LINE_SIZE]`.
+
+    Args:
+        signal: T is a whole number of `2 * steps`.
+        rate_hz: of its samples.
+        steps: sixteenths in it.
+    """
+    place, sure = find_pitch(signal, rate_hz, steps)
+    angles = 2 * np.pi * place[..., None] * np.arange(1, HARMONICS + 1)
+    pitch = sure[..., None] * jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+    heights, tone = jax.lax.top_k(find_lines(signal, rate_hz, steps, place, sure), LINES_AT_ONCE)
+    line = jnp.sum(heights[..., None] * jnp.asarray(_line_waves().T)[tone], -2)
+    return pitch.reshape(len(signal), steps, PITCH_SIZE), line
+
+
+def find_pitch(signal: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array, jax.Array]:
+    """(place on the circle, how sure in [0, 1]), `[B, 2 * steps]` each, of a loop `[B, T]`."""
+    n_fft = signal.shape[-1] // steps
+    ratio, bins_hz = _above_surroundings(signal, n_fft, n_fft // 2, rate_hz, _HEARD_HZ[1])
+    heard = (bins_hz >= _HEARD_HZ[0]) & (bins_hz <= _HEARD_HZ[1])
+    kernels, spectrum = _kernels(rate_hz / n_fft, tuple(bins_hz[heard])), jnp.sqrt(ratio[..., heard])
+    spectrum = spectrum - spectrum.mean(-1, keepdims=True)
+    least = 0.25 * spectrum.shape[-1] ** 0.5  # a spectrum as even as silence has no pitch
+    length = jnp.linalg.norm(spectrum, axis=-1, keepdims=True)
+    strength = jnp.matmul(spectrum / jnp.maximum(length, least), kernels, precision="highest")
+    best = jnp.clip(jnp.argmax(strength, -1), 1, strength.shape[-1] - 2)[..., None]
+    before, peak, after = (jnp.take_along_axis(strength, best + i, -1)[..., 0] for i in (-1, 0, 1))
+    curve = before - 2 * peak + after
+    shift = jnp.where(curve < -1e-6, 0.5 * (before - after) / jnp.minimum(curve, -1e-6), 0.0)
+    place = (best[..., 0] + jnp.clip(shift, -0.5, 0.5)) / (_PER_OCTAVE * _OCTAVES)
+    return place, _share(peak, _SURE)
+
+
+def pitches(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What `pitch_numbers` says: (Hz, how sure in [0, 1]), `[B, 2 * steps]` each."""
+    octaves = np.log2(PITCHES_HZ[1] / PITCHES_HZ[0])
+    places = np.arange(int(octaves * _READ_PER_OCTAVE) + 1) / (_READ_PER_OCTAVE * _OCTAVES)
+    waves = _waves(places, HARMONICS) / HARMONICS
+    likeness = jnp.matmul(numbers.reshape(len(numbers), -1, 2 * HARMONICS), waves)
+    place = jnp.asarray(places, jnp.float32)[jnp.argmax(likeness, -1)]
+    return PITCHES_HZ[0] * 2 ** (place * _OCTAVES), jnp.clip(jnp.max(likeness, -1), 0, 1)
+
+
+def find_lines(signal: jax.Array, rate_hz: float, steps: int, place: jax.Array, sure: jax.Array) -> jax.Array:
+    """How far each step of 20 cents stands out, `[B, steps, LINES]` in [0, 1]; harmonics of a pitch that was found do not."""
+    hop_length = signal.shape[-1] // steps
+    n_fft = 2 * hop_length
+    ratio, bins_hz = _above_surroundings(signal, n_fft, hop_length, rate_hz, LINES_HZ[1])
+    is_peak = (ratio >= jnp.roll(ratio, 1, -1)) & (ratio >= jnp.roll(ratio, -1, -1))
+    line = jnp.where(is_peak, _share(ratio, _STANDS_OUT), 0)
+    place, sure = (values.reshape(len(signal), steps, 2, 1) for values in (place, sure))
+    first_hz = PITCHES_HZ[0] * 2 ** (place * _OCTAVES)
+    order = bins_hz.astype(np.float32) / first_hz  # [B, steps, 2, bins]
+    is_harmonic = jnp.abs(order - jnp.round(order)) * first_hz < 1.5 * rate_hz / hop_length
+    line = line * (1 - jnp.max(sure * is_harmonic, 2))
+    tones = np.round(LINES_PER_OCTAVE * np.log2(np.maximum(bins_hz, 1) / LINES_HZ[0])).astype(int)
+    edges = [np.flatnonzero(tones == tone) for tone in range(LINES)]
+    return jnp.stack([line[..., bins].max(-1) if len(bins) else 0 * line[..., 0] for bins in edges], -1)
+
+
+def lines_hz() -> np.ndarray:
+    """`[LINES]`: the frequencies of the grid."""
+    return LINES_HZ[0] * 2 ** (np.arange(LINES) / LINES_PER_OCTAVE)
+
+
+def lines(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What `line_numbers` says: (steps of 20 cents above `LINES_HZ[0]`, how far they stand out in [0, 1]), `[B, steps, LINES_AT_ONCE]`."""
+    waves, found = _line_waves(), []
+    for _ in range(LINES_AT_ONCE):
+        likeness = jnp.matmul(numbers, waves) / LINE_HARMONICS
+        tone, height = jnp.argmax(likeness, -1), jnp.clip(jnp.max(likeness, -1), 0, 1)
+        numbers = numbers - height[..., None] * jnp.asarray(waves.T)[tone]
+        found.append((tone, height))
+    tones, heights = zip(*found, strict=True)
+    return jnp.stack(tones, -1), jnp.stack(heights, -1)
+
+
+def _waves(places: np.ndarray, harmonics: int) -> np.ndarray:
+    """`[2 harmonics, places]`: cosines and sines of places on the circle."""
+    angles = 2 * np.pi * places * np.arange(1, harmonics + 1)[:, None]
+    return np.concatenate([np.cos(angles), np.sin(angles)]).astype(np.float32)
+
+
+def _line_waves() -> np.ndarray:
+    return _waves(np.arange(LINES) / (LINES_PER_OCTAVE * _LINE_OCTAVES), LINE_HARMONICS)
+
+
+def _above_surroundings(signal, n_fft, hop_length, rate_hz, highest_hz):
+    """(magnitudes of a loop's frames over their means around, `[B, N, bins]`; the bins' Hz), up to a frequency."""
+    bins = min(n_fft // 2, int((highest_hz + _AROUND_HZ) * n_fft / rate_hz)) + 1
+    magnitude = jnp.abs(dsp.stft_circular(signal, n_fft, hop_length)[..., :bins]) / (n_fft / 4)
+    distance = np.arange(bins) - np.arange(bins)[:, None]
+    window = np.cos(np.pi / 2 * np.minimum(np.abs(distance) * (rate_hz / n_fft / _AROUND_HZ), 1)) ** 2
+    mean = jnp.matmul(magnitude, np.float32(window / window.sum(0)))
+    return magnitude / (mean + _SILENT), np.arange(bins) * (rate_hz / n_fft)
+
+
+@functools.lru_cache(maxsize=8)
+def _kernels(bin_hz, bins_hz):
+    """`[bins, candidates]` of unit length and mean zero: a bell at each harmonic.
+
+    All as narrow as a line is, however far apart: half of a pitch then has a bell in vain for each that hits.
+    """
+    octaves = np.log2(PITCHES_HZ[1] / PITCHES_HZ[0])
+    candidates_hz = PITCHES_HZ[0] * 2 ** (np.arange(int(octaves * _PER_OCTAVE) + 1) / _PER_OCTAVE)
+    bins_hz = np.array(bins_hz)[:, None]
+    harmonic = np.maximum(np.round(bins_hz / candidates_hz), 1)
+    width_hz = _WIDTH_BINS * bin_hz + _WIDTH * bins_hz
+    kernels = np.exp(-(((bins_hz - harmonic * candidates_hz) / width_hz) ** 2) / 2) / harmonic**0.5
+    kernels -= kernels.mean(0)
+    return (kernels / np.linalg.norm(kernels, axis=0)).astype(np.float32)
+
+
+def _share(values, edges):
+    return jnp.clip((values - edges[0]) / (edges[1] - edges[0]), 0, 1)
