@@ -1,8 +1,9 @@
 """A run's folder: its config, the identity of its data, what its model measured of it, and its checkpoints by Orbax.
 
 A checkpoint is a folder `checkpoints/STEP` with the items `params` (both networks), `ema` (all that making sound needs),
-`optimizer` (with the step) and, where the step was evaluated, `metrics`. Orbax writes under a temporary name and renames, in the
-background; what a killed run left half-written is cleared by the next one.
+`optimizer` (with the step), `checksums` of all of these and, where the step was evaluated, `metrics`. Orbax writes under a temporary
+name and renames, in the background; what a killed run left half-written is cleared by the next one. What a disk has changed
+since is noticed by the checksums: Orbax would restore other numbers without a word.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
@@ -26,11 +29,17 @@ CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
 STATISTICS_FILE = "statistics.npz"
 CHECKPOINTS_FOLDER = "checkpoints"
+DAMAGED_FOLDER = "damaged"  # where checkpoints go that cannot be restored
+CHECKSUMS = "checksums"
 ITEMS = ("params", "ema", "optimizer")
 
 
 class WorkdirError(ValueError):
     """A workdir or a checkpoint that is not there or does not fit."""
+
+
+class DamagedError(WorkdirError):
+    """A checkpoint that is there and holds something else than was saved."""
 
 
 def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
@@ -136,12 +145,20 @@ class Checkpoints:
         ]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        self._unscored = [path for path in self.folder.glob("*/metrics/metrics") if not _is_metric(path)]
+        if read_only and self._unscored:  # Orbax would not even begin
+            raise WorkdirError(
+                f"{self._unscored[0]}: damaged; delete the folder it is in, which holds nothing but a score"
+            )
         if not read_only and jax.process_index() == 0:
+            for path in self._unscored:
+                shutil.rmtree(path.parent)
             for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Orbax' own clearing ends at some later time
                 shutil.rmtree(leftover)
         self._manager = ocp.CheckpointManager(
             self.folder,
-            item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS}
+            | {CHECKSUMS: ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 best_fn=_metric,  # without it Orbax would not store the metrics
@@ -167,6 +184,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
+        items[CHECKSUMS] = ocp.args.JsonSave(_checksums(_items(state)))
         metrics = None if metric is None else {"metric": float(metric)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
@@ -184,11 +202,39 @@ class Checkpoints:
         scored = {step: _metric(value) for step, value in metrics.items() if value}
         return min(scored, key=lambda step: (scored[step], -step)) if scored else None
 
+    def newest(self, like: TrainState, say: Callable[[str], None]) -> TrainState | None:
+        """The newest state that is as it was saved, placed as `like` is; None if there are no checkpoints.
+
+        Damaged ones are moved out of the way, into the workdir's `damaged/`.
+
+        Args:
+            like: see `restore`.
+            say: takes a line for people about each that is damaged.
+
+        Raises:
+            WorkdirError: all are damaged, or the newest is of another shape.
+        """
+        for path in self._unscored:
+            say(f"{path}: damaged, and deleted; this checkpoint counts as not evaluated")
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self.restore(step, like)
+            except DamagedError as error:
+                say(f"{error}. It goes to {self.folder.parent / DAMAGED_FOLDER}, and an earlier one is used")
+                self._set_aside(step)
+        if steps:
+            raise WorkdirError(
+                f"{self.folder}: none of its checkpoints can be restored; bring back a copy of the workdir, or train into another"
+            )
+        return None
+
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, placed on devices as `like` is.
 
         Raises:
-            WorkdirError: it cannot be restored, or not into this shape.
+            DamagedError: it holds something else than was saved.
+            WorkdirError: it is not there, or of another shape.
         """
         items = self._restore(step, _items(like))
         return items["optimizer"]._replace(params=items["params"], ema=items["ema"])
@@ -219,24 +265,73 @@ class Checkpoints:
                 _check_shapes(f"{self.folder / str(step)}: {name}", found[name], tree)
             abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, tree) for name, tree in like.items()}
             args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+            checked = (self.folder / str(step) / CHECKSUMS).exists()  # not of those that older versions wrote
+            if checked:
+                args[CHECKSUMS] = ocp.args.JsonRestore()
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except WorkdirError:
             raise
         except Exception as error:  # Orbax and TensorStore raise all sorts on damaged files
-            text = " ".join(str(error).split())[:300]
-            raise WorkdirError(
-                f"{self.folder / str(step)}: cannot be restored ({type(error).__name__}: {text}); delete that folder to "
-                f"go on from an earlier one"
+            raise DamagedError(
+                self._damage(step, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
             ) from error
+        restored = dict(restored.items())
+        if checked:
+            for name, found in _checksums({name: restored[name] for name in like}).items():
+                saved = restored[CHECKSUMS].get(name, {})
+                if changed := [leaf for leaf, number in found.items() if saved.get(leaf) != number]:
+                    raise DamagedError(self._damage(step, f"{name}: {changed[0]} holds other numbers than were saved"))
         return {name: restored[name] for name in like}
+
+    def _set_aside(self, step: int) -> None:
+        """Moves a checkpoint out of the way, so that its step can be saved again."""
+        aside = self.folder.parent / DAMAGED_FOLDER
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / str(step), ignore_errors=True)
+        os.replace(self.folder / str(step), aside / str(step))
+        self._manager.reload()
+
+    def _damage(self, step: int, what: str) -> str:
+        others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
+        return f"{self.folder / str(step)}: damaged ({what}); other checkpoints: {others}"
 
 
 def _items(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "ema": state.ema, "optimizer": state._replace(params=None, ema=None)}
 
 
+def _checksums(items: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Of each item, a number of 32 bits for each array: the sum of its words, each times an odd number of its own.
+
+    So a single changed bit always changes it. Made where the arrays are, however they lie on devices.
+    """
+    return {
+        name: {leaf: int(number) for leaf, number in of.items()} for name, of in jax.device_get(_sums(items)).items()
+    }
+
+
+@jax.jit
+def _sums(items):
+    def checksum(leaf):
+        word = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+        words = jax.lax.bitcast_convert_type(leaf, word).astype(jnp.uint32)
+        place = jnp.zeros(leaf.shape, jnp.uint32)
+        for axis, length in enumerate(leaf.shape):
+            place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
+
+    return {
+        name: {_name(path): checksum(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+        for name, tree in items.items()
+    }
+
+
 def _metric(metrics: dict[str, float]) -> float:
     return metrics["metric"]
+
+
+def _is_metric(path: pathlib.Path) -> bool:
+    return isinstance((_read_json(path) or {}).get("metric"), float)
 
 
 def _check_shapes(where: str, found: Any, wanted: Any) -> None:

@@ -73,7 +73,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     """
     workdir = pathlib.Path(workdir)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    gan, *_ = _build(config)  # so that a field that cannot work is named before anything is made
+    gan, _, new_state = _build(config)  # so that a field that cannot work is named before anything is made
+    _check_memory(config, new_state)
     rows = data.process_rows(config.train.batch_size)
     source = _open_set(config, gan)
     checkpoint.claim(workdir, config, source.manifest)
@@ -90,9 +91,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             checkpoint.Checkpoints(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
         )
         # 1. the workdir's newest checkpoint; 2. the weights of another run; 3. from scratch
-        if steps := checkpoints.steps():
-            state = checkpoints.restore(steps[-1], state)
-            say(f"going on from step {steps[-1]} in {workdir}")
+        if (saved := checkpoints.newest(state, say)) is not None:
+            state = saved
+            say(f"going on from step {int(state.step)} in {workdir}")
         elif config.train.init_from:
             state = _weights_of(config.train.init_from, state)
             say(f"starting with the weights of {config.train.init_from}")
@@ -235,6 +236,19 @@ def _build(
         batch_sharding=batch_sharding,
     )
     return gan, train_step, lambda key: init_state(gan, optimizers, key)
+
+
+def _check_memory(config: ConfigDict, new_state: Callable[[jax.Array], TrainState]) -> None:
+    """Raises if the state alone, without a step's activations, is larger than what the device has."""
+    leaves = jax.tree.leaves(jax.eval_shape(new_state, jax.random.key(0)))
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    statistics = jax.local_devices()[0].memory_stats()  # None of a CPU, which has the machine's
+    there = (statistics or {}).get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise TrainError(
+            f"config.model: {config.model.name} of this size needs {needed / 1e9:.3g} GB for parameters, optimisers and averages "
+            f"alone, and the device has {there / 1e9:.3g} GB; lower what sets its width (channels)"
+        )
 
 
 def _check_dispatch(config: ConfigDict) -> None:

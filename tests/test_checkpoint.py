@@ -101,13 +101,89 @@ def test_another_models_checkpoint_is_refused_by_name(tmp_path):
             checkpoints.restore(2, make_state(0))
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+def flip(path, place=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_any_file_is_noticed_or_does_no_harm(tmp_path):
+    """Orbax alone restores other numbers when a byte of an array changes."""
+    with Checkpoints(tmp_path / "good") as checkpoints:
+        checkpoints.save(make_state(1, width=50), 0.5)
+    files = [path.relative_to(tmp_path) for path in (tmp_path / "good").rglob("*") if path.is_file()]
+    noticed = []
+    for file in files:
+        shutil.copytree(tmp_path / "good", tmp_path / "copy")
+        flip(tmp_path / "copy" / file.relative_to("good"))
+        try:
+            with Checkpoints(tmp_path / "copy", read_only=True) as checkpoints:
+                restored = checkpoints.restore(1, make_state(0, width=50))
+            jax.tree.map(np.testing.assert_array_equal, restored, make_state(1, width=50))
+        except WorkdirError as error:
+            assert "damaged" in str(error) and str(tmp_path / "copy" / "checkpoints" / "1") in str(error)
+            noticed.append(file)
+        shutil.rmtree(tmp_path / "copy")
+    assert len(files) > 20 and len(noticed) > 8
+
+
+def test_a_change_that_orbax_does_not_see_is_named_with_its_array(tmp_path, monkeypatch):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
-    for path in (tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1" / "params").rglob("d/*"):
+    sums = checkpoint._checksums({"ema": make_state(1).ema})
+    state = make_state(1)
+    other = jax.tree.map(jnp.copy, state.ema)
+    other["layer"]["kernel"] = other["layer"]["kernel"].at[2, 1].add(1e-6)
+    changed = checkpoint._checksums({"ema": other})
+    assert [name for name in sums["ema"] if sums["ema"][name] != changed["ema"][name]] == ["layer/kernel"]
+    monkeypatch.setattr(checkpoint, "_checksums", lambda items: changed)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(
+            checkpoint.DamagedError, match="checkpoints/1: damaged .ema: layer/kernel holds other numbers"
+        ):
+            checkpoints.restore_ema(1, state.ema)
+
+
+def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(make_state(step), 0.1 * step)
+    folder, said = tmp_path / checkpoint.CHECKPOINTS_FOLDER, []
+    for path in (folder / "3" / "params").rglob("d/*"):
         path.write_bytes(b"")
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(WorkdirError, match="checkpoints/1: cannot be restored"):
-        checkpoints.restore(1, make_state(0))
+    flip(folder / "2" / "metrics" / "metrics", 0)
+    with Checkpoints(tmp_path) as checkpoints:
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.newest(make_state(0), said.append), make_state(2))
+        assert checkpoints.steps() == [1, 2] and checkpoints.best_step() == 1
+        checkpoints.save(make_state(3))
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 2, 3]
+    assert len(said) == 2 and "2/metrics/metrics: damaged, and deleted" in said[0]
+    assert "checkpoints/3: damaged" in said[1] and "other checkpoints: 1, 2" in said[1]
+    assert os.listdir(tmp_path / checkpoint.DAMAGED_FOLDER) == ["3"]
+
+
+def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+    for path in (tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1").rglob("d/*"):
+        path.write_bytes(b"")
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(WorkdirError, match="none of its checkpoints can be restored"):
+            checkpoints.newest(make_state(0), lambda line: None)
+
+
+def test_without_checkpoints_there_is_no_newest(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.newest(make_state(0), lambda line: None) is None
+
+
+def test_checkpoints_without_checksums_are_restored_too(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+    shutil.rmtree(tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1" / checkpoint.CHECKSUMS)
+    with Checkpoints(tmp_path) as checkpoints:
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, make_state(0)), make_state(1))
 
 
 def test_a_config_comes_back_as_it_was(tmp_path):

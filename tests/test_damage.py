@@ -1,10 +1,12 @@
-"""Training on a set that was damaged: it stops, and names the shard."""
+"""Damaged shards and checkpoints: they are named, and training goes on from the newest checkpoint that is good."""
 
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
-from technogen_jax import records, train
+from technogen_jax import checkpoint, generate, records, train
 
 SHARD = records.shard_names("train", 1)[0]
 
@@ -49,3 +51,21 @@ def test_training_stops_and_names_the_shard(prepared_set, tiny_config, tmp_path,
     tiny_config.eval.every = 0
     with pytest.raises(records.RecordError, match=f"{SHARD}: {message}"):
         train.train(tiny_config, tmp_path / "run", say=lambda line: None)
+
+
+def test_training_goes_on_from_the_newest_good_checkpoint_and_ends_in_the_same_bits(
+    tiny_config, trained_workdir, tmp_path
+):
+    shutil.copytree(trained_workdir, tmp_path / "run")
+    for path in (tmp_path / "run" / checkpoint.CHECKPOINTS_FOLDER / "6").rglob("d/*"):
+        flip(path)
+    with pytest.raises(checkpoint.DamagedError, match=r"checkpoints/6: damaged .* other checkpoints: 2, 4"):
+        generate.load(tmp_path / "run")
+    said = []
+    state = train.train(tiny_config, tmp_path / "run", say=said.append)
+    assert any("checkpoints/6: damaged" in line and "an earlier one is used" in line for line in said)
+    assert any(line.startswith("going on from step 4") for line in said)
+    with checkpoint.Checkpoints(trained_workdir, read_only=True) as good:
+        jax.tree.map(np.testing.assert_array_equal, state, good.restore(6, state))
+    with checkpoint.Checkpoints(tmp_path / "run", read_only=True) as again:
+        jax.tree.map(np.testing.assert_array_equal, state, again.restore(6, state))
