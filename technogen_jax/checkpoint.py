@@ -8,11 +8,12 @@ since is noticed by the checksums: Orbax would restore other numbers without a w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -170,8 +171,23 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_) -> None:
-        self._manager.close()
+    def __exit__(self, kind, *_) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except WorkdirError:
+            if kind is None:  # else what went wrong first is told
+                raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise all sorts, in the background too
+            steps = ", ".join(map(str, self.steps())) or "none"
+            raise WorkdirError(
+                f"{self.folder}: a checkpoint could not be written ({' '.join(str(error).split())[:200]}); whole ones: {steps}"
+            ) from error
 
     def save(self, state: TrainState, metric: float | None = None) -> None:
         """Saves the state under its step, in the background; does nothing if that step is there.
@@ -179,6 +195,9 @@ class Checkpoints:
         Args:
             state: of the run.
             metric: of this very state, smaller is better; None if it was not evaluated.
+
+        Raises:
+            WorkdirError: it, or the one before, could not be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -186,11 +205,13 @@ class Checkpoints:
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
         items[CHECKSUMS] = ocp.args.JsonSave(_checksums(_items(state)))
         metrics = None if metric is None else {"metric": float(metric)}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""

@@ -60,7 +60,8 @@ class Logbook:
         """Ends both."""
         if self._file is not None:
             self._file.close()
-            self.tensorboard.close()
+            with contextlib.suppress(OSError):  # a full disk: what could not be written is told elsewhere
+                self.tensorboard.close()
 
 
 class Monitor:

@@ -20,6 +20,7 @@ import contextlib
 import math
 import os
 import pathlib
+import shutil
 import signal
 import sys
 import threading
@@ -49,6 +50,7 @@ from technogen_jax import (
 )
 from technogen_jax.step import Pair, TrainState, falling, init_state, make_optimizer, make_train_step, repeated
 
+_LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
 _AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
 
 
@@ -392,7 +394,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, TypeError, ValueError, OSError) as error:
         _exit(str(error).strip().splitlines()[-1])  # of a traceback within, the last line
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # Orbax tells its whole day
+        logging.set_verbosity(logging.FATAL)  # Orbax tells its whole day, and each error from several threads
     return rest
 
 
@@ -406,8 +408,17 @@ def main(_: list[str]) -> None:
     try:
         train(_CONFIG.value, _WORKDIR.value)
     except (ValueError, OSError) as error:
-        print(f"train: {error}", file=sys.stderr)
+        threading.excepthook = sys.unraisablehook = lambda _: None  # TensorBoard, that it cannot write either
+        print(f"train: {error}{_of_the_disk(_WORKDIR.value)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _of_the_disk(workdir: str) -> str:
+    """What to do where an error may come from a full disk; it has as many faces as there are libraries that write."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(workdir).free < _LEAST_FREE:
+            return f"\nThe disk of {workdir} is full: make room, then the same command goes on from the newest whole checkpoint"
+    return ""
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -171,6 +172,22 @@ def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(WorkdirError, match="none of its checkpoints can be restored"):
             checkpoints.newest(make_state(0), lambda line: None)
+
+
+def test_a_checkpoint_that_could_not_be_written_in_the_background_is_told_at_the_next(tmp_path, monkeypatch):
+    with pytest.raises(WorkdirError, match=r"could not be written .*No space left.*whole ones: 1$"):
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(make_state(1))
+            checkpoints.wait()
+            monkeypatch.setattr(checkpoint.ocp.JsonCheckpointHandler, "async_save", full_disk)
+            checkpoints.save(make_state(2))
+            checkpoints.wait()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.newest(make_state(0), print), make_state(1))
+
+
+async def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_without_checkpoints_there_is_no_newest(tmp_path):
