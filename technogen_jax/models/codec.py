@@ -43,7 +43,7 @@ _SWELLS = 8  # numbers a frame for the loudness of noise in time, below and abov
 _DELAY = 2  # frames of synthesis, by which the side gets some of the mid's noise: 14 ms at 136 BPM
 _GATES = dict(mid=("noise", "square", "rectified", "pulse", "pitch", "lines"), side=("noise", "square", "delayed"))
 _PANS = 8  # groups of bands in which mid and side are compared
-_FACTORS = dict(pitch=4.0, line=2.0, pan=2.0)  # their largest deviations are then 1.6 to 2.2, those of levels 26 to 1
+_WEIGHTS = dict(pitch=0.7, line=0.5, pan=0.5)  # of the parts that count less than the others, so that kicks come first
 _LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 _WEIGHTING = 0.75  # power of a component's deviation that its numbers keep: measured, see experiments/README.md
 _LEAST_DEVIATION = 1e-3  # a component that changes less is constant (side of mono): dividing would blow up rounding
@@ -60,6 +60,7 @@ class Codec(NamedTuple):
         decode: the reverse.
         play: shaper parameters or None, sequences, white noise `[B, C, samples]` of unit deviation -> mid and side (mono: the
             signal) `[B, C, T]`, their peaks as they come.
+        code: a part's name and features `[..., D]` -> its numbers of a sequence.
     """
 
     components: int
@@ -67,6 +68,7 @@ class Codec(NamedTuple):
     encode: Callable[[jax.Array], jax.Array]
     decode: Callable[[jax.Array], jax.Array]
     play: Callable[[dict | None, jax.Array, jax.Array], jax.Array]
+    code: Callable[[str, jax.Array], jax.Array]
 
 
 class Grid(NamedTuple):
@@ -276,16 +278,16 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         )
         deviation = np.maximum(deviation, _LEAST_DEVIATION)
         scale = deviation**_WEIGHTING
-        scale = scale / np.sqrt(np.mean(scale**2))
+        scale = scale / np.sqrt(np.mean(scale**2)) * _WEIGHTS.get(part, 1.0)
         return mean, basis, deviation, lost, scale
 
     def encode(audio):
-        coded = []
         features = _features(audio, grid=grid, bands=bands, rate_hz=rate_hz, toned="pitch" in parts)
-        for part in parts:
-            mean, basis, deviation, _, scale = measured(part)
-            coded.append(jnp.matmul(features[part] - mean, basis, precision="highest") * (scale / deviation))
-        return jnp.concatenate(coded, -1)
+        return jnp.concatenate([code(part, features[part]) for part in parts], -1)
+
+    def code(part, features):
+        mean, basis, deviation, _, scale = measured(part)
+        return jnp.matmul(features - mean, basis, precision="highest") * (scale / deviation)
 
     def read(x):
         """The features of a sequence, `[B, steps, D]` a part."""
@@ -309,7 +311,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         else:
             sounds = shaped(shaper_params, levels, low, features, noise)
         if len(sounds) == 2:
-            pan = jnp.clip(features["pan"] / _FACTORS["pan"], -1, 1)
+            pan = jnp.clip(features["pan"], -1, 1)
             pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), _pan_groups(n_mels) @ spread)  # [B, N, bins]
             sounds[1] = pan * sounds[0] + jnp.sqrt(jnp.maximum(1 - pan**2, 0)) * sounds[1]
         made = [
@@ -325,8 +327,8 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         below = jnp.full_like(levels["mid"], np.log(_FLOOR))
         both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
         seen = dsp.resample_circular(low, grid.steps * grid.frames * _LOW_SAMPLES)
-        pitch_hz, sure = tones.pitches(features["pitch"] / _FACTORS["pitch"])
-        tone, height = tones.lines(features["line"] / _FACTORS["line"])
+        pitch_hz, sure = tones.pitches(features["pitch"])
+        tone, height = tones.lines(features["line"])
         height = jnp.where(height < _LEAST_LINE, 0, height)
         told = _told(pitch_hz, sure, tone, height, _line_bands(filters, rate_hz, grid), grid)
         gates, swells = shaper(n_mels).apply(params, both, seen, told)
@@ -366,7 +368,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     components = sum(parts.values())
     scale = np.concatenate([measured(part)[-1] for part in parts]) if statistics else np.ones(components, np.float32)
-    return Codec(components, scale, encode, decode, play)
+    return Codec(components, scale, encode, decode, play, code)
 
 
 def mid_and_side(audio: jax.Array) -> jax.Array:
@@ -413,11 +415,9 @@ def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
     low = dsp.resample_circular(signals[:, 0], grid.steps * grid.low_samples)
     features["low"] = low.reshape(len(audio), grid.steps, -1)
     if toned:
-        numbers = tones.numbers_of(sound[:, 0], rate_hz, grid.steps)
-        for part, of in zip(("pitch", "line"), numbers, strict=True):
-            features[part] = _FACTORS[part] * of
+        features["pitch"], features["line"] = tones.numbers_of(sound[:, 0], rate_hz, grid.steps)
     if signals.shape[1] == 2:
-        features["pan"] = _FACTORS["pan"] * _pan(spectra / (grid.n_fft / 4), bands["mid"], grid)
+        features["pan"] = _pan(spectra / (grid.n_fft / 4), bands["mid"], grid)
     return features
 
 

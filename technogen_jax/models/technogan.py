@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from technogen_jax.models import codec
+from technogen_jax.models import codec, tones
 from technogen_jax.models.contract import GAN, Endless, check_field, check_whole, functional
 from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibatch_deviation
 
@@ -56,12 +56,12 @@ class Block(nnx.Module):
 
 
 class Generator(nnx.Module):
-    """Latents of bars `[B, N, style + anchor + labels]` to sequences `[B, N * 16, K]`. The arguments are `build`'s.
+    """Latents of bars `[B, N, style + anchor + labels]` to `[B, N * 16, outputs]`. The arguments are `build`'s.
 
     N is a multiple of `bars`; the parameters do not depend on it.
     """
 
-    def __init__(self, bars, components, latent_size, anchor_size, labels, channels, blocks, *, rngs):
+    def __init__(self, bars, outputs, latent_size, anchor_size, labels, channels, blocks, *, rngs):
         self.bars, self.blocks, self.labels = bars, blocks, labels
         self.map_0 = Dense(latent_size + anchor_size + labels, channels, rngs=rngs)
         self.map_1 = Dense(channels, channels, rngs=rngs)
@@ -72,7 +72,7 @@ class Generator(nnx.Module):
         for i in range(blocks):
             setattr(self, f"block_{i}", Block(channels, TAPS, True, rngs=rngs))
         self.output_style = Dense(channels, channels, rngs=rngs)
-        self.output = Dense(channels, components, rngs=rngs)
+        self.output = Dense(channels, outputs, rngs=rngs)
 
     def __call__(self, latents):
         """The sequence for each row of latents."""
@@ -231,9 +231,13 @@ def build(
         return codec.make(samples, sample_rate_hz, longer, n_mels, parts, statistics)
 
     one, labels = coder(1), len(classes)
-    shared = dict(bars=bars, components=one.components, labels=labels, channels=channels, blocks=blocks)
-    generator = functional(partial(Generator, latent_size=latent_size, anchor_size=anchor_size, **shared))
-    discriminator = functional(partial(Discriminator, **shared))
+    # What the generator puts out for a part: its numbers, or which of all pitches and lines there is, to be coded.
+    said = dict(pitch=2 * tones.PITCH_LOGITS, line=tones.LINES_AT_ONCE * tones.LINE_LOGITS)
+    outputs = {part: said.get(part, count) for part, count in parts.items()}
+    shared = dict(bars=bars, labels=labels, channels=channels, blocks=blocks)
+    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()))
+    generator = functional(partial(Generator, **sizes, **shared))
+    discriminator = functional(partial(Discriminator, components=one.components, **shared))
 
     def sample_latents(key, n):
         gaussian_key, label_key = jax.random.split(key)
@@ -250,8 +254,22 @@ def build(
 
     def generate(g_params, z):
         latents = of_bars(z) if z.ndim == 2 else z
-        x = generator.apply(g_params, latents) * one.scale
+        x = spoken(generator.apply(g_params, latents))
         return jnp.concatenate([x, _between(latents[..., latents.shape[2] - labels :], x.shape[1])], -1)
+
+    def spoken(said):
+        """What the generator puts out, as a sequence."""
+        values = jnp.split(said, np.cumsum(list(outputs.values()))[:-1], -1)
+        scales = np.split(one.scale, np.cumsum(list(parts.values()))[:-1])
+        x = []
+        for part, value, scale in zip(parts, values, scales, strict=True):
+            if part == "pitch":
+                x.append(one.code(part, tones.speak_pitch(value.reshape(*value.shape[:2], 2, -1))))
+            elif part == "line":
+                x.append(one.code(part, tones.speak_lines(value.reshape(*value.shape[:2], tones.LINES_AT_ONCE, -1))))
+            else:
+                x.append(value * scale)
+        return jnp.concatenate(x, -1)
 
     def encode(audio, weights=None):
         if labels and weights is None:

@@ -27,6 +27,10 @@ HARMONICS, LINE_HARMONICS = 8, 16  # cosines, and as many sines, of the circle
 PITCH_SIZE, LINE_SIZE = 2 * 2 * HARMONICS, 2 * LINE_HARMONICS  # numbers a sixteenth
 LINES_PER_OCTAVE, LINES_AT_ONCE = 60, 3  # steps of 20 cents; lines that are kept
 LINES = 5 * LINES_PER_OCTAVE
+PITCH_LOGITS, LINE_LOGITS = (
+    1 + 4 * 24 + 1,
+    1 + LINES // 2,
+)  # of which a generator chooses: quarter-tones, steps of 40 cents
 _OCTAVES, _LINE_OCTAVES = 5, 6  # of the circle: one more than is used, so that the lowest is not beside the highest
 _PER_OCTAVE = 96  # candidates: an eighth of a semitone, with a parabola between
 _READ_PER_OCTAVE = 240  # candidates when reading back: five cents
@@ -76,6 +80,22 @@ def find_pitch(signal: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array
     shift = jnp.where(curve < -1e-6, 0.5 * (before - after) / jnp.minimum(curve, -1e-6), 0.0)
     place = (best[..., 0] + jnp.clip(shift, -0.5, 0.5)) / (_PER_OCTAVE * _OCTAVES)
     return place, _share(peak, _SURE)
+
+
+def speak_pitch(logits: jax.Array) -> jax.Array:
+    """The numbers of a pitch that logits `[..., 2, PITCH_LOGITS]` choose, of each half of a sixteenth, `[..., PITCH_SIZE]`.
+
+    The first logit says how sure the pitch is, the others which of quarter-tones, or what lies between two.
+    """
+    waves = _waves(np.arange(PITCH_LOGITS - 1) / (24 * _OCTAVES), HARMONICS).T
+    numbers = jax.nn.sigmoid(logits[..., :1]) * jnp.matmul(jax.nn.softmax(logits[..., 1:]), waves)
+    return numbers.reshape(*numbers.shape[:-2], PITCH_SIZE)
+
+
+def speak_lines(logits: jax.Array) -> jax.Array:
+    """The numbers of the lines that logits `[..., LINES_AT_ONCE, LINE_LOGITS]` choose, `[..., LINE_SIZE]`; see `speak_pitch`."""
+    waves = _line_waves()[:, ::2].T
+    return jnp.sum(jax.nn.sigmoid(logits[..., :1]) * jnp.matmul(jax.nn.softmax(logits[..., 1:]), waves), -2)
 
 
 def pitches(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
