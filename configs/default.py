@@ -30,6 +30,8 @@ def get_config():
     config.model.phase_shuffle = 2  # samples; 0: off
     config.model.post_filter = False  # a learnt filter of 512 taps after the generator
     config.model.form = "polyphase"  # how convolutions are computed; "plain" is slower and the same
+    config.model.dtype = "float32"  # or "bfloat16": of the inner layers' arithmetic, for accelerators
+    config.model.remat = False  # True: the backward pass makes layers again; less memory, more time
 
     config.loss = ConfigDict()
     config.loss.adversarial = "wgan"  # wgan, dcgan, lsgan, hinge or relativistic
@@ -50,6 +52,7 @@ def get_config():
     config.train.steps = (
         200_000  # generator updates in all; a run stops there and can be continued with a larger number
     )
+    config.train.shaping_steps = 0  # of TechnoGAN's shaper on this set, before all others; 0: it is used as it comes
     config.train.minutes = placeholder(float)  # of this start: then it saves and ends, to be continued; None: no limit
     config.train.init_from = placeholder(str)  # workdir whose weights a new run starts with, the model being the same
     config.train.batch_size = 64  # clips a discriminator update, over all devices

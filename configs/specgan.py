@@ -31,4 +31,6 @@ def get_config(loss: str = "wgan-gp") -> ConfigDict:
     config.model.iterations = 16  # of Griffin and Lim's algorithm, when sound is made
     config.model.momentum = 0.0  # of its fast variant (0.99 in its paper); 0: the plain one
     config.model.form = "polyphase"  # how convolutions are computed; "plain" is slower and the same
+    config.model.dtype = "float32"  # or "bfloat16": of the inner layers' arithmetic, for accelerators
+    config.model.remat = False  # True: the backward pass makes layers again; less memory, more time
     return config.lock()

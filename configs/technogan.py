@@ -63,7 +63,8 @@ def get_config(size: str = "s") -> ConfigDict:
     config.model.pitch_components = 20  # of the pitch (with a shaper),
     config.model.line_components = 20  # of the lines that stand (with a shaper),
     config.model.pan_components = 4  # of how mid and side go together (stereo)
-    # Of the excitations that sound is made of; "none": noise alone; or a file of your own.
+    # Of the excitations that sound is made of. "none": noise alone; "new", with train.shaping_steps: trained on this set first;
+    # or the statistics.npz of a run that has done so.
     config.model.shaper = "shipped"
     config.loss.r1_weight = config.loss.r2_weight = 10.0
     config.optimizer.learning_rate_g = config.optimizer.learning_rate_d = 1e-3

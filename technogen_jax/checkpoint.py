@@ -1,25 +1,26 @@
 """A run's folder: its config, the identity of its data, what its model measured of it, and its checkpoints by Orbax.
 
 A checkpoint is a folder `checkpoints/STEP` with the items `params` (both networks), `ema` (all that making sound needs),
-`optimizer` (with the step), `checksums` of all of these and, where the step was evaluated, `metrics`. Orbax writes under a temporary
-name and renames, in the background; what a killed run left half-written is cleared by the next one. What a disk has changed
-since is noticed by the checksums: Orbax would restore other numbers without a word.
+`optimizer` (with the step) and, where the step was evaluated, `metrics`; and `checksums.json` of all their files. Orbax writes
+under a temporary name and renames, in the background; what a killed run left half-written is cleared by the next one. What a
+disk has changed since is noticed by the checksums: Orbax would restore other numbers without a word.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
@@ -29,9 +30,10 @@ from technogen_jax.step import TrainState
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
 STATISTICS_FILE = "statistics.npz"
+SHAPING_FILE = "shaping.npz"  # state of a shaper in training; goes when it is in the statistics
 CHECKPOINTS_FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged"  # where checkpoints go that cannot be restored
-CHECKSUMS = "checksums"
+CHECKSUMS_FILE = "checksums.json"
 ITEMS = ("params", "ema", "optimizer")
 
 
@@ -70,6 +72,7 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
 def write_statistics(workdir: str | os.PathLike, statistics: dict[str, np.ndarray]) -> None:
     """Writes statistics.npz, what a model measured of its training set, whole or not at all."""
     arrays.write(pathlib.Path(workdir) / STATISTICS_FILE, statistics)
+    (pathlib.Path(workdir) / SHAPING_FILE).unlink(missing_ok=True)
 
 
 def read_statistics(workdir: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -146,7 +149,7 @@ class Checkpoints:
         ]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
-        self._unscored = [path for path in self.folder.glob("*/metrics/metrics") if not _is_metric(path)]
+        self._unscored = [path for path in self.folder.glob("*/metrics/metrics") if not _is_whole(path)]
         if read_only and self._unscored:  # Orbax would not even begin
             raise WorkdirError(
                 f"{self._unscored[0]}: damaged; delete the folder it is in, which holds nothing but a score"
@@ -158,13 +161,14 @@ class Checkpoints:
                 shutil.rmtree(leftover)
         self._manager = ocp.CheckpointManager(
             self.folder,
-            item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS}
-            | {CHECKSUMS: ocp.JsonCheckpointHandler()},
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
                 best_fn=_metric,  # without it Orbax would not store the metrics
                 best_mode="min",
                 create=not read_only,
+                # Called by one process, when all have written everything, before the folder gets its name.
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             ),
         )
 
@@ -203,7 +207,6 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = {name: ocp.args.StandardSave(tree) for name, tree in _items(state).items()}
-        items[CHECKSUMS] = ocp.args.JsonSave(_checksums(_items(state)))
         metrics = None if metric is None else {"metric": float(metric)}
         with self._writing():
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
@@ -280,79 +283,85 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             there = ", ".join(map(str, self.steps())) or "none"
             raise WorkdirError(f"{self.folder}: no checkpoint of step {step}; there are: {there}")
+        if changed := _changed_file(self.folder / str(step), like):
+            raise DamagedError(self._damage(step, f"{changed} is not as it was written"))
         try:
             found = self._manager.item_metadata(step)
             for name, tree in like.items():
                 _check_shapes(f"{self.folder / str(step)}: {name}", found[name], tree)
             abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, tree) for name, tree in like.items()}
             args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-            checked = (self.folder / str(step) / CHECKSUMS).exists()  # not of those that older versions wrote
-            if checked:
-                args[CHECKSUMS] = ocp.args.JsonRestore()
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except WorkdirError:
             raise
         except Exception as error:  # Orbax and TensorStore raise all sorts on damaged files
-            raise DamagedError(
-                self._damage(step, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-            ) from error
-        restored = dict(restored.items())
-        if checked:
-            for name, found in _checksums({name: restored[name] for name in like}).items():
-                saved = restored[CHECKSUMS].get(name, {})
-                if changed := [leaf for leaf, number in found.items() if saved.get(leaf) != number]:
-                    raise DamagedError(self._damage(step, f"{name}: {changed[0]} holds other numbers than were saved"))
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise DamagedError(self._damage(step, reason)) from error
         return {name: restored[name] for name in like}
+
+    def _write_checksums(self) -> None:
+        """Of the checkpoint that is being written, within it: so it comes to be with them or not at all."""
+        for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            # All but a note of Orbax' own, which gets the time when the folder its name, and which nothing is restored by.
+            files = (path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/**/*")) if path.is_file())
+            checksums = {name: _checksum(folder / name) for name in files}
+            records.write_text_atomically(folder / CHECKSUMS_FILE, _as_text(checksums))
 
     def _set_aside(self, step: int) -> None:
         """Moves a checkpoint out of the way, so that its step can be saved again."""
-        aside = self.folder.parent / DAMAGED_FOLDER
-        aside.mkdir(exist_ok=True)
-        shutil.rmtree(aside / str(step), ignore_errors=True)
-        os.replace(self.folder / str(step), aside / str(step))
+        multihost_utils.sync_global_devices("all have looked at it")
+        if jax.process_index() == 0:
+            aside = self.folder.parent / DAMAGED_FOLDER
+            aside.mkdir(exist_ok=True)
+            shutil.rmtree(aside / str(step), ignore_errors=True)
+            os.replace(self.folder / str(step), aside / str(step))
+        multihost_utils.sync_global_devices("it is set aside")
         self._manager.reload()
 
     def _damage(self, step: int, what: str) -> str:
-        others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
-        return f"{self.folder / str(step)}: damaged ({what}); other checkpoints: {others}"
+        others = (other for other in reversed(self.steps()) if other != step)
+        whole = next((other for other in others if not _changed_file(self.folder / str(other), ITEMS)), "none")
+        return f"{self.folder / str(step)}: damaged ({what}); the newest whole checkpoint is that of step {whole}"
 
 
 def _items(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "ema": state.ema, "optimizer": state._replace(params=None, ema=None)}
 
 
-def _checksums(items: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Of each item, a number of 32 bits for each array: the sum of its words, each times an odd number of its own.
+def _changed_file(folder: pathlib.Path, items: Iterable[str]) -> str | None:
+    """A file of these items that is not what its checksum says; None if all are, or an older version wrote no checksums."""
+    try:
+        text = (folder / CHECKSUMS_FILE).read_text(encoding="ascii")
+        checksums = json.loads(text)["files"]
+        if _as_text(checksums) != text:
+            return CHECKSUMS_FILE
+        for name, checksum in checksums.items():
+            if name.split("/")[0] in items and not ((folder / name).is_file() and _checksum(folder / name) == checksum):
+                return name
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return CHECKSUMS_FILE
+    return None
 
-    So a single changed bit always changes it. Made where the arrays are, however they lie on devices.
-    """
-    return {
-        name: {leaf: int(number) for leaf, number in of.items()} for name, of in jax.device_get(_sums(items)).items()
-    }
+
+def _checksum(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@jax.jit
-def _sums(items):
-    def checksum(leaf):
-        word = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
-        words = jax.lax.bitcast_convert_type(leaf, word).astype(jnp.uint32)
-        place = jnp.zeros(leaf.shape, jnp.uint32)
-        for axis, length in enumerate(leaf.shape):
-            place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-        return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
-
-    return {
-        name: {_name(path): checksum(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-        for name, tree in items.items()
-    }
+def _as_text(checksums: dict[str, str]) -> str:
+    own = hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
+    return json.dumps({"files": checksums, "sha256": own}, indent=1) + "\n"
 
 
 def _metric(metrics: dict[str, float]) -> float:
     return metrics["metric"]
 
 
-def _is_metric(path: pathlib.Path) -> bool:
-    return isinstance((_read_json(path) or {}).get("metric"), float)
+def _is_whole(metrics: pathlib.Path) -> bool:
+    changed = (_changed_file(metrics.parents[1], [metrics.parent.name]) or "").startswith(metrics.parent.name)
+    return not changed and isinstance((_read_json(metrics) or {}).get("metric"), float)
 
 
 def _check_shapes(where: str, found: Any, wanted: Any) -> None:

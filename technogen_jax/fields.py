@@ -79,6 +79,7 @@ RULES = {
     "train.steps_per_dispatch": whole(1, 1000),
     "data.rotate": whole(0, 2**16),
     "train.steps": whole(1),
+    "train.shaping_steps": whole(0),
     "train.minutes": optional(number(0, positive=True)),
     "train.init_from": optional(text),
     "train.batch_size": whole(1, 2**20),

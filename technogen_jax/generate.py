@@ -121,9 +121,7 @@ def draw_latents(
     Raises:
         ValueError: a label that the model does not know.
     """
-    key = jax.random.key(seed)
-    draw = jax.jit(jax.vmap(lambda index: gan.sample_latents(jax.random.fold_in(key, index), 1)[0]))
-    latents = np.array(draw(jnp.asarray(indices, jnp.uint32)))
+    latents = np.array(_drawer(gan)(jax.random.key(seed), jnp.asarray(indices, jnp.uint32)))
     weights = slice(latents.shape[1] - len(gan.classes), None)
     latents[:, : weights.start] *= np.float32(truncation)
     if label is not None:
@@ -174,6 +172,11 @@ def render_batches(gan: models.GAN, params: models.contract.Params, latents: np.
     padded = np.resize(latents, (-(-len(latents) // batch_size) * batch_size, latents.shape[1]))
     parts = [np.asarray(many(params, padded[i : i + batch_size])) for i in range(0, len(padded), batch_size)]
     return np.concatenate(parts)[: len(latents)]
+
+
+@functools.lru_cache(maxsize=4)
+def _drawer(gan: models.GAN):
+    return jax.jit(jax.vmap(lambda key, index: gan.sample_latents(jax.random.fold_in(key, index), 1)[0], (None, 0)))
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,21 +1,27 @@
 """The first stage of TechnoGAN: trains the shaper of its codec, which turns sequences on the beat grid into sound.
 
 There is no critic and nothing to balance: the loss is an energy distance between spectra (`losses.spectral_energy`). What is
-learnt is how real sound lies about what the code keeps of it, so a shaper goes on working on other people's techno.
+learnt is how real sound lies about what the code keeps of it, so a shaper goes on working on other people's techno: the one
+that comes with the package is used as it is where config.train.shaping_steps is 0.
 """
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from ml_collections import ConfigDict
 
-from technogen_jax import losses
+from technogen_jax import arrays, audio, data, losses, records
 from technogen_jax.models import codec
 
+_BATCH = 4  # clips a step: with more a laptop's memory is short
+_SAVE_EVERY = 100  # steps
 _EMA_DECAY = 0.995
 _WARM_UP = 100  # steps
 _LEAST_RATE = 0.02  # of the learning rate, at the end of a half cosine
@@ -87,3 +93,59 @@ def make_shaping_step(
         return ShapingState(state.step + 1, params, opt, ema), metrics | {"loss": value}
 
     return first, step
+
+
+def train(
+    config: ConfigDict,
+    statistics: dict[str, np.ndarray],
+    source: records.ClipSource,
+    path: pathlib.Path,
+    count: Callable[[int], object],
+) -> dict[str, np.ndarray]:
+    """The statistics of a TechnoGAN with a shaper that was trained on its set, from the one among them or from a new one.
+
+    Args:
+        config: of the run; `config.train.shaping_steps` steps.
+        statistics: what `codec.measure` found.
+        source: the clips to train on.
+        path: where the state is kept, every hundred steps; if it is there, training goes on from it, bit for bit.
+        count: is told how many steps more are done.
+
+    Raises:
+        ValueError: `path` is damaged.
+    """
+    sizes, steps = config.audio, config.train.shaping_steps
+    grid = codec.grid_of(sizes.clip_samples, sizes.sample_rate_hz, config.model.bars, config.model.frames_per_step)
+    parts = codec.part_sizes(grid, config.model.n_mels, sizes.channels, True)
+    parts = {part: statistics[f"{part}_basis"].shape[1] for part in parts}
+    coder = codec.make(sizes.clip_samples, sizes.sample_rate_hz, grid, config.model.n_mels, parts, statistics)
+    options = dict(samples=grid.samples, sample_rate_hz=sizes.sample_rate_hz, steps=steps)
+    first, step = make_shaping_step(coder, config.model.n_mels, **options)
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    state = first(init_key)
+    if (given := codec.shaper_of(statistics)) is not None:
+        state = state._replace(params=given, ema=jax.tree.map(jnp.copy, given))
+    leaves, tree = jax.tree.flatten(state)
+    if path.exists():
+        found = arrays.read(path)
+        state = jax.tree.unflatten(tree, [jnp.asarray(found[str(index)]) for index in range(len(leaves))])
+    begun = int(state.step)
+    count(begun)
+    batches = data.batches(
+        data.Audio(source),
+        rows=data.Rows(_BATCH, 0, _BATCH),
+        n_critic=1,
+        length=sizes.clip_samples,
+        crop="start",
+        seed=config.seed,
+        first_step=begun,
+    )
+    step = jax.jit(step, donate_argnums=0)
+    for number in range(begun + 1, steps + 1):
+        state, _ = step(state, audio.from_int16(next(batches)[0, 0]), run_key)
+        if number % _SAVE_EVERY == 0:
+            arrays.write(path, {str(index): np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(state))})
+        count(1)
+    batches.close()
+    params = {f"{codec.SHAPER}{layer}/{kind}": value for layer, of in state.ema.items() for kind, value in of.items()}
+    return statistics | jax.device_get(params)

@@ -47,6 +47,7 @@ from technogen_jax import (
     monitor,
     progress,
     records,
+    shaping,
 )
 from technogen_jax.step import Pair, TrainState, falling, init_state, make_optimizer, make_train_step, repeated
 
@@ -56,6 +57,10 @@ _AHEAD = 2  # dispatches before the oldest must be done: a signal is answered so
 
 class TrainError(ValueError):
     """Why training cannot start or go on, in one line."""
+
+
+class _Stopped(Exception):
+    """A signal, before the first step."""
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], None] = print) -> TrainState:
@@ -80,15 +85,19 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     rows = data.process_rows(config.train.batch_size)
     source = _open_set(config, gan)
     checkpoint.claim(workdir, config, source.manifest)
-    statistics = _statistics(config, workdir, source)
-    gan, train_step, new_state = _build(config, NamedSharding(mesh, PartitionSpec("data")), statistics)
-
     everywhere = NamedSharding(mesh, PartitionSpec())
     by_row = NamedSharding(mesh, PartitionSpec(None, None, "data"))
     state = jax.jit(new_state, out_shardings=everywhere)(generate.run_key(config.seed, "init"))
-    say(_greeting(config, gan, source, state, mesh))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stop_requests())
+        try:
+            statistics = _statistics(config, workdir, source, stop)
+            gan, train_step, _ = _build(config, NamedSharding(mesh, PartitionSpec("data")), statistics)
+            clips = _codes(config, gan, workdir, source, statistics, stop) if gan.encode_once else data.Audio(source)
+        except _Stopped:
+            say(f"stopped before the first step; the same command goes on in {workdir}")
+            return state
+        say(_greeting(config, gan, source, state, mesh))
         checkpoints = stack.enter_context(
             checkpoint.Checkpoints(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
         )
@@ -107,7 +116,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
         logbook = stack.enter_context(contextlib.closing(monitor.Logbook(workdir, start)))
         observer = monitor.Monitor(config, gan, _ruler(config, say), workdir, logbook)
         local = data.batches(
-            _codes(config, gan, workdir, source, statistics) if gan.encode_once else data.Audio(source),
+            clips,
             rows=rows,
             n_critic=config.train.n_critic,
             steps=config.train.steps_per_dispatch,
@@ -212,6 +221,7 @@ def _build(
     """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
     fields.check(config)
     _check_dispatch(config)
+    _check_shaping(config)
     gan = models.build(config, statistics)
     loss, optimizer = config.loss, config.optimizer
     if loss.adversarial not in losses.ADVERSARIAL:
@@ -251,6 +261,17 @@ def _check_memory(config: ConfigDict, new_state: Callable[[jax.Array], TrainStat
             f"config.model: {config.model.name} of this size needs {needed / 1e9:.3g} GB for parameters, optimisers and averages "
             f"alone, and the device has {there / 1e9:.3g} GB; lower what sets its width (channels)"
         )
+
+
+def _check_shaping(config: ConfigDict) -> None:
+    """Raises unless a shaper that is to be trained is one that the model has, and a new one is trained."""
+    shaper, steps = config.model.get("shaper", "none"), config.train.shaping_steps
+    if steps and shaper == "none":
+        raise fields.FieldError(
+            f"config.train.shaping_steps is {steps}, and this model has no shaper: set it to 0, or config.model.shaper of technogan"
+        )
+    if shaper == "new" and not steps:
+        raise fields.FieldError("config.model.shaper is new: set config.train.shaping_steps, 2400 for example")
 
 
 def _check_dispatch(config: ConfigDict) -> None:
@@ -293,13 +314,20 @@ def _ruler(config: ConfigDict, say: Callable[[str], None]) -> monitor.Ruler | No
     return ruler
 
 
-def _statistics(config: ConfigDict, workdir: pathlib.Path, source: records.ClipSource) -> models.Statistics | None:
+def _statistics(
+    config: ConfigDict, workdir: pathlib.Path, source: records.ClipSource, stop: threading.Event
+) -> models.Statistics | None:
     """What the model has to know of the set: measured when a run first starts, by one process, then read by all."""
     if models.find(config).measure is None:
         return None
     if jax.process_index() == 0 and not (workdir / checkpoint.STATISTICS_FILE).exists():
-        with progress.bar("measuring the set", len(source), " clips") as bar:
-            checkpoint.write_statistics(workdir, models.measure(config, data.whole(source, bar.update)))
+        with _progress("measuring the set", len(source), " clips", stop) as count:
+            statistics = models.measure(config, data.whole(source, count))
+        if config.train.shaping_steps:
+            path = workdir / checkpoint.SHAPING_FILE
+            with _progress("shaping", config.train.shaping_steps, " steps", stop) as count:
+                statistics = shaping.train(config, statistics, source, path, count)
+        checkpoint.write_statistics(workdir, statistics)
     multihost_utils.sync_global_devices("statistics")
     return checkpoint.read_statistics(workdir)
 
@@ -310,14 +338,28 @@ def _codes(
     workdir: pathlib.Path,
     source: records.ClipSource,
     statistics: models.Statistics | None,
+    stop: threading.Event,
 ) -> np.ndarray:
     """The set as the model encodes it: made when a run first starts, by one process, then read by all."""
     path = codes.path_in(workdir, config, source.manifest, statistics)
     if jax.process_index() == 0 and not path.exists():
-        with progress.bar("encoding the set", len(source), " clips") as bar:
-            codes.make(path, gan, source, config.audio.clip_samples, bar.update)
+        with _progress("encoding the set", len(source), " clips", stop) as count:
+            codes.make(path, gan, source, config.audio.clip_samples, count)
     multihost_utils.sync_global_devices("codes")
     return codes.read(path)
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int, unit: str, stop: threading.Event) -> Iterator[Callable[[int], None]]:
+    """A bar; what counts on it ends with `_Stopped` after a signal."""
+    with progress.bar(what, total, unit) as bar:
+
+        def count(more: int) -> None:
+            bar.update(more)
+            if stop.is_set():
+                raise _Stopped
+
+        yield count
 
 
 def _weights_of(workdir: str, state: TrainState) -> TrainState:

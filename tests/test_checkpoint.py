@@ -108,41 +108,64 @@ def flip(path, place=0.5):
     path.write_bytes(content)
 
 
-def test_a_flipped_bit_in_any_file_is_noticed_or_does_no_harm(tmp_path):
+def files_in(folder):
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(tmp_path):
     """Orbax alone restores other numbers when a byte of an array changes."""
-    with Checkpoints(tmp_path / "good") as checkpoints:
-        checkpoints.save(make_state(1, width=50), 0.5)
-    files = [path.relative_to(tmp_path) for path in (tmp_path / "good").rglob("*") if path.is_file()]
-    noticed = []
-    for file in files:
-        shutil.copytree(tmp_path / "good", tmp_path / "copy")
-        flip(tmp_path / "copy" / file.relative_to("good"))
-        try:
-            with Checkpoints(tmp_path / "copy", read_only=True) as checkpoints:
-                restored = checkpoints.restore(1, make_state(0, width=50))
-            jax.tree.map(np.testing.assert_array_equal, restored, make_state(1, width=50))
-        except WorkdirError as error:
-            assert "damaged" in str(error) and str(tmp_path / "copy" / "checkpoints" / "1") in str(error)
-            noticed.append(file)
-        shutil.rmtree(tmp_path / "copy")
-    assert len(files) > 20 and len(noticed) > 8
-
-
-def test_a_change_that_orbax_does_not_see_is_named_with_its_array(tmp_path, monkeypatch):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
-    sums = checkpoint._checksums({"ema": make_state(1).ema})
-    state = make_state(1)
-    other = jax.tree.map(jnp.copy, state.ema)
-    other["layer"]["kernel"] = other["layer"]["kernel"].at[2, 1].add(1e-6)
-    changed = checkpoint._checksums({"ema": other})
-    assert [name for name in sums["ema"] if sums["ema"][name] != changed["ema"][name]] == ["layer/kernel"]
-    monkeypatch.setattr(checkpoint, "_checksums", lambda items: changed)
+        checkpoints.save(make_state(2, width=400), 0.5)
+    folder = tmp_path / checkpoint.CHECKPOINTS_FOLDER / "2"
+    files = files_in(folder)
+    assert {"params/manifest.ocdbt", "metrics/metrics", "_CHECKPOINT_METADATA", checkpoint.CHECKSUMS_FILE} < set(files)
+    for number, name in enumerate(files):
+        content = (folder / name).read_bytes()
+        flip(folder / name, number / len(files))
+        if name == "_CHECKPOINT_METADATA":  # says when; nothing is restored by it
+            with Checkpoints(tmp_path, read_only=True) as checkpoints:
+                restored = checkpoints.restore(2, make_state(0, width=400))
+            jax.tree.map(np.testing.assert_array_equal, restored, make_state(2, width=400))
+            continue
+        with pytest.raises(WorkdirError) as caught:
+            with Checkpoints(tmp_path, read_only=True) as checkpoints:
+                checkpoints.restore(2, make_state(0, width=400))
+        if name.startswith("metrics"):
+            assert str(caught.value).startswith(f"{folder / name}: damaged; delete the folder it is in")
+        elif (
+            name != checkpoint.CHECKSUMS_FILE
+        ):  # where a checksum has changed, it is another file that does not have it
+            assert f"{folder}: damaged ({name} is not as it was written); the newest whole" in str(caught.value)
+            assert str(caught.value).endswith("that of step 1")
+        (folder / name).write_bytes(content)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        with pytest.raises(
-            checkpoint.DamagedError, match="checkpoints/1: damaged .ema: layer/kernel holds other numbers"
-        ):
-            checkpoints.restore_ema(1, state.ema)
+        restored = checkpoints.restore(2, make_state(0, width=400))
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(2, width=400))
+
+
+def test_every_byte_of_the_checksums_counts(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+    folder = tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1"
+    content = (folder / checkpoint.CHECKSUMS_FILE).read_bytes()
+    draw = np.random.default_rng(0)
+    for place in draw.choice(len(content), 100, replace=False):
+        flip(folder / checkpoint.CHECKSUMS_FILE, (place + 0.5) / len(content))
+        assert checkpoint._changed_file(folder, [*checkpoint.ITEMS, "metrics"])
+        (folder / checkpoint.CHECKSUMS_FILE).write_bytes(content)
+    assert checkpoint._changed_file(folder, [*checkpoint.ITEMS, "metrics"]) is None
+
+
+def test_sound_is_made_if_what_it_needs_is_whole(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(1))
+    folder = tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1"
+    (folder / "optimizer" / "manifest.ocdbt").unlink()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore_ema(1, make_state(0).ema), make_state(1).ema)
+        with pytest.raises(checkpoint.DamagedError, match="optimizer/manifest.ocdbt .* step none"):
+            checkpoints.restore(1, make_state(0))
 
 
 def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
@@ -150,9 +173,8 @@ def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
         for step in (1, 2, 3):
             checkpoints.save(make_state(step), 0.1 * step)
     folder, said = tmp_path / checkpoint.CHECKPOINTS_FOLDER, []
-    for path in (folder / "3" / "params").rglob("d/*"):
-        path.write_bytes(b"")
-    flip(folder / "2" / "metrics" / "metrics", 0)
+    flip(folder / "3" / "params" / "ocdbt.process_0" / "manifest.ocdbt")
+    flip(folder / "2" / "metrics" / "metrics", 0.9)  # another number
     with Checkpoints(tmp_path) as checkpoints:
         jax.tree.map(np.testing.assert_array_equal, checkpoints.newest(make_state(0), said.append), make_state(2))
         assert checkpoints.steps() == [1, 2] and checkpoints.best_step() == 1
@@ -160,7 +182,7 @@ def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
         checkpoints.wait()
         assert checkpoints.steps() == [1, 2, 3]
     assert len(said) == 2 and "2/metrics/metrics: damaged, and deleted" in said[0]
-    assert "checkpoints/3: damaged" in said[1] and "other checkpoints: 1, 2" in said[1]
+    assert "checkpoints/3: damaged" in said[1] and "newest whole checkpoint is that of step 2" in said[1]
     assert os.listdir(tmp_path / checkpoint.DAMAGED_FOLDER) == ["3"]
 
 
@@ -179,7 +201,7 @@ def test_a_checkpoint_that_could_not_be_written_in_the_background_is_told_at_the
         with Checkpoints(tmp_path) as checkpoints:
             checkpoints.save(make_state(1))
             checkpoints.wait()
-            monkeypatch.setattr(checkpoint.ocp.JsonCheckpointHandler, "async_save", full_disk)
+            monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "async_save", full_disk)
             checkpoints.save(make_state(2))
             checkpoints.wait()
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
@@ -198,7 +220,7 @@ def test_without_checkpoints_there_is_no_newest(tmp_path):
 def test_checkpoints_without_checksums_are_restored_too(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
-    shutil.rmtree(tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1" / checkpoint.CHECKSUMS)
+    (tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1" / checkpoint.CHECKSUMS_FILE).unlink()
     with Checkpoints(tmp_path) as checkpoints:
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, make_state(0)), make_state(1))
 

@@ -252,7 +252,7 @@ def test_clips_on_end_sound_as_one(linear, bars):
 
 def test_the_shipped_shaper_is_one_and_shapes():
     found = codec._read_shaper("shipped", 44100, 8, 96)
-    params = codec._shaper_of(found)
+    params = codec.shaper_of(found)
     wanted = jax.eval_shape(codec.shaper(96).init, KEY)
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, wanted)
     assert all(np.isfinite(value).all() for value in found.values())
@@ -265,10 +265,10 @@ def test_a_shaper_for_another_grid_or_no_shaper_is_an_error(tmp_path):
         ValueError, match="config.model.shaper: expected 8 frames_per_step, 96 n_mels .* got 8, 96 and 16000"
     ):
         codec._read_shaper("shipped", 16000, 8, 96)
-    with pytest.raises(ValueError, match="expected shipped, none or a file, got '.*absent.npz'"):
+    with pytest.raises(ValueError, match="expected shipped, none, new or a file, got '.*absent.npz'"):
         codec._read_shaper(str(tmp_path / "absent.npz"), 44100, 8, 96)
     arrays.write(tmp_path / "other.npz", {"a": np.zeros(3)})
-    with pytest.raises(ValueError, match="other.npz: expected the shaper that experiments.train_shaper writes"):
+    with pytest.raises(ValueError, match="other.npz: expected a shaper, as in the statistics.npz of a run"):
         codec._read_shaper(str(tmp_path / "other.npz"), 44100, 8, 96)
 
 

@@ -10,15 +10,15 @@ LAYERS = [
     {"arrays", "audio", "records", "pictures", "charts", "progress", "fields", "loudness", "corruptions"},
     {"dsp", "metrics", "techno"},
     {"losses", "embeddings", "memorisation", "models"},
-    {"classifier", "published", "data", "step", "codes", "shaping"},
-    {"checkpoint"},
+    {"classifier", "published", "data", "step", "codes", "directions"},
+    {"checkpoint", "shaping"},
     {"package"},
     {"generate"},
     {"arrange", "clipsets"},
     {"listening"},
     {"scoring"},
     {"monitor", "results", "report"},
-    {"train", "sample", "evaluate", "export"},
+    {"train", "sample", "evaluate", "export", "app"},
 ]
 DATA_PREP_SEES = {"arrays", "audio", "records", "pictures", "progress", "loudness"}
 # Where a dependency may be imported, so that it can be exchanged there.
@@ -38,6 +38,7 @@ HOMES = {
     "transformers": {"technogen_jax/published.py"},
     "tensorboardX": {"technogen_jax/monitor.py"},
     "absl": {"technogen_jax/train.py"},
+    "gradio": {"technogen_jax/app"},
 }
 SOURCES = sorted(path for folder in ("technogen_jax", "data_prep", "configs") for path in (ROOT / folder).rglob("*.py"))
 

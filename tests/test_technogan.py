@@ -1,5 +1,9 @@
+import contextlib
 import json
+import os
 import shutil
+import signal
+import types
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +11,11 @@ import librosa
 import numpy as np
 import pytest
 import scipy.signal
-from bars import PARTS, SMALL, bar
+from bars import PARTS, SMALL, TONES, bar
 from conftest import load_config
 
 from data_prep import prepare
-from technogen_jax import audio, dsp, generate, models, monitor, sample, train
+from technogen_jax import audio, checkpoint, dsp, generate, models, monitor, progress, sample, shaping, train
 from technogen_jax.models import codec, count_parameters, layers, technogan
 
 KEY = jax.random.key(0)
@@ -322,3 +326,52 @@ def test_a_run_measures_its_set_resumes_bit_for_bit_and_plays(bar_config, tmp_pa
     assert sample.main(track) == 0
     assert sample.main(["--from", str(tmp_path / "step6-seed0-acid1-industrial2-3bars.json")]) == 0
     assert "the same, bit for bit" in capsys.readouterr().out
+
+
+def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_path, monkeypatch):
+    bar_config.model.update(TONES | dict(shaper="new"))
+    bar_config.train.update(shaping_steps=4, steps=1, log_every=1, save_every=1)
+    train.train(bar_config, tmp_path / "whole", say=lambda line: None)
+    whole = checkpoint.read_statistics(tmp_path / "whole")
+    assert np.abs(whole[f"{codec.SHAPER}gates/kernel"]).max() > 0  # a new one's are zero
+    assert not (tmp_path / "whole" / checkpoint.SHAPING_FILE).exists()
+
+    monkeypatch.setattr(shaping, "_SAVE_EVERY", 1)
+    said = []
+    with monkeypatch.context() as patch:  # SIGTERM after two steps
+        patch.setattr(progress, "bar", lambda what, *_: stopping(2 if what == "shaping" else 100))
+        train.train(bar_config, tmp_path / "stopped", say=said.append)
+    assert "stopped before the first step" in said[-1] and (tmp_path / "stopped" / checkpoint.SHAPING_FILE).exists()
+    train.train(bar_config, tmp_path / "stopped", say=said.append)
+    again = checkpoint.read_statistics(tmp_path / "stopped")
+    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    weights = [generate.load(tmp_path / name).weights for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+    bar_config.model.shaper = str(tmp_path / "whole" / checkpoint.STATISTICS_FILE)
+    bar_config.train.shaping_steps = 0
+    with pytest.raises(ValueError, match="config.model.shaper: expected 8 frames_per_step"):
+        train.train(bar_config, tmp_path / "other", say=said.append)
+
+
+@contextlib.contextmanager
+def stopping(after):
+    """A bar at whose count this process is sent SIGTERM."""
+    done = iter(range(1, 10_000))
+    yield types.SimpleNamespace(
+        update=lambda more: more and next(done) == after and os.kill(os.getpid(), signal.SIGTERM),
+        set_postfix_str=lambda text, **_: None,
+    )
+
+
+@pytest.mark.parametrize(
+    "shaper, steps, message",
+    [
+        ("none", 5, "config.train.shaping_steps is 5, and this model has no shaper"),
+        ("new", 0, "config.model.shaper is new: set config.train.shaping_steps"),
+    ],
+)
+def test_a_shaper_and_its_training_go_together(bar_config, tmp_path, shaper, steps, message):
+    bar_config.model.shaper, bar_config.train.shaping_steps = shaper, steps
+    with pytest.raises(ValueError, match=message):
+        train.train(bar_config, tmp_path / "run", say=lambda line: None)

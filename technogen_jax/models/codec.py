@@ -203,19 +203,21 @@ def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: i
     if frames_per_step != FRAMES or n_mels != N_MELS or sample_rate_hz < _SHAPED_HZ:
         raise ValueError(
             f"config.model.shaper: expected {FRAMES} frames_per_step, {N_MELS} n_mels and a rate of {_SHAPED_HZ} Hz or more, got "
-            f"{frames_per_step}, {n_mels} and {sample_rate_hz}; set it to none"
+            f"{frames_per_step}, {n_mels} and {sample_rate_hz}; set it to none, or to new with config.train.shaping_steps"
         )
     path = pathlib.Path(__file__).parents[1] / "pretrained" / "shaper.npz" if name == "shipped" else name
     try:
-        found = arrays.read(path)
+        found = {key: value for key, value in arrays.read(path).items() if key.startswith(SHAPER)}
     except FileNotFoundError:
-        raise ValueError(f"config.model.shaper: expected shipped, none or a file, got {name!r}") from None
+        raise ValueError(f"config.model.shaper: expected shipped, none, new or a file, got {name!r}") from None
     wanted = jax.eval_shape(shaper(n_mels).init, jax.random.key(0))
     shapes = {
         f"{SHAPER}{layer}/{kind}": value.shape for layer, kinds in wanted.items() for kind, value in kinds.items()
     }
     if {key: value.shape for key, value in found.items()} != shapes:
-        raise ValueError(f"{path}: expected the shaper that experiments.train_shaper writes")
+        raise ValueError(
+            f"{path}: expected a shaper, as in the statistics.npz of a run with config.train.shaping_steps"
+        )
     return found
 
 
@@ -358,7 +360,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     def decode(x):
         noise = excitation.white_noise(x, len(spectra), grid.samples // grid.steps)
-        sound = play(_shaper_of(statistics), x, noise)
+        sound = play(shaper_of(statistics), x, noise)
         if len(spectra) == 1:
             sound = jnp.moveaxis(sound, 1, -1)
         else:
@@ -379,8 +381,8 @@ def mid_and_side(audio: jax.Array) -> jax.Array:
     return jnp.stack([(left + right) / 2, (left - right) / 2], 1)
 
 
-def _shaper_of(statistics):
-    """The shaper's parameters among the statistics, None if there are none."""
+def shaper_of(statistics):
+    """The parameters of the shaper among the statistics, None if there are none."""
     params = {}
     for name, value in (statistics or {}).items():
         if name.startswith(SHAPER):

@@ -119,6 +119,7 @@ def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float) -
         )
         return jnp.einsum("bsnc,bsnf->bscf", rows[0], fine_cos) + jnp.einsum("bsnc,bsnf->bscf", rows[1], fine_sin)
 
+    height = height * jnp.asarray(periods < bar_samples // 2, jnp.float32)[tone]  # above half the rate there is nothing
     share = ((np.arange(span, dtype=np.float32) + 0.5) / span).reshape(-1, 64)
     rising = sines(tone, height) * share
     falling = sines(jnp.roll(tone, 1, 1), jnp.roll(height, 1, 1)) * (1 - share)

@@ -181,8 +181,8 @@ def build(
         pitch_components: of the mid signal's pitch; without a shaper there are none.
         line_components: of the lines that stand in it; without a shaper there are none.
         pan_components: of how mid and side go together; stereo.
-        shaper: of the excitations that sound is made of: "shipped", the one that comes with the package, a file of `experiments.train_shaper`, or
-            "none".
+        shaper: of the excitations that sound is made of: "shipped", the one that comes with the package; "new", to be trained first;
+            the file of another run's statistics; or "none".
         statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
 
     Raises:
@@ -204,8 +204,10 @@ def build(
     for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
         check_whole(f"model.{field}", value, 1)
     check_whole("model.frames_per_step", frames_per_step, 2)
-    is_shaper = isinstance(shaper, str) and (shaper in ("shipped", "none") or shaper.endswith(".npz"))
-    check_field("model.shaper", shaper, is_shaper, "shipped, none or a .npz file")
+    is_shaper = isinstance(shaper, str) and (shaper in ("shipped", "none", "new") or shaper.endswith(".npz"))
+    check_field("model.shaper", shaper, is_shaper, "shipped, none, new or a .npz file")
+    odd = shaper != "none" and frames_per_step % 2
+    check_field("model.frames_per_step", frames_per_step, not odd, "an even number, where there is a shaper")
     step_s = clip_samples / sample_rate_hz / (codec.STEPS * bars)
     check_field(
         "audio.clip_samples",

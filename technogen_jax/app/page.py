@@ -1,0 +1,254 @@
+"""The page and its server: Gradio around a small instrument of our own (page.html, page.css, loop.js, page.js).
+
+The instrument asks by Gradio's documented HTTP calls, so that everything waits in one bounded queue: a loop comes back as
+its samples, a file as an address that is good for a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import os
+import pathlib
+import urllib.parse
+from collections.abc import Mapping
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas  # noqa: E402  gradio brings it; its charts take nothing else
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import FileResponse, PlainTextResponse, Response  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+
+from technogen_jax import audio, checkpoint, pictures  # noqa: E402
+from technogen_jax.app import gate, shelf, sounds, training  # noqa: E402
+
+WAITING = 128  # requests in the queue; beyond it a client is told to come back
+REFRESH_S = 5.0  # of the training tab
+_HERE = pathlib.Path(__file__).parent
+_PICTURE_DB = (-80.0, 0.0)
+
+
+def launch(
+    *workdirs: str | os.PathLike,
+    step: int | str = "latest",
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    block: bool = False,
+) -> gr.Blocks:
+    """Opens the page: in a notebook below the cell, otherwise on an address that is printed. `close()` of what it returns ends it.
+
+    Args:
+        workdirs: folders given to `technogen_jax.train`, or files of `technogen_jax.export`. A folder without a checkpoint yet is only
+            watched.
+        step: see `generate.load`.
+        host: the address to listen on; this machine alone unless told otherwise.
+        port: None: the first free one from 7860 on.
+        share: whether to open a public address through Gradio's servers, for those who have the link.
+        block: whether to return only at Ctrl-C.
+
+    Raises:
+        WorkdirError: one of them is neither.
+    """
+    names = sounds.names_of(workdirs)
+    folders = {name: pathlib.Path(os.path.abspath(path)) for name, path in zip(names, workdirs, strict=True)}
+    voices = {}
+    for name, path in folders.items():
+        try:
+            voices[name] = sounds.load(path, name, step)
+        except checkpoint.WorkdirError as error:
+            if not (path / checkpoint.CONFIG_FILE).is_file() or (path / checkpoint.CHECKPOINTS_FOLDER).is_dir():
+                raise
+            print(f"{error}: only watched for now")
+    page = serve(voices, {name: path for name, path in folders.items() if path.is_dir()}, host, port, share)
+    print(f"TechnoGen plays at {page.local_url}" + (" (Ctrl-C ends it)" if block else ""), flush=True)
+    if block:
+        page.block_thread()
+    return page
+
+
+def serve(
+    voices: Mapping[str, sounds.Voice],
+    runs: Mapping[str, pathlib.Path],
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+) -> gr.Blocks:
+    """The page, served in the background until it is closed; the arguments are those of `build` and `launch`."""
+    files = shelf.Shelf()
+    page = build(voices, runs, files)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        quiet=True,
+        prevent_thread_lock=True,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        height=900,
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=_asset("page.css"),
+        app_kwargs={"middleware": [Middleware(gate.Gate)], "routes": _routes(runs, files)},
+    )
+    return page
+
+
+def build(voices: Mapping[str, sounds.Voice], runs: Mapping[str, pathlib.Path], files: shelf.Shelf) -> gr.Blocks:
+    """The page, not yet served.
+
+    Args:
+        voices: models that can be played, by name.
+        runs: folders whose training can be watched, by name.
+        files: takes what is made to be fetched.
+    """
+    with gr.Blocks(title="TechnoGen", analytics_enabled=False, fill_width=True) as page:
+        with gr.Tabs(selected=None if voices else "training"):
+            with gr.Tab("Play", id="play", visible=bool(voices)):
+                gr.HTML(
+                    html_template=_asset("page.html"),
+                    js_on_load=_asset("loop.js") + _asset("page.js"),
+                    apply_default_css=False,
+                    models=[_described(voice) for voice in voices.values()],
+                    limits={"move": sounds.FARTHEST, "minutes": sounds.MOST_MINUTES},
+                )
+            with gr.Tab("Training", id="training", visible=bool(runs)):
+                _watch(runs)
+        loop, file = functools.partial(_loop, voices), functools.partial(_file, voices, files)
+        # A file takes seconds, so it is not in the way of loops: one of each is made at a time.
+        gr.api(_answering(loop), api_name="loop", concurrency_limit=1, concurrency_id="loop")
+        gr.api(_answering(file), api_name="file", concurrency_limit=1, concurrency_id="file")
+    return page.queue(max_size=WAITING, default_concurrency_limit=1)
+
+
+def _answering(function):
+    """What the queue calls: what cannot be made is an answer for the client, not an error of the server."""
+
+    def answer(asked: dict) -> dict:
+        try:
+            return function(asked)
+        except (sounds.AskError, shelf.FullError) as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return answer
+
+
+def _described(voice: sounds.Voice) -> dict:
+    """What the page has to know of a model."""
+    gan = voice.trained.gan
+    tempo = [share * voice.bpm for share in sounds.TEMPO_SHARES] if voice.bpm else None
+    return {
+        "name": voice.name,
+        "step": voice.trained.step,
+        "classes": list(gan.classes),
+        "moves": len(voice.directions),
+        "bpm": voice.bpm,
+        "tempo": tempo,
+        "bars": gan.endless.bars if gan.endless else None,
+    }
+
+
+def _loop(voices, asked) -> dict:
+    """The samples of a loop, 16 bits, interleaved, and its spectrogram, a byte a point from the lowest band up."""
+    sound = sounds.read_sound(asked, voices)
+    clip, rate_hz = sounds.loop_of(sound), sound.voice.trained.config.audio.sample_rate_hz
+    low, high = _PICTURE_DB
+    levels = np.clip((pictures.mel_db(clip, rate_hz) - low) / (high - low), 0, 1)  # [M, N]
+    return {
+        "pcm": base64.b64encode(audio.to_int16(clip).tobytes()).decode(),
+        "samples": clip.shape[0],
+        "channels": clip.shape[1],
+        "rate_hz": rate_hz,
+        "picture": base64.b64encode(np.rint(255 * levels).astype(np.uint8).tobytes()).decode(),
+        "frames": levels.shape[1],
+    }
+
+
+def _file(voices, files, asked) -> dict:
+    """Where a loop or a track can be fetched."""
+    names = ("sound", "format", "bpm", "minutes")
+    if not isinstance(asked, dict) or set(asked) != set(names):
+        raise sounds.AskError(f"file: expected the fields {', '.join(names)}")
+    sound = sounds.read_sound(asked["sound"], voices)
+    if asked["format"] not in sounds.FORMATS:
+        raise sounds.AskError(f"format: expected one of {', '.join(sounds.FORMATS)}")
+    bpm = sounds.read_tempo(asked["bpm"], sound.voice)
+    minutes = asked["minutes"]
+    if minutes is not None:
+        minutes = sounds.number("minutes", minutes, 0.1, sounds.MOST_MINUTES)
+    shape = sound.voice.trained.config.audio
+    seconds = minutes * 60 + 10 if minutes else 2 * shape.clip_samples / shape.sample_rate_hz
+    words = [str(sound.start.seed), *([f"to {sound.end.seed}"] if sound.end else []), *(["track"] if minutes else [])]
+    words += [f"{tempo:.0f} bpm"] if (tempo := bpm or sound.voice.bpm) else []
+    name = "-".join(f"technogen {' '.join(words)}".split()) + f".{asked['format']}"
+    most_bytes = round(seconds * shape.sample_rate_hz) * shape.channels * 2 + 4096
+    token = files.put(name, most_bytes, lambda path: sounds.write(sound, path, bpm, minutes))
+    return {"address": f"download/{token}", "name": name}
+
+
+def _routes(runs, files) -> list[Route]:
+    def download(request: Request) -> Response:
+        item = files.find(request.path_params["token"])
+        if item is None:
+            return PlainTextResponse("This file is no longer there; make it again.", 404)
+        return FileResponse(item.path, filename=item.name, headers={"cache-control": "no-store"})
+
+    def preview(request: Request) -> Response:
+        asked = request.path_params
+        path = training.preview_file(runs, asked["run"], asked["step"], f".{asked['kind']}")
+        return FileResponse(path) if path else PlainTextResponse("There is no such preview.", 404)
+
+    return [Route("/download/{token}", download), Route("/preview/{run}/{step}.{kind}", preview)]
+
+
+def _watch(runs: Mapping[str, pathlib.Path]) -> None:
+    """The tab of a training: curves, and the newest preview or any before it."""
+    run = gr.Dropdown(list(runs), value=next(iter(runs), None), label="Run", visible=len(runs) > 1)
+    shown = gr.HTML(apply_default_css=False)
+    back = gr.Slider(0, 1, step=1, value=0, label="Earlier previews")
+    charts = {}
+    with gr.Row():
+        for title in training.CHARTS:
+            charts[title] = gr.LinePlot(
+                x="step", y="value", color="curve", title=title, x_title="step", y_title=" ", height=240, min_width=320
+            )
+
+    def look(name: str, ago: float):
+        if name not in runs:
+            raise gr.Error("run: expected one of those in the list", print_exception=False)
+        steps = training.previews(runs[name])
+        ago = int(sounds.number("ago", ago, 0, 1e6))
+        step = steps[-1 - min(ago, len(steps) - 1)] if steps else None
+        frames = [
+            pandas.DataFrame(points, columns=["step", "value", "curve"])
+            for points in training.curves(runs[name]).values()
+        ]
+        return _preview(name, step), gr.Slider(maximum=max(len(steps) - 1, 1)), *frames
+
+    outputs = [shown, back, *charts.values()]
+    asks = dict(inputs=[run, back], outputs=outputs, show_progress="hidden", queue=True, concurrency_limit=1)
+    gr.Timer(REFRESH_S).tick(look, api_visibility="private", trigger_mode="once", **asks)
+    gr.on([run.input, back.release], look, api_visibility="private", trigger_mode="always_last", **asks)
+
+
+def _preview(name: str, step: int | None) -> str:
+    if step is None:
+        return "<p class='quiet'>No preview yet.</p>"
+    at = html.escape(f"preview/{urllib.parse.quote(name)}/{step}")
+    return (
+        f"<figure><figcaption>Step {step:,}</figcaption><img src='{at}.png' alt='spectrograms of step {step}'>"
+        f"<audio controls preload='none' src='{at}.wav'></audio></figure>"
+    )
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
