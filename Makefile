@@ -1,5 +1,6 @@
 # make hear   sound from the model that comes with it, seconds after installation
 # make demo   a corpus, records, training and sound, from nothing; again: trains on
+# make app    play that model in the browser
 # make test   the tests
 # make torture   broken files and made-up inputs by the ten thousand
 # All make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
@@ -7,13 +8,18 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.stamp
+ALL := $(VENV)/requirements-test.stamp
 MODEL := technogen_jax/pretrained/technogan.npz
 
-.PHONY: hear demo test torture lint
+.PHONY: hear app demo test torture lint
 .DEFAULT_GOAL := demo
 
 hear: $(STAMP)
 	$(PY) -m technogen_jax.sample --workdir $(MODEL) --output runs/hear --n 16
+
+app: $(STAMP)
+	$(PY) -m pip install --quiet -r requirements-app.txt
+	$(PY) -m technogen_jax.app --workdir $(MODEL)
 
 demo: $(STAMP)
 	$(PY) -m data_prep.synthesize --output demo/tracks --tracks 24 --minutes 1,2
@@ -24,7 +30,7 @@ demo: $(STAMP)
 	@echo "Listen: demo/run/sound/*.wav   Look: demo/run/sound/*.png (generated above, real below)"
 	@echo "Longer training makes it better: run make demo again, it goes on where it was."
 
-test: $(STAMP)
+test: $(ALL)
 	$(PY) -m pytest -n auto --maxprocesses 4
 
 torture: $(STAMP)
@@ -42,4 +48,8 @@ $(STAMP): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 	$(PY) -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(ALL): $(STAMP) $(wildcard requirements-*.txt)
+	$(PY) -m pip install --quiet -r requirements-test.txt
 	@touch $@

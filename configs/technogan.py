@@ -48,6 +48,7 @@ def get_config(size: str = "s") -> ConfigDict:
         77824  # what data_prep.prepare --grid bars says; this is a bar at 136 BPM, within half a sample
     )
     config.data.crop = "start"  # of a longer record: from its first bar on
+    config.data.rotate = 4  # sixteenths: by beats, without which the critic learns the bars by heart
     config.model = ConfigDict()
     config.model.name = "technogan"
     config.model.bars = 1  # in a clip; 1 to 8
