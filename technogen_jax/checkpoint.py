@@ -283,7 +283,7 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             there = ", ".join(map(str, self.steps())) or "none"
             raise WorkdirError(f"{self.folder}: no checkpoint of step {step}; there are: {there}")
-        if changed := _changed_file(self.folder / str(step), like):
+        if changed := _changed_file(self.folder / str(step)):
             raise DamagedError(self._damage(step, f"{changed} is not as it was written"))
         try:
             found = self._manager.item_metadata(step)
@@ -320,7 +320,7 @@ class Checkpoints:
 
     def _damage(self, step: int, what: str) -> str:
         others = (other for other in reversed(self.steps()) if other != step)
-        whole = next((other for other in others if not _changed_file(self.folder / str(other), ITEMS)), "none")
+        whole = next((other for other in others if not _changed_file(self.folder / str(other))), "none")
         return f"{self.folder / str(step)}: damaged ({what}); the newest whole checkpoint is that of step {whole}"
 
 
@@ -328,7 +328,7 @@ def _items(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "ema": state.ema, "optimizer": state._replace(params=None, ema=None)}
 
 
-def _changed_file(folder: pathlib.Path, items: Iterable[str]) -> str | None:
+def _changed_file(folder: pathlib.Path, items: Iterable[str] = ITEMS) -> str | None:
     """A file of these items that is not what its checksum says; None if all are, or an older version wrote no checksums."""
     try:
         text = (folder / CHECKSUMS_FILE).read_text(encoding="ascii")

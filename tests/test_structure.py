@@ -10,7 +10,7 @@ LAYERS = [
     {"arrays", "audio", "records", "pictures", "charts", "progress", "fields", "loudness", "corruptions"},
     {"dsp", "metrics", "techno"},
     {"losses", "embeddings", "memorisation", "models"},
-    {"classifier", "published", "data", "step", "codes", "directions"},
+    {"classifier", "published", "data", "devices", "step", "codes", "directions"},
     {"checkpoint", "shaping"},
     {"package"},
     {"generate"},
@@ -18,7 +18,7 @@ LAYERS = [
     {"listening"},
     {"scoring"},
     {"monitor", "results", "report"},
-    {"train", "sample", "evaluate", "export", "app"},
+    {"train", "sample", "evaluate", "export", "app", "listen"},
 ]
 DATA_PREP_SEES = {"arrays", "audio", "records", "pictures", "progress", "loudness"}
 # Where a dependency may be imported, so that it can be exchanged there.

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+from technogen_jax import losses
 from technogen_jax.models import count_parameters, wavegan
+from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step, repeated
 
 KEY = jax.random.key(0)
 EIGHT_SECONDS_SAMPLES = 8 * 44100
@@ -185,6 +187,70 @@ def test_both_forms_are_one_function_with_one_gradient(upsample):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()), fast, plain)
 
 
+def losses_and_gradients(audio, **options):
+    """(a loss with a penalty, the fakes, gradients of both networks, MB of the program beside its arguments)."""
+    gan = wavegan.build(clip_samples=audio.shape[1], audio_channels=1, channels=4, **options)
+    z = gan.sample_latents(KEY, len(audio))
+
+    def loss(g, d):
+        def score(x):
+            return gan.discriminate(d, x, KEY)
+
+        fake = gan.generate(g, z)
+        return losses.zero_centered_penalty(score, audio) + jnp.mean(score(fake)[0]), fake
+
+    networks = random_parameters(gan.init_g), random_parameters(gan.init_d)
+    program = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(*networks).compile()
+    (value, fake), gradients = program(*networks)
+    return value, fake, gradients, program.memory_analysis().temp_size_in_bytes / 1e6
+
+
+def apart(a, b):
+    return np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)
+
+
+def test_bfloat16_is_near_float32_and_making_layers_again_is_the_same_for_less_memory():
+    audio = np.float32(np.random.default_rng(1).normal(0, 0.3, (8, 16384, 1)))
+    *exact, plain_mb = losses_and_gradients(audio)
+    *again, remat_mb = losses_and_gradients(audio, remat=True)
+    jax.tree.map(np.testing.assert_array_equal, again, exact)
+    assert remat_mb < 0.8 * plain_mb
+    value, fake, gradients, _ = losses_and_gradients(audio, dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves((value, fake, gradients))} == {np.dtype("float32")}
+    # Eight bits of mantissa, rounded in four layers after one another. That they are there at all: more than float32's.
+    assert 1e-4 < apart(fake, exact[1]) < 0.01 and apart(value, exact[0]) < 0.01
+    kernels = [
+        (a["kernel"], b["kernel"])
+        for n, m in zip(gradients, exact[2], strict=True)
+        for a, b in zip(n.values(), m.values(), strict=True)
+    ]
+    assert max(apart(a, b) for a, b in kernels) < 0.1
+
+
+def test_bfloat16_learns_as_float32_does():
+    time = np.arange(256)[:, None]
+    phase = np.random.default_rng(0).uniform(0, 2 * np.pi, (200, 1, 8, 1, 1))
+    clips = np.int16(16000 * np.sin(0.2 * time + phase) * np.exp(-time / 100))
+    optimizers = Pair(*[make_optimizer("adam", 1e-3, 0.0, 0.99)] * 2)
+    real = np.abs(np.fft.rfft(clips[..., 0] / 32768)).mean((0, 1, 2))
+
+    def learn(dtype):
+        gan = wavegan.build(clip_samples=256, audio_channels=1, channels=8, latent_size=8, dtype=dtype)
+        train_step = make_train_step(gan, losses.ADVERSARIAL["relativistic"], optimizers, r1_weight=1.0, r2_weight=1.0)
+        state = init_state(gan, optimizers, KEY)
+        learnt, metrics = jax.jit(repeated(train_step))(state, clips, KEY)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(learnt)} == {"float32", "int32"}
+        sounds = (gan.generate(g, gan.sample_latents(KEY, 64)) for g in (state.ema, learnt.ema))
+        before, after = (apart(np.abs(np.fft.rfft(sound[..., 0])).mean(0), real) for sound in sounds)
+        return before, after, {name: np.asarray(values).reshape(5, -1).mean(1) for name, values in metrics.items()}
+
+    before, after, wanted = learn("float32")
+    _, after_bfloat16, found = learn("bfloat16")
+    for name in ("d/adversarial", "g/adversarial"):  # means of forty steps
+        np.testing.assert_allclose(found[name], wanted[name], atol=0.05)
+    assert after < 0.6 * before and after_bfloat16 < after + 0.05
+
+
 def test_nearest_upsampling_repeats_before_convolving():
     gan = wavegan.build(clip_samples=256, audio_channels=1, channels=1, upsample="nearest")
     g, z = random_parameters(gan.init_g), gan.sample_latents(KEY, 2)
@@ -295,6 +361,8 @@ def test_calibration_without_batch_norm_is_the_identity():
         ("phase_shuffle", 1.5, "config.model.phase_shuffle: .* got 1.5"),
         ("post_filter", None, "config.model.post_filter: expected True or False, got None"),
         ("form", "fft", "config.model.form: expected polyphase or plain, got 'fft'"),
+        ("dtype", "float16", "config.model.dtype: expected float32 or bfloat16, got 'float16'"),
+        ("remat", 1, "config.model.remat: expected True or False, .* got 1"),
         ("audio_channels", 3, "config.audio.channels: expected 1 or 2, got 3"),
         ("audio_channels", True, "config.audio.channels: expected 1 or 2, got True"),
         ("clip_samples", 100, "config.audio.clip_samples: expected a whole number of at least 256, got 100"),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from technogen_jax.models.layers import FORMS
+from technogen_jax.models.layers import DTYPES, FORMS
 
 Params = dict[str, Any]
 
@@ -149,7 +149,7 @@ def check_whole(field: str, value: Any, least: int, expected: str = "") -> None:
     check_field(field, value, whole and value >= least, expected or f"a whole number of at least {least}")
 
 
-def check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form) -> None:
+def check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form, dtype, remat) -> None:
     """Checks the fields that models of a generator and a discriminator share.
 
     Raises:
@@ -163,3 +163,6 @@ def check_networks(audio_channels, latent_size, channels, max_channels, batch_no
         check_whole("model.max_channels", max_channels, channels, least)
     check_field("model.batch_norm", batch_norm, isinstance(batch_norm, bool), "True or False")
     check_field("model.form", form, form in FORMS, " or ".join(FORMS))
+    check_field("model.dtype", dtype, dtype in tuple(DTYPES), " or ".join(DTYPES))
+    off = "True or False, and False with config.model.batch_norm"
+    check_field("model.remat", remat, isinstance(remat, bool) and not (remat and batch_norm), off)

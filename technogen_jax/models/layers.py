@@ -11,6 +11,7 @@ Padding is TensorFlow's "SAME" throughout. Audio and its features are `[B, T, C]
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -20,6 +21,7 @@ from flax import nnx
 from jax import lax
 
 FORMS = ("polyphase", "plain")
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # a config's word -> of inner layers; None: the parameters' own
 _DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}  # by the number of axes
 
 
@@ -186,19 +188,22 @@ class Conv(nnx.Module):
         direction: "down", "transpose" or, for audio, "nearest".
         bias: whether the layer adds a bias.
         form: "polyphase" or "plain".
+        dtype: in which it computes, and of what comes out; None: the parameters'.
         rngs: source of the initial values.
     """
 
-    def __init__(self, c_in, c_out, taps, stride=1, *, direction="down", bias=True, form="polyphase", rngs):
+    def __init__(self, c_in, c_out, taps, stride=1, *, direction="down", bias=True, form="polyphase", dtype=None, rngs):
         self.kernel = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), (*taps, c_in, c_out)))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
-        self.stride, self.direction, self.form = stride, direction, form
+        self.stride, self.direction, self.form, self.dtype = stride, direction, form, dtype
 
     def __call__(self, x):
         """[B, S..., c_in] to [B, S / stride..., c_out] or [B, S * stride..., c_out]."""
         function = {"down": conv, "transpose": conv_transpose, "nearest": conv1d_upsampled}[self.direction]
-        y = function(x, self.kernel[...], self.stride, self.form)
-        return y if self.bias is None else y + self.bias[...]
+        kernel = self.kernel[...]
+        dtype = self.dtype or kernel.dtype
+        y = function(x.astype(dtype), kernel.astype(dtype), self.stride, self.form)
+        return y if self.bias is None else y + self.bias[...].astype(dtype)
 
 
 class CircularConv(nnx.Module):
@@ -227,7 +232,7 @@ class Dense(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last, ε 1e-3 (TensorFlow 1's default).
+    """Batch normalisation over all axes but the last, ε 1e-3 (TensorFlow 1's default), in its parameters' precision.
 
     It uses the batch's own statistics, unless the parameters bring some: those that `GAN.calibrate` puts in, so that
     a sound does not depend on what else is in its batch.
@@ -241,11 +246,21 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x):
         """[..., C] normalised."""
+        dtype, x = x.dtype, x.astype(self.scale[...].dtype)
         if self.mean.get_value() is None:
             axes = tuple(range(x.ndim - 1))
             self.mean.set_value(jnp.mean(x, axes))  # for calibration to read; a training step throws the module away
             self.var.set_value(jnp.var(x, axes))
-        return (x - self.mean[...]) * lax.rsqrt(self.var[...] + 1e-3) * self.scale[...] + self.bias[...]
+        x = (x - self.mean[...]) * lax.rsqrt(self.var[...] + 1e-3) * self.scale[...] + self.bias[...]
+        return x.astype(dtype)
+
+
+def kept(layer: Callable[[jax.Array], jax.Array], remat: bool) -> Callable[[jax.Array], jax.Array]:
+    """The layer; where `remat`, its input alone is kept for the backward pass, which makes the rest again.
+
+    Less memory for more time. The layer must not set statistics.
+    """
+    return jax.checkpoint(layer) if remat else layer
 
 
 def widths(layers: int, channels: int, max_channels: int | None) -> list[int]:

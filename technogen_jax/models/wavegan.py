@@ -11,6 +11,7 @@ What differs, and why:
 - the post-filter keeps the audio's channel count (the authors' code always emits one).
 - batch norm uses, for making sound, statistics measured over many latents with the very weights that make it, where
   the authors' code uses moving averages from training: averaged weights have statistics of their own.
+- `dtype` bfloat16 is for the inner layers: what touches audio or logits is computed in the parameters' precision.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from technogen_jax.models.contract import (
     functional,
     uniform_latents,
 )
-from technogen_jax.models.layers import BatchNorm, Conv, Dense, leaky_relu, phase_shuffle, widths
+from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, kept, leaky_relu, phase_shuffle, widths
 
 KERNEL_TAPS = 25
 POST_FILTER_TAPS = 512
@@ -70,6 +71,8 @@ class Generator(nnx.Module):
         batch_norm,
         post_filter,
         form,
+        dtype,
+        remat,
         *,
         rngs,
     ):
@@ -80,44 +83,59 @@ class Generator(nnx.Module):
         if batch_norm:
             self.norm_z = BatchNorm(sizes[0])
         for i, stride in enumerate(self.strides):
-            layer = Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, direction=upsample, form=form, rngs=rngs)
-            setattr(self, f"upconv_{i}", layer)
+            how = dict(direction=upsample, form=form, dtype=dtype if i < len(self.strides) - 1 else None)
+            setattr(self, f"upconv_{i}", Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, **how, rngs=rngs))
             if batch_norm and i < len(self.strides) - 1:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
         if post_filter:
             self.post_filter = Conv(audio_channels, audio_channels, (POST_FILTER_TAPS,), bias=False, rngs=rngs)
         self.batch_norm, self.has_post_filter, self.inner_channels = batch_norm, post_filter, sizes[0]
+        self.remat = remat
 
     def __call__(self, z):
         """The audio for each latent."""
-
-        def norm(name, x):
-            return getattr(self, name)(x) if self.batch_norm else x
-
         x = self.z_project(z).reshape(len(z), self.seed_samples, self.inner_channels)  # [B, Z] -> [B, 16, C0]
-        x = jax.nn.relu(norm("norm_z", x))
-        last = len(self.strides) - 1
-        for i in range(last):
-            x = jax.nn.relu(norm(f"norm_{i}", getattr(self, f"upconv_{i}")(x)))  # [B, T, C] -> [B, 4 T, C/2]
-        x = jnp.tanh(getattr(self, f"upconv_{last}")(x))
+        x = jax.nn.relu(self._norm("norm_z", x))
+        for i in range(len(self.strides)):
+            x = kept(partial(self._layer, i), self.remat)(x)  # [B, T, C] -> [B, 4 T, C/2]
         start = (x.shape[1] - self.clip_samples) // 2
         x = x[:, start : start + self.clip_samples]
         return self.post_filter(x) if self.has_post_filter else x
+
+    def _layer(self, i, x):
+        x = getattr(self, f"upconv_{i}")(x)
+        return jnp.tanh(x) if i == len(self.strides) - 1 else jax.nn.relu(self._norm(f"norm_{i}", x))
+
+    def _norm(self, name, x):
+        return getattr(self, name)(x) if self.batch_norm else x
 
 
 class Discriminator(nnx.Module):
     """Audio `[B, T, C]` to logits `[B, 1]`. The arguments are `build`'s."""
 
-    def __init__(self, clip_samples, audio_channels, channels, max_channels, batch_norm, shuffle_radius, form, *, rngs):
+    def __init__(
+        self,
+        clip_samples,
+        audio_channels,
+        channels,
+        max_channels,
+        batch_norm,
+        shuffle_radius,
+        form,
+        dtype,
+        remat,
+        *,
+        rngs,
+    ):
         seed_samples, outwards = geometry(clip_samples)
         # The generator's strides outwards serve inwards as they are: in the paper too the odd stride 2 comes last.
-        self.strides, self.radius, self.batch_norm = outwards, shuffle_radius, batch_norm
+        self.strides, self.radius, self.batch_norm, self.remat = outwards, shuffle_radius, batch_norm, remat
         self.shuffled_layers = min(SHUFFLED_LAYERS, len(outwards) - 1)  # never the last
         self.padding = seed_samples * math.prod(outwards) - clip_samples
         sizes = [audio_channels, *reversed(widths(len(outwards), channels, max_channels))]
         for i, stride in enumerate(self.strides):
-            layer = Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, form=form, rngs=rngs)
-            setattr(self, f"downconv_{i}", layer)
+            how = dict(form=form, dtype=dtype if i > 0 else None)
+            setattr(self, f"downconv_{i}", Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, **how, rngs=rngs))
             if batch_norm and i > 0:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
         self.output = Dense(seed_samples * sizes[-1], 1, rngs=rngs)
@@ -128,13 +146,15 @@ class Discriminator(nnx.Module):
             before = self.padding // 2
             x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0)))
         for i in range(len(self.strides)):
-            x = getattr(self, f"downconv_{i}")(x)  # [B, T, C] -> [B, T/4, 2 C]
-            if self.batch_norm and i > 0:
-                x = getattr(self, f"norm_{i}")(x)
-            x = leaky_relu(x)
-            if i < self.shuffled_layers:
-                x = phase_shuffle(x, jax.random.fold_in(key, i), self.radius)
+            x = kept(partial(self._layer, i, key), self.remat)(x)  # [B, T, C] -> [B, T/4, 2 C]
         return self.output(x.reshape(len(x), -1))  # [B, 16, C] -> [B, 1]
+
+    def _layer(self, i, key, x):
+        x = getattr(self, f"downconv_{i}")(x)
+        if self.batch_norm and i > 0:
+            x = getattr(self, f"norm_{i}")(x)
+        x = leaky_relu(x)
+        return phase_shuffle(x, jax.random.fold_in(key, i), self.radius) if i < self.shuffled_layers else x
 
 
 def build(
@@ -149,6 +169,8 @@ def build(
     phase_shuffle: int = 2,
     post_filter: bool = False,
     form: str = "polyphase",
+    dtype: str = "float32",
+    remat: bool = False,
 ) -> GAN:
     """A WaveGAN.
 
@@ -164,13 +186,15 @@ def build(
         phase_shuffle: the largest shift in samples, 0 for none.
         post_filter: a learnt filter of 512 taps after the generator.
         form: how convolutions are computed, "polyphase" or "plain"; the same function.
+        dtype: of the inner layers' arithmetic, "float32" or "bfloat16"; parameters and statistics are float32.
+        remat: whether the backward pass makes layers again instead of keeping what they made; not with batch norm.
 
     Raises:
         ValueError: a field of the wrong type or out of its range; names it and its value.
     """
     # Shorter than that there would be fewer than two layers with 16 samples at the inner end.
     check_whole("audio.clip_samples", clip_samples, 256)
-    check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form)
+    check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form, dtype, remat)
     check_field("model.upsample", upsample, upsample in UPSAMPLE, " or ".join(UPSAMPLE))
     check_whole("model.phase_shuffle", phase_shuffle, 0)
     check_field("model.post_filter", post_filter, isinstance(post_filter, bool), "True or False")
@@ -182,6 +206,8 @@ def build(
         max_channels=max_channels,
         batch_norm=batch_norm,
         form=form,
+        dtype=DTYPES[dtype],
+        remat=remat,
     )
     generator = functional(
         partial(Generator, latent_size=latent_size, upsample=upsample, post_filter=post_filter, **shared)

@@ -1,0 +1,76 @@
+"""How fast TechnoGen is, against what one would use instead and against the machine's limits.
+
+    python -m experiments.bench NAME [options]        one benchmark: one line of JSON
+    python -m experiments.bench all --out FILE        all of them, a line each, added to FILE
+    python -m experiments.bench NAME --help           what it measures, and how
+
+What is compared takes turns in one run, so that other load on the machine meets all alike: compare ratios, not seconds.
+Times are medians of `rounds`, with quartiles. What PyTorch or TensorFlow is needed for says so in its line where they are not
+installed (experiments/bench/requirements.txt). Nothing is fetched; sets and corpora are made, in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+BENCHES = {
+    "wavegan-step": "wavegan_step",
+    "floor": "floor",
+    "loader": "loader",
+    "wait": "wait",
+    "prepare": "prepare",
+    "sample": "sample",
+    "compile": "compilation",
+    "memory": "memory",
+}
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status: 0 done, 1 a benchmark failed, 2 an option that cannot work."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, module in BENCHES.items():
+        module = importlib.import_module(f"experiments.bench.{module}")
+        command = commands.add_parser(
+            name,
+            help=module.__doc__.splitlines()[0],
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_options(command.add_argument)
+        command.set_defaults(run=module.run)
+    everything = commands.add_parser("all", help="All of them, one after the other, each in a process of its own.")
+    everything.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE", help="a line of JSON each")
+    options = parser.parse_args(argv)
+    if options.name == "all":
+        return run_all(options.out)
+    print(json.dumps({"bench": options.name} | options.run(options)))
+    return 0
+
+
+def run_all(out: pathlib.Path) -> int:
+    """Each in a process of its own: none finds what another has compiled, and one that fails does not stop the rest."""
+    failed = 0
+    for name in BENCHES:
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.bench", name], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        line = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
+        line = line[0] if line else json.dumps({"bench": name, "failed": f"exit status {done.returncode}"})
+        failed += done.returncode != 0
+        print(line, flush=True)
+        with out.open("a") as file:
+            file.write(line + "\n")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

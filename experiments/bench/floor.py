@@ -1,0 +1,55 @@
+"""The time of WaveGAN's discriminator step over the least that its products could take.
+
+The step of `wavegan-step`, in turns with one large matrix product. `fraction` is the step's rate over the product's: the
+operations are those that the algorithm needs (wavegan_step.needed_flops), not those that the program does.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import jax
+import jax.numpy as jnp
+
+from experiments.bench import timing, wavegan_step
+
+SIZE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # of the product: large enough for its full rate
+
+
+def add_options(add):
+    """Which steps, and how often."""
+    wavegan_step.add_options(add)
+
+
+def run(options) -> dict:
+    """Each case in each precision."""
+    backend = jax.default_backend()
+    dtypes = ["float32"] if backend == "cpu" else ["float32", "bfloat16"]
+    cases = [
+        case(*size, dtype, SIZE[backend], options.rounds)
+        for size in wavegan_step.sizes(options.cases)
+        for dtype in dtypes
+    ]
+    return timing.about() | {"clip_samples": wavegan_step.CLIP_SAMPLES, "cases": cases}
+
+
+def case(channels: int, batch: int, dtype: str, size: int, rounds: int) -> dict:
+    """One step and one precision."""
+    side = wavegan_step.Ours(channels, wavegan_step.clips(batch), dtype)
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    sides = {"step": side.step, "product": lambda: product(a, a).block_until_ready()}
+    seconds = timing.taking_turns(sides, rounds)
+    flops = {"step": wavegan_step.needed_flops(channels, batch), "product": 2.0 * size**3}
+    rate = {name: flops[name] / statistics.median(values) for name, values in seconds.items()}
+    return {
+        "channels": channels,
+        "batch": batch,
+        "dtype": dtype,
+        "rounds": rounds,
+        "product": [size, size, size],
+        "gflop": timing.digits(flops["step"] / 1e9),
+        "ms": {name: timing.spread(values, 1e3) for name, values in seconds.items()},
+        "gflop_per_s": {name: timing.digits(value / 1e9) for name, value in rate.items()},
+        "fraction": round(rate["step"] / rate["product"], 3),
+    }

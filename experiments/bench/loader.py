@@ -1,0 +1,159 @@
+"""Batches from shards on disk: ours, Grain's and tf.data's, by the same consumer.
+
+A set of noise, its files in the page cache. Each side gives shuffled int16 batches, read and decoded on all cores:
+
+    ours           technogen_jax.data.batches, as training uses it: shuffled over the whole set, resumable at any step
+    grain          grain.MapDataset over the same records, shuffled, batched, with Grain's own reading options
+    grain_stream   grain.experimental.TFRecordIterDataset, files interleaved, shuffled in a window
+    tf.data        TFRecordDataset, shuffled in a buffer, parsed in parallel, batched, prefetched: all by AUTOTUNE
+
+Every round starts each side anew; batches before the tenth part are not timed, so that buffers are full. `ratio` is ours over
+theirs in clips a second; `fraction` ours over plain reading of the same files with Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import grain
+import numpy as np
+
+from experiments.bench import steps, timing
+from technogen_jax import data, records
+
+CASES = {  # clip samples, channels, clips in the set, clips a batch
+    "paper": (16384, 1, 4096, 320),
+    "8 s stereo": (352_800, 2, 128, 16),
+}
+_WINDOW = 1024  # records, of shuffling in a stream
+
+
+def add_options(add):
+    """How long and how often."""
+    add("--seconds", type=float, default=1.0, help="of each side in a round, about (default: %(default)s)")
+    add("--rounds", type=int, default=5, help="(default: %(default)s)")
+    add("--read_threads", type=int, default=2, help="config.data.read_threads (default: %(default)s)")
+
+
+def run(options) -> dict:
+    """Each case."""
+    sides = {
+        "ours": functools.partial(ours, read_threads=options.read_threads),
+        "grain": grain_plainly,
+        "grain_stream": grain_stream,
+    }
+    result = timing.about("grain", "tensorflow", "tensorflow-cpu", "numpy")
+    try:
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+        sides["tf.data"] = tf_data
+    except ImportError as error:
+        result["tf.data"] = f"skipped: {error}"
+    result["read_threads"] = options.read_threads
+    with tempfile.TemporaryDirectory() as folder:
+        result["cases"] = [case(name, pathlib.Path(folder) / name, sides, options) for name in CASES]
+    return result
+
+
+def case(name: str, folder: pathlib.Path, sides: dict[str, Callable], options: argparse.Namespace) -> dict:
+    """One shape of clips."""
+    clip_samples, channels, clips, batch = CASES[name]
+    steps.make_set(folder, rate_hz=44100, channels=channels, clip_samples=clip_samples, clips=clips)
+    paths = sorted(folder.glob("*.tfrecord*"))
+    rates = {side: [] for side in (*sides, "reading")}
+    for warm in (True, *[False] * options.rounds):
+        for side, start in sides.items():
+            rate = consume(start(folder, clip_samples, channels, batch), options.seconds)
+            rates[side] += [] if warm else [rate]
+        rate = read_plainly(paths) / (2 * clip_samples * channels)
+        rates["reading"] += [] if warm else [rate]
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    return {
+        "case": name,
+        "clip_samples": clip_samples,
+        "channels": channels,
+        "clips": clips,
+        "batch": batch,
+        "rounds": options.rounds,
+        "clips_per_s": {side: timing.spread(values) for side, values in rates.items()},
+        "ours_mb_per_s": round(medians["ours"] * 2 * clip_samples * channels / 1e6),
+        "ratio": {side: round(medians["ours"] / medians[side], 2) for side in sides if side != "ours"},
+        "fraction": round(medians["ours"] / medians["reading"], 3),
+    }
+
+
+def consume(batches: Iterator[np.ndarray], seconds: float) -> float:
+    """Clips a second; looks at one sample of each."""
+    begun, clips, start, heard = time.perf_counter(), 0, None, 0
+    for batch in batches:
+        heard += int(batch[..., -1, 0].sum())
+        now = time.perf_counter()
+        if start is not None:
+            clips += batch[..., -1, 0].size
+            if now - start > seconds:
+                break
+        elif now - begun > seconds / 10:
+            start = now
+    if hasattr(batches, "close"):
+        batches.close()
+    return clips / (now - start)
+
+
+def ours(folder, clip_samples, channels, batch, read_threads=2) -> Iterator[np.ndarray]:
+    """As training reads."""
+    rows = data.Rows(batch, 0, batch)
+    clips = data.Audio(records.ClipSource(folder, "train"))
+    return data.batches(clips, rows=rows, n_critic=1, length=clip_samples, seed=0, read_threads=read_threads)
+
+
+def grain_plainly(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
+    """Random access, by Grain's own defaults."""
+    source = records.ClipSource(folder, "train")
+    dataset = grain.MapDataset.source(source).seed(0).shuffle().repeat().map(lambda clip: clip["audio"]).batch(batch)
+    return iter(dataset.to_iter_dataset())
+
+
+def grain_stream(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
+    """TFRecords one after the other."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    def parse(record):
+        example = tf_example_pb2.Example.FromString(record)
+        pcm = example.features.feature["audio"].bytes_list.value[0]
+        return np.frombuffer(pcm, np.int16).reshape(clip_samples, channels)
+
+    files = grain.MapDataset.source(sorted(map(str, folder.glob("*.tfrecord*")))).seed(0).shuffle().repeat()
+    streams = files.map(lambda path: grain.experimental.TFRecordIterDataset(path))
+    dataset = grain.experimental.InterleaveIterDataset(streams, cycle_length=4)
+    dataset = grain.experimental.WindowShuffleIterDataset(dataset, window_size=min(_WINDOW, 128), seed=0)
+    return iter(dataset.map(parse).batch(batch))
+
+
+def tf_data(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
+    """As TensorFlow's guide has it."""
+    import tensorflow as tf
+
+    def parse(record):
+        pcm = tf.io.parse_single_example(record, {"audio": tf.io.FixedLenFeature([], tf.string)})["audio"]
+        return tf.reshape(tf.io.decode_raw(pcm, tf.int16), (clip_samples, channels))
+
+    files = tf.data.Dataset.list_files(str(folder / "*.tfrecord*"), seed=0)
+    dataset = files.interleave(tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.repeat().shuffle(_WINDOW if clip_samples < 1e5 else 128, seed=0)
+    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(batch).prefetch(tf.data.AUTOTUNE)
+    return dataset.as_numpy_iterator()
+
+
+def read_plainly(paths: list[pathlib.Path]) -> float:
+    """Bytes a second."""
+    start, count = time.perf_counter(), 0
+    for path in paths:
+        count += len(path.read_bytes())
+    return count / (time.perf_counter() - start)

@@ -1,0 +1,150 @@
+"""How fast `data_prep.prepare` is: times real time, and against plain decoding and resampling of the same files.
+
+For each kind of file and rate of the set. `plain` reads the files with soundfile, as many samples at once as `prepare` does,
+resamples their mono mix with soxr, and does nothing with it. It and `prepare`'s two phases, track to part and part to shard,
+take turns as jobs in the same worker process. `ratio` compares medians of processor time, `ratio_wall` of wall time, which
+other programs and the disk disturb; `linear` is what all cores gain over one, per core. What a run needs beside its jobs
+(starting Python, the contact sheet) does not grow with the corpus: `command_s` is the whole command, once.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+from data_prep import shards, tracks, workers
+from experiments.bench import timing
+from technogen_jax import audio
+
+TRACK_S = 180
+READ_SAMPLES = 1 << 17  # as `technogen_jax.audio` reads
+KINDS = {"mp3": 44100, "flac": 48000, "wav": 44100, "ogg": 44100}
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def add_options(add):
+    """Of the corpora, and how often."""
+    add(
+        "--minutes",
+        type=float,
+        default=6,
+        help="of audio of each kind, at least one track a core (default: %(default)s)",
+    )
+    add("--rounds", type=int, default=5, help="(default: %(default)s)")
+    add("--kinds", default="mp3,flac,wav", help="(default: %(default)s)")
+    add("--rates", default="44100,16000", help="of the sets, Hz (default: %(default)s)")
+
+
+def run(options) -> dict:
+    """Makes the corpora and takes the times."""
+    cores = timing.cores()
+    count, cases = max(cores, round(options.minutes * 60 / TRACK_S)), []
+    with tempfile.TemporaryDirectory() as temporary, workers.Workers(1) as one, workers.Workers(cores) as every:
+        folder = pathlib.Path(temporary)
+        for kind in options.kinds.split(","):
+            make_corpus(folder / kind, kind, count)
+            for rate in map(int, options.rates.split(",")):
+                cases.append(case(folder, kind, rate, one, every, options.rounds))
+    return timing.about("numpy", "soundfile", "soxr") | {"cases": cases}
+
+
+def case(folder: pathlib.Path, kind: str, rate: int, one: workers.Workers, every: workers.Workers, rounds: int) -> dict:
+    """One kind of file, one rate."""
+    files = sorted((folder / kind).iterdir())
+    clip = 8 * rate if rate > 16000 else 16384
+    cut = tracks.Cut(rate, 1, clip, clip, "peak", None, -60.0)
+    parts = [str(folder / file.name) for file in files]
+    plain = [(decode_plainly, (str(file), rate)) for file in files]
+    decode = [(tracks.decode_track, (str(file), part, cut)) for file, part in zip(files, parts, strict=True)]
+    write = [(write_shards, (part, cut)) for part in parts]
+    taken = {"plain": [], "prepare": [], "every_core": []}
+    phases = {"plain": (one, plain), "prepare": (one, decode, write), "every_core": (every, decode, write)}
+    for warm in (True, *[False] * rounds):
+        for name, phase in phases.items():
+            seconds = timed(*phase)
+            taken[name] += [] if warm else [seconds]
+            for part in parts:  # to replace a file is slower than to write one
+                for suffix in (".pcm", ".tfrecord"):
+                    pathlib.Path(part + suffix).unlink(missing_ok=True)
+    wall, spent = ({name: [pair[i] for pair in pairs] for name, pairs in taken.items()} for i in (0, 1))
+    median = {name: np.median(pairs, axis=0) for name, pairs in taken.items()}
+    words = f"--sample_rate {rate} --hop_size {clip / rate} --workers 1"
+    command = [sys.executable, "-m", "data_prep.prepare", "--input", folder / kind, *words.split()]
+    start = time.perf_counter()
+    output = tempfile.mkdtemp(dir=folder)
+    subprocess.run([*command, "--output", output], cwd=ROOT, check=True, capture_output=True)
+    audio_s = len(files) * TRACK_S
+    return {
+        "kind": f"{kind} {KINDS[kind]} Hz stereo",
+        "set": f"{rate} Hz mono, {clip} samples a clip",
+        "audio_s": audio_s,
+        "rounds": rounds,
+        "processor_s": {name: timing.spread(spent[name]) for name in ("plain", "prepare")},
+        "wall_s": {name: timing.spread(values) for name, values in wall.items()},
+        "x_realtime": {name: round(audio_s / median[name][1]) for name in ("plain", "prepare")},
+        "ratio": round(median["plain"][1] / median["prepare"][1], 3),
+        "ratio_wall": round(median["plain"][0] / median["prepare"][0], 3),
+        "linear": round(median["prepare"][0] / median["every_core"][0] / timing.cores(), 2),
+        "command_s": round(time.perf_counter() - start, 1),
+    }
+
+
+def make_corpus(folder: pathlib.Path, kind: str, count: int) -> None:
+    """Stereo tracks of tones and decaying noise, as hard to code as a dense mix."""
+    folder.mkdir(parents=True)
+    rate = KINDS[kind]
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        t = np.arange(TRACK_S * rate) / rate
+        tones = sum(0.05 * np.sin(2 * np.pi * hz * t) for hz in rng.uniform(50, 3000, 6))
+        noise = rng.standard_normal((len(t), 2)) * (0.15 * np.exp(-((t * 2.2) % 1) * 8))[:, None]
+        samples = (tones[:, None] + noise).astype(np.float32)
+        if kind == "mp3":
+            soundfile.write(folder / f"{index}.mp3", samples, rate, bitrate_mode="CONSTANT", compression_level=0.2)
+        else:
+            audio.write(folder / f"{index}.{kind}", samples, rate)
+
+
+def decode_plainly(job: tuple[str, int]) -> None:
+    """What `prepare` is measured against: (path, rate)."""
+    path, rate = job
+    with soundfile.SoundFile(path) as file:
+        resampler = None
+        if file.samplerate != rate:
+            resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32", quality="HQ")
+        while len(block := file.read(READ_SAMPLES, dtype="float32", always_2d=True)):
+            if resampler:
+                resampler.resample_chunk(audio.remix(block, 1))
+        if resampler:
+            resampler.resample_chunk(np.zeros((0, 1), np.float32), last=True)
+
+
+def write_shards(job: tuple[str, tracks.Cut]) -> None:
+    """`prepare`'s second phase for one track."""
+    part, cut = job
+    places = cut.places(tracks.read_part(part, cut)["samples"])
+    chosen = [(part, place, 0, "track") for place in places]
+    shards.write_shard(shards.ShardJob(f"{part}.tfrecord", chosen, cut))
+
+
+def processor_time(job: tuple[Callable, Any]) -> float:
+    """Runs (function, argument), in a worker."""
+    start = time.process_time()
+    job[0](job[1])
+    return time.process_time() - start
+
+
+def timed(pool: workers.Workers, *phases: list[tuple[Callable, Any]]) -> np.ndarray:
+    """[wall time, processor time] of phases of jobs."""
+    start = time.perf_counter()
+    spent = sum(s for jobs in phases for _, s in pool.run([(processor_time, job) for job in jobs]))
+    return np.array([time.perf_counter() - start, spent])

@@ -1,0 +1,75 @@
+"""Sound made, times as fast as it plays.
+
+From random weights for WaveGAN and SpecGAN, whose speed does not depend on them, and from the model that comes with TechnoGen:
+single clips as `technogen_jax.sample` renders them, one at a time; sixteen in one call; and, of a model that plays without
+end, a track in blocks, its latents and the joints between blocks included. `x_realtime` is seconds of sound (of all
+channels together) over the median time.
+"""
+
+from __future__ import annotations
+
+import os
+
+import jax
+import numpy as np
+
+from experiments.bench import steps, timing
+from technogen_jax import arrange, generate, models
+
+PRETRAINED = "technogen_jax/pretrained/technogan.npz"
+MODELS = ("wavegan", "specgan", "wavegan_44k", "specgan_44k")
+_MANY = 16
+_BARS = 30  # of the track: two blocks
+
+
+def add_options(add):
+    """Which models, and how often."""
+    add("--models", default=",".join((*MODELS, PRETRAINED)), help="configs, files, workdirs (default: %(default)s)")
+    add("--rounds", type=int, default=5, help="(default: %(default)s)")
+
+
+def run(options) -> dict:
+    """Each model."""
+    return timing.about() | {"cases": [case(name, options.rounds) for name in options.models.split(",")]}
+
+
+def case(name: str, rounds: int) -> dict:
+    """One model, in each way that it makes sound."""
+    try:
+        trained = generate.load(name) if os.path.exists(name) else random(name)
+    except ValueError as error:
+        return {"model": name, "skipped": str(error)}
+    gan, audio = trained.gan, trained.config.audio
+    clip_s = audio.clip_samples / audio.sample_rate_hz
+    latents = generate.draw_latents(gan, 0, range(_MANY))
+    sides = {
+        "one": lambda: list(generate.render(trained, latents[:1])),
+        f"batch of {_MANY}": lambda: generate.render_batches(gan, trained.params, latents, _MANY),
+    }
+    seconds = {"one": clip_s, f"batch of {_MANY}": _MANY * clip_s}
+    if gan.endless is not None:
+        bars = _BARS // gan.endless.bars * gan.endless.bars
+        track = arrange.latents_of(gan, [arrange.Section(bars)], 4 * gan.endless.bars)
+        sides["endless"] = lambda: list(arrange.render(trained, track))
+        seconds["endless"] = bars / gan.endless.bars * clip_s
+    taken = timing.taking_turns(sides, rounds)
+    return {
+        "model": name,
+        "sample_rate_hz": audio.sample_rate_hz,
+        "channels": audio.channels,
+        "clip_samples": audio.clip_samples,
+        "rounds": rounds,
+        "ms": {side: timing.spread(values, 1e3) for side, values in taken.items()},
+        "x_realtime": {side: timing.digits(seconds[side] / np.median(values), 3) for side, values in taken.items()},
+    }
+
+
+def random(name: str) -> generate.Trained:
+    """A generator of a config as it is before training."""
+    config = steps.load(name)
+    statistics, key = None, jax.random.key(0)
+    if models.find(config).measure:
+        noise = np.random.default_rng(0).normal(0, 0.1, (2, config.audio.clip_samples, config.audio.channels))
+        statistics = models.measure(config, [noise.astype(np.float32)])
+    gan = models.build(config, statistics)
+    return generate.Trained(gan, jax.jit(gan.init_g)(key), config, name, 0, "")

@@ -1,0 +1,102 @@
+"""The training steps of this project's configs, and sets of noise to train on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from technogen_jax import models, records, train
+from technogen_jax.step import repeated
+
+NAMES = ("demo", "wavegan", "wavegan_44k", "specgan", "specgan_44k", "technogan:xs", "technogan:s", "technogan:m")
+
+
+class Step(NamedTuple):
+    """A config's training step.
+
+    Attributes:
+        gan: the model.
+        jitted: (state, clips, key) -> (state, metrics), of `config.train.steps_per_dispatch` steps; it takes the state over.
+        new_state: key -> the first state.
+        clips: shape and type of what it learns from.
+    """
+
+    gan: models.GAN
+    jitted: Any
+    new_state: Any
+    clips: jax.ShapeDtypeStruct
+
+    def lower(self):
+        """Traced, not compiled, and with no arrays made."""
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return self.jitted.lower(jax.eval_shape(self.new_state, key), self.clips, key)
+
+
+def load(name: str, **model: Any) -> ConfigDict:
+    """The config of "wavegan_44k:stereo", with fields of its model changed."""
+    module, _, argument = name.partition(":")
+    config = importlib.import_module(f"configs.{module}").get_config(*[argument] * bool(argument)).unlock()
+    config.data.dir = "unused"
+    config.model.update(model)
+    return config
+
+
+def build(config: ConfigDict, statistics: models.Statistics | None = None) -> Step:
+    """As `technogen_jax.train` builds it."""
+    gan, train_step, new_state = train._build(config, None, statistics)
+    every, audio = config.train, config.audio
+    leading = (every.steps_per_dispatch, every.n_critic, every.batch_size)
+    clips = jax.ShapeDtypeStruct((*leading, audio.clip_samples, audio.channels), jnp.int16)
+    if gan.encode_once:
+        x = jax.eval_shape(lambda key: gan.generate(gan.init_g(key), gan.sample_latents(key, 1)), jax.random.key(0))
+        clips = jax.ShapeDtypeStruct((*leading, *x.shape[1:]), x.dtype)
+    elif models.find(config).measure and statistics is None:
+        noise = np.random.default_rng(0).normal(0, 0.1, (2, audio.clip_samples, audio.channels)).astype(np.float32)
+        return build(config, models.measure(config, [noise]))
+    return Step(gan, jax.jit(repeated(train_step), donate_argnums=0), new_state, clips)
+
+
+def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples: int, clips: int) -> pathlib.Path:
+    """A prepared set of noise, four shards, all of it to train on."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names, lines, per_shard = records.shard_names("train", 4), [], -(-clips // 4)
+    for shard, name in enumerate(names):
+        numbers = range(shard * per_shard, min((shard + 1) * per_shard, clips))
+        pcm = (rng.integers(-20_000, 20_000, (clip_samples, channels), dtype=np.int16) for _ in numbers)
+        offsets = [number * clip_samples for number in numbers]
+        written = (records.serialize_example(x, 0, "noise", at) for x, at in zip(pcm, offsets, strict=True))
+        records.write_shard(folder / name, written)
+        for index, offset in enumerate(offsets):
+            where = {
+                "split": "train",
+                "shard": shard,
+                "index": index,
+                "track": "noise",
+                "offset": offset,
+                "label": "noise",
+            }
+            lines.append(json.dumps(where) + "\n")
+    records.write_text_atomically(folder / records.CLIPS_FILE, lines)
+    nothing = {"clips": 0, "tracks": 0, "shards": []}
+    manifest = records.Manifest(
+        sample_rate_hz=rate_hz,
+        channels=channels,
+        clip_samples=clip_samples,
+        stride_samples=clip_samples,
+        labels=["noise"],
+        splits={"train": {"clips": clips, "tracks": 1, "shards": names}, "valid": nothing, "test": nothing},
+        tracks=[{"id": "noise", "path": "noise", "label": "noise", "split": "train", "clips": clips}],
+        rejected=[],
+        options={},
+        fingerprint="",
+    )
+    records.write_manifest(folder, manifest)
+    return folder

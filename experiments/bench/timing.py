@@ -1,0 +1,72 @@
+"""Times of sides that take turns, and what to say with them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+_PAUSE_S = 0.05  # the threads of the side before must have gone to sleep
+
+
+def taking_turns(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call: once each to warm up, then `rounds` times one side after the other."""
+    for side in sides.values():
+        side()
+    seconds = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            time.sleep(_PAUSE_S)
+            start = time.perf_counter()
+            side()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(values: list[float], scale: float = 1.0) -> dict[str, Any]:
+    """Median and quartiles, times `scale`, to four digits."""
+    low, median, high = (digits(scale * value) for value in np.percentile(values, [25, 50, 75]))
+    return {"median": median, "quartiles": [low, high]}
+
+
+def digits(value: float, count: int = 4) -> float:
+    """The value to so many digits."""
+    return float(f"{value:.{count}g}")
+
+
+def about(*packages: str) -> dict[str, Any]:
+    """Device and versions."""
+    import jax
+
+    versions = {"python": platform.python_version()}
+    for package in ("jax", "flax", *packages):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "device": jax.devices()[0].device_kind,
+        "processor": processor(),
+        "cores": cores(),
+        "load": [round(value, 1) for value in os.getloadavg()],
+        "versions": versions,
+    }
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()

@@ -1,0 +1,114 @@
+"""The share of time that the device waits for data, over a training of each config.
+
+The step, the loader and the order of `technogen_jax.train`'s loop, on a set of noise in the page cache, or on random codes for a
+model that encodes its set once. A thread notes when the device has finished each dispatch. The device waits for data where the
+next one comes later than that, and as long as the loop was held up by the loader. `needs_mb_per_s` is what a storage must read.
+`share` is of the whole time after the first three dispatches; `rounds` are stretches of equal length, of which it is the median.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import queue
+import tempfile
+import threading
+import time
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from experiments.bench import steps, timing
+from technogen_jax import data, records
+
+CONFIGS = {"cpu": ("demo", "technogan:xs"), "gpu": ("wavegan", "wavegan_44k", "specgan", "technogan:s")}
+_AHEAD = 2  # as in `train`
+_WARM = 3
+
+
+def add_options(add):
+    """Which configs, how long."""
+    add("--configs", help="(default: those that the device can train)")
+    add("--dispatches", type=int, default=6, help="in a round (default: %(default)s)")
+    add("--rounds", type=int, default=5, help="(default: %(default)s)")
+
+
+def run(options) -> dict:
+    """Each config."""
+    names = options.configs.split(",") if options.configs else CONFIGS[jax.default_backend()]
+    return timing.about("grain") | {"cases": [case(name, options.dispatches, options.rounds) for name in names]}
+
+
+def case(name: str, dispatches: int, rounds: int) -> dict:
+    """One config's training."""
+    config = steps.load(name)
+    step = steps.build(config)
+    audio, every = config.audio, config.train
+    with tempfile.TemporaryDirectory() as folder:
+        if step.gan.encode_once:
+            clips = np.random.default_rng(0).normal(size=(4096, *step.clips.shape[3:])).astype(np.float32)
+            read = 0
+        else:
+            count = max(64, min(2048, int(2e8 / audio.clip_samples)))
+            shape = dict(rate_hz=audio.sample_rate_hz, channels=audio.channels, clip_samples=audio.clip_samples)
+            folder = steps.make_set(pathlib.Path(folder) / "set", clips=count, **shape)
+            clips, read = data.Audio(records.ClipSource(folder, "train")), 2 * audio.clip_samples * audio.channels
+        rows = data.process_rows(every.batch_size)
+        local = data.batches(
+            clips,
+            rows=rows,
+            n_critic=every.n_critic,
+            steps=every.steps_per_dispatch,
+            length=None if step.gan.encode_once else audio.clip_samples,
+            crop=config.data.crop,
+            rotate=config.data.rotate,
+            seed=0,
+            read_threads=config.data.read_threads,
+        )
+        on_device = data.to_device(local, SingleDeviceSharding(jax.devices()[0]), rows)
+        ready, asked, came = trained(step, on_device, _WARM + dispatches * rounds)
+        local.close()
+    # Dispatch i could have begun when the one before was ready; what it waited for data is within the loader's time.
+    waits = [max(0.0, min(came[i] - ready[i - 1], came[i] - asked[i])) for i in range(_WARM, len(ready))]
+    starts = range(_WARM, len(ready), dispatches)
+    lasted = [ready[i + dispatches - 1] - ready[i - 1] for i in starts]
+    shares = [sum(waits[i - _WARM : i - _WARM + dispatches]) / s for i, s in zip(starts, lasted, strict=True)]
+    per_step = [s / (dispatches * every.steps_per_dispatch) for s in lasted]
+    return {
+        "config": name,
+        "batch_size": every.batch_size,
+        "n_critic": every.n_critic,
+        "steps_per_dispatch": every.steps_per_dispatch,
+        "read_threads": config.data.read_threads,
+        "rounds": rounds,
+        "dispatches": dispatches,
+        "ms_per_step": timing.spread(per_step, 1e3),
+        "share": timing.spread(shares),
+        "needs_mb_per_s": timing.digits(read * every.batch_size * every.n_critic / np.median(per_step) / 1e6, 3),
+    }
+
+
+def trained(step: steps.Step, batches, count: int) -> tuple[list[float], list[float], list[float]]:
+    """When each dispatch was ready, when its batch was asked for, and when that came."""
+    done, ready, asked, came = queue.Queue(), [], [], []
+
+    def note():
+        while (metrics := done.get()) is not None:
+            jax.block_until_ready(metrics)
+            ready.append(time.perf_counter())
+
+    thread = threading.Thread(target=note)
+    thread.start()
+    state, key, pending = jax.jit(step.new_state)(jax.random.key(0)), jax.random.key(1), []
+    for _ in range(count):
+        asked.append(time.perf_counter())
+        clips = next(batches)
+        came.append(time.perf_counter())
+        state, metrics = step.jitted(state, clips, key)
+        done.put(metrics)
+        pending.append(metrics)
+        if len(pending) > _AHEAD:
+            jax.block_until_ready(pending.pop(0))
+    done.put(None)
+    thread.join()
+    return ready, asked, came

@@ -1,0 +1,324 @@
+"""WaveGAN's discriminator step, here and in PyTorch.
+
+The step is WGAN-GP's: one generator forward; the discriminator on reals, fakes and mixes of them; the gradient of the
+gradient penalty; the update by Adam; phase shuffle on both sides. Of the paper's training step it is five sixths. Ours is
+`make_train_step` with the discriminator's new state as its only output, so that XLA drops the generator's update. PyTorch is
+timed in the forms that a careful user would try, Conv1d and Conv2d in the channels-last memory format, on a GPU also under
+bfloat16 autocast; `ratio` is the fastest of theirs over ours in the same precision. (torch.compile cannot help: it has no
+second derivatives.)
+
+Before that, both sides get the same weights, reals and latents, and must agree in logits, losses and the gradients of all
+the discriminator's weights. PyTorch's padding is symmetric, TensorFlow's is not, so its kernels sit one sample later:
+for the comparison the last tap is empty. Without PyTorch ours is timed alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench import timing
+from technogen_jax import losses
+from technogen_jax.models import wavegan
+from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step
+
+CLIP_SAMPLES, LATENT, TAPS, STRIDE, LAYERS = 16384, 100, 25, 4, 5
+
+
+def add_options(add):
+    """Which steps, and how often."""
+    add(
+        "--cases",
+        default="32x16,64x64",
+        metavar="DxB,...",
+        help="width nearest the audio x batch (default: %(default)s)",
+    )
+    add("--rounds", type=int, default=5, help="timed steps of each side (default: %(default)s)")
+
+
+def run(options) -> dict:
+    """The comparison, then the timing."""
+    cases = [case(*size, options.rounds) for size in sizes(options.cases)]
+    return timing.about("torch") | {"clip_samples": CLIP_SAMPLES, "cases": cases}
+
+
+def sizes(text: str) -> list[tuple[int, int]]:
+    """(channels, batch) of "32x16,64x64"."""
+    return [tuple(map(int, size.split("x"))) for size in text.split(",")]
+
+
+def case(channels: int, batch: int, rounds: int) -> dict:
+    """One size."""
+    pcm = clips(batch)
+    on_gpu = jax.default_backend() == "gpu"
+    ours = {"float32": Ours(channels, pcm)} | ({"bfloat16": Ours(channels, pcm, "bfloat16")} if on_gpu else {})
+    result = {"channels": channels, "batch": batch, "rounds": rounds}
+    sides = {f"jax_{dtype}": side.step for dtype, side in ours.items()}
+    try:
+        import torch
+    except ImportError as error:
+        result["torch"] = f"skipped: {error}"
+    else:
+        torch.set_num_threads(timing.cores())
+        device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
+        theirs = {form: Theirs(channels, pcm, form, device) for form in ("conv1d", "channels_last")}
+        result["apart"] = agreement(ours["float32"], theirs, pcm)
+        for form, side in theirs.items():
+            sides[f"torch_{form}_float32"] = side.step
+            if device == "cuda":
+                sides[f"torch_{form}_bfloat16"] = Theirs(channels, pcm, form, device, autocast=True).step
+    seconds = timing.taking_turns(sides, rounds)
+    result["ms"] = {name: timing.spread(values, 1e3) for name, values in seconds.items()}
+    result["compile_s"] = {dtype: round(side.compile_s, 1) for dtype, side in ours.items()}
+    for dtype in ours:
+        medians = [
+            statistics.median(values) for name, values in seconds.items() if name.startswith("torch") and dtype in name
+        ]
+        if medians:
+            result[f"ratio_{dtype}"] = round(min(medians) / statistics.median(seconds[f"jax_{dtype}"]), 2)
+    return result
+
+
+def agreement(ours, theirs, pcm) -> dict:
+    """How far both sides are apart; ends the program where that is more than rounding."""
+    outputs = max(compare(ours, side, "float32")[0] for side in theirs.values())
+    # Gradients in double precision: in single, rounding puts some activations on the other side of a leaky ReLU's kink.
+    # Of a narrow network, since PyTorch's convolutions in double precision are slow.
+    narrow = Ours(4, pcm[:, :2])
+    with jax.enable_x64(True):
+        gradients = max(compare(narrow, Theirs(4, pcm[:, :2], form, "cpu"), "float64")[1] for form in theirs)
+    if outputs > 1e-4 or gradients > 1e-6:
+        raise SystemExit(
+            f"the two sides differ, logits or loss by {outputs}, gradients by {gradients}; nothing to time"
+        )
+    return {"logits_and_loss": outputs, "gradients_in_double": gradients}
+
+
+def clips(batch: int) -> np.ndarray:
+    """int16 noise `[1, B, T, 1]`."""
+    return np.random.default_rng(0).integers(-20_000, 20_000, (1, batch, CLIP_SAMPLES, 1), dtype=np.int16)
+
+
+def needed_flops(channels: int, batch: int) -> float:
+    """Floating-point operations of this step that no way of computing it saves: twice the multiply-adds of its products.
+
+    With g and d those of a forward pass: g for the fakes; 2 d forward on reals and fakes, twice that backwards less the
+    gradient of the audio; d forward and d backward for the penalty's slope, 2 d for the gradient of that (a leaky ReLU's own
+    derivative is constant, so that its second one adds nothing).
+    """
+    widths = [channels * 2**i for i in range(LAYERS)]
+    lengths = [CLIP_SAMPLES // STRIDE ** (i + 1) for i in range(LAYERS)]
+    layers = [length * TAPS * a * b for length, a, b in zip(lengths, [1, *widths], widths, strict=False)]
+    flat = lengths[-1] * widths[-1]
+    # A transposed layer meets as many products as the strided one whose transpose it is.
+    g, d = LATENT * flat + sum(layers), sum(layers) + flat
+    return 2.0 * batch * (g + 10 * d - 2 * layers[0])
+
+
+class Ours:
+    """This project's step: its state and the compiled function."""
+
+    def __init__(self, channels, pcm, dtype="float32"):
+        def build(**more):
+            return wavegan.build(clip_samples=CLIP_SAMPLES, audio_channels=1, channels=channels, dtype=dtype, **more)
+
+        optimizers = Pair(*[make_optimizer("adam", 1e-4, 0.5, 0.9)] * 2)
+        gan = build()
+        train_step = make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0)
+        self.gan, self.still = gan, build(phase_shuffle=0)
+        self.pcm, self.key = jnp.asarray(pcm), jax.random.key(0)
+        self.state = jax.jit(lambda key: init_state(gan, optimizers, key))(self.key)
+        self.d_state = jax.tree.map(jnp.copy, (self.state.params.d, self.state.opt.d))
+
+        def d_step(d_state, state, pcm, key):
+            state = state._replace(params=Pair(state.params.g, d_state[0]), opt=Pair(state.opt.g, d_state[1]))
+            state, metrics = train_step(state, pcm, key)
+            return (state.params.d, state.opt.d), metrics["d/adversarial"] + metrics["d/gp"]
+
+        start = time.perf_counter()
+        lowered = jax.jit(d_step, donate_argnums=0).lower(self.d_state, self.state, self.pcm, self.key)
+        self.compiled = lowered.compile()
+        self.compile_s = time.perf_counter() - start
+
+    def step(self):
+        """One update, waited for."""
+        self.d_state, loss = self.compiled(self.d_state, self.state, self.pcm, self.key)
+        self.state = self.state._replace(step=self.state.step + 1)
+        jax.block_until_ready((self.d_state, loss))
+
+
+class Theirs:
+    """WaveGAN in PyTorch; `form` is "conv1d" or "channels_last", the latter with two-dimensional layers of height 1."""
+
+    def __init__(self, channels, pcm, form, device, autocast=False):
+        import torch
+        from torch import nn
+
+        self.device, self.autocast = device, autocast
+        torch.backends.cudnn.benchmark = True
+        flat = form == "conv1d"
+        self.torch, self.flat = torch, flat
+        pad, more = (11, 1) if flat else ((0, 11), (0, 1))
+        taps, stride = (TAPS, STRIDE) if flat else ((1, TAPS), (1, STRIDE))
+        down, up = (nn.Conv1d, nn.ConvTranspose1d) if flat else (nn.Conv2d, nn.ConvTranspose2d)
+        widths = [channels * 2**i for i in range(LAYERS)]
+        inner = widths[-1]
+
+        class Generator(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.z_project = nn.Linear(LATENT, 16 * inner)
+                sizes = [*reversed(widths), 1]
+                self.layers = nn.ModuleList(
+                    up(a, b, taps, stride, pad, more) for a, b in zip(sizes, sizes[1:], strict=False)
+                )
+
+            def forward(self, z):
+                x = self.z_project(z).view(len(z), inner, *([] if flat else [1]), 16)
+                for layer in self.layers:
+                    x = layer(torch.relu(x))
+                return torch.tanh(x)
+
+        class Discriminator(nn.Module):
+            def __init__(self):
+                super().__init__()
+                sizes = [1, *widths]
+                self.layers = nn.ModuleList(
+                    down(a, b, taps, stride, pad) for a, b in zip(sizes, sizes[1:], strict=False)
+                )
+                self.output = nn.Linear(16 * inner, 1)
+                self.radius = 2
+
+            def forward(self, x):
+                for i, layer in enumerate(self.layers):
+                    x = nn.functional.leaky_relu(layer(x), 0.2)
+                    if i < LAYERS - 1 and self.radius:
+                        x = self.shuffle(x)
+                return self.output(x.flatten(1))
+
+            def shuffle(self, x):
+                sides = (self.radius, self.radius) + (() if flat else (0, 0))
+                start = int(torch.randint(0, 2 * self.radius + 1, ()))  # on the host: nothing waits for it
+                return nn.functional.pad(x, sides, mode="reflect")[..., start : start + x.shape[-1]]
+
+        memory = torch.contiguous_format if flat else torch.channels_last
+        self.g, self.d = (network.to(device, memory_format=memory) for network in (Generator(), Discriminator()))
+        real = torch.from_numpy(pcm[0].astype("float32") / 32768).transpose(1, 2).to(device)  # [B, 1, T]
+        self.real = real.contiguous() if flat else real[:, :, None].to(memory_format=memory)
+        self.optimizer = torch.optim.Adam(self.d.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True)
+
+    def to(self, dtype):
+        """Everything in another precision; the gradients are forgotten."""
+        for network in (self.g, self.d):
+            network.zero_grad(set_to_none=True)
+            network.to(dtype)
+        self.real = self.real.to(dtype)
+
+    def loss(self, z, mix):
+        """The discriminator's loss and the logits of reals and fakes."""
+        torch = self.torch
+        with torch.no_grad():
+            fake = self.g(z)
+        real_logits, fake_logits = self.d(self.real), self.d(fake)
+        mixed = torch.lerp(self.real, fake, mix).requires_grad_()
+        (slope,) = torch.autograd.grad(self.d(mixed).sum(), mixed, create_graph=True)
+        penalty = ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+        return fake_logits.mean() - real_logits.mean() + 10 * penalty, real_logits, fake_logits
+
+    def step(self):
+        """One update, waited for."""
+        torch, n = self.torch, len(self.real)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+            z = 2 * torch.rand(n, LATENT, device=self.device) - 1
+            loss, _, _ = self.loss(z, torch.rand(n, *[1] * (self.real.ndim - 1), device=self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def compare(ours, theirs, dtype):
+    """(largest relative difference of logits and loss, of gradients), relative in the Euclidean norm of each array."""
+    torch = theirs.torch
+    rng = np.random.default_rng(1)
+    n = ours.pcm.shape[1]
+    z = rng.uniform(-1, 1, (n, LATENT)).astype(dtype)
+    key = jax.random.key(3)
+    params = jax.tree.map(lambda w: jnp.asarray(w, dtype), ours.state.params)
+    g, d = jax.tree.map(lambda w: w.at[-1].set(0) if w.ndim == 3 else w, params)
+
+    gan = ours.still
+    real = ours.pcm[0].astype(dtype) / 32768
+
+    def d_loss(d, g, z, real):
+        fake = gan.generate(g, z)
+
+        def score(x):
+            return gan.discriminate(d, x, key)
+
+        logits = score(real), score(fake)
+        loss = losses.ADVERSARIAL["wgan"].d(*logits) + 10 * losses.wgan_gp_penalty(score, real, fake, key)
+        return loss, [side[0] for side in logits]
+
+    (loss, logits), gradients = jax.jit(jax.value_and_grad(d_loss, has_aux=True))(d, g, z, real)
+    mix = torch.from_numpy(np.array(jax.random.uniform(key, (n, 1, 1))))  # as the penalty draws it
+
+    def kernel(w, transposed):
+        """[K, in, out] to PyTorch's [out, in, K], or [in, out, K] where transposed; one tap later."""
+        w = np.roll(np.asarray(w), 1, axis=0).transpose(*((1, 2, 0) if transposed else (2, 1, 0)))
+        return torch.from_numpy(np.ascontiguousarray(w if theirs.flat else w[:, :, None]))
+
+    def by_channel(w, axis):
+        """Dense layers flatten [16, C] here and [C, 16] there."""
+        shape = list(w.shape)
+        shape[axis : axis + 1] = [16, -1]
+        return np.asarray(w).reshape(shape).swapaxes(axis, axis + 1).reshape(w.shape)
+
+    pairs = []  # (PyTorch's parameter, our value, our gradient or None), in PyTorch's layout
+    pairs.append((theirs.g.z_project.weight, torch.from_numpy(by_channel(g["z_project"]["kernel"], 1).T.copy()), None))
+    pairs.append((theirs.g.z_project.bias, torch.from_numpy(by_channel(g["z_project"]["bias"], 0)), None))
+    for i, layer in enumerate(theirs.g.layers):
+        pairs.append((layer.weight, kernel(g[f"upconv_{i}"]["kernel"], True), None))
+        pairs.append((layer.bias, torch.from_numpy(np.array(g[f"upconv_{i}"]["bias"])), None))
+    for i, layer in enumerate(theirs.d.layers):
+        values, slopes = d[f"downconv_{i}"], gradients[f"downconv_{i}"]
+        pairs.append((layer.weight, kernel(values["kernel"], False), kernel(slopes["kernel"], False)))
+        pairs.append((layer.bias, torch.from_numpy(np.array(values["bias"])), np.array(slopes["bias"])))
+    values, slopes = d["output"], gradients["output"]
+    transposed = [by_channel(side["kernel"], 0).T.copy() for side in (values, slopes)]
+    pairs.append((theirs.d.output.weight, torch.from_numpy(transposed[0]), transposed[1]))
+    pairs.append((theirs.d.output.bias, torch.from_numpy(np.array(values["bias"])), np.array(slopes["bias"])))
+
+    counted = sum(w.size for w in jax.tree.leaves((g, d)))
+    assert counted == sum(p.numel() for net in (theirs.g, theirs.d) for p in net.parameters())
+    theirs.to(getattr(torch, dtype))
+    with torch.no_grad():
+        for parameter, value, _ in pairs:
+            assert parameter.shape == value.shape
+            parameter.copy_(value)
+    theirs.d.radius = 0
+    mix = mix if theirs.flat else mix[..., None]
+    their_loss, *their_logits = theirs.loss(torch.from_numpy(z).to(theirs.device), mix.to(theirs.device))
+    their_loss.backward()
+    their_slopes = [None if p.grad is None else p.grad.cpu().numpy().copy() for p, _, _ in pairs]
+    theirs.d.radius = 2
+    theirs.to(torch.float32)
+
+    def relative(a, b):
+        a, b = np.asarray(a), np.asarray(b)
+        return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+    outputs = [relative(a.detach().cpu(), b) for a, b in zip((their_loss, *their_logits), (loss, *logits), strict=True)]
+    slopes = []
+    for (parameter, _, gradient), their_slope in zip(pairs, their_slopes, strict=True):
+        if gradient is not None and parameter is not theirs.d.output.bias:  # that one cancels: zero but for rounding
+            a, b = their_slope, np.asarray(gradient)
+            if b.ndim > 2:  # each side has one tap that the other lacks, both now in front
+                a, b = a[..., 1:], b[..., 1:]
+            slopes.append(relative(a, b))
+    return max(outputs), max(slopes)

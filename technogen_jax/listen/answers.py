@@ -1,0 +1,97 @@
+"""The file of answers: JSON lines, each on the disk before its listener is told so. A killed server loses none of them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pathlib
+from typing import Any
+
+ANSWERS_FILE = "answers.jsonl"
+SCHEMA = 1
+
+
+class AnswersError(ValueError):
+    """A file of answers that cannot be read or written; one line."""
+
+
+class Writer:
+    """The one writer of a file of answers; another one is refused as long as this one lives."""
+
+    def __init__(self, path: str | os.PathLike, header: dict[str, Any]):
+        """Opens or begins the file; half a line that a killed writer left was never acknowledged, and goes.
+
+        Raises:
+            AnswersError: another process writes it, or it is of another test.
+        """
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        _lock(self._handle, path)
+        whole = pathlib.Path(path).read_bytes()
+        self._end = whole.rfind(b"\n") + 1
+        os.ftruncate(self._handle, self._end)
+        self.lines = read(path) if self._end else []
+        if not self.lines:
+            self.append({"what": "test", "schema": SCHEMA, **header})
+        elif self.lines[0] != {"what": "test", "schema": SCHEMA, **json.loads(json.dumps(header))}:
+            raise AnswersError(f"{path}: holds answers to another test; name another --output")
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Adds a line and returns when it is on the disk.
+
+        Raises:
+            OSError: it could not be written; the file is as it was.
+        """
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
+        os.lseek(self._handle, self._end, os.SEEK_SET)
+        try:
+            written = os.write(self._handle, data)
+            if written < len(data):
+                raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes written")
+            os.fsync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, self._end)
+            raise
+        self._end += len(data)
+        self.lines.append(line)
+
+    def close(self) -> None:
+        """Ends the lock too."""
+        os.close(self._handle)
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a file of answers, the header first; a last line without its end is left out.
+
+    Raises:
+        AnswersError: not such a file.
+    """
+    try:
+        text = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise AnswersError(f"{path}: expected the {ANSWERS_FILE} of a listening test ({error.strerror})") from None
+    lines = []
+    for number, line in enumerate(text.split(b"\n")[:-1], 1):
+        try:
+            lines.append(json.loads(line))
+            if not isinstance(lines[-1], dict) or "what" not in lines[-1]:
+                raise ValueError("no such line")
+        except ValueError as error:
+            raise AnswersError(f"{path}, line {number}: damaged ({error}); mend or delete the line") from None
+    if not lines or lines[0]["what"] != "test" or lines[0].get("schema") != SCHEMA:
+        raise AnswersError(f"{path}: expected a header of schema {SCHEMA} in the first line")
+    return lines
+
+
+def _lock(handle: int, path: str | os.PathLike) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            os.close(handle)
+            raise AnswersError(f"{path}: another server writes it; end that one, or name another --output") from None
+        # A file system without locks: go on.

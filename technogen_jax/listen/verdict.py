@@ -1,0 +1,405 @@
+"""What a listening test found: shares with intervals that know listeners and items, d', and the words that are allowed.
+
+Nothing here has seen the sounds: all comes from the lines of the file of answers.
+"""
+
+from __future__ import annotations
+
+import collections
+import html
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from technogen_jax.metrics import two_sample
+
+ALPHA = 0.05
+LEAST_LISTENERS = 20  # for the word "indistinguishable": BS.1534-3's number of assessors after screening
+LEAST_BAD = 0.8  # share of known-bad clips that must be found, or the listeners would have missed anything
+LEAST_ANCHORS = 0.75  # a listener who finds fewer is left out
+LEAST_MEDIAN_S = 1.5
+LEAST_HEARD_S = 2.0
+_POWER = 0.8
+
+
+class Share(NamedTuple):
+    """How many answers were right.
+
+    Attributes:
+        trials: answers.
+        correct: right ones.
+        accuracy: their share.
+        low: of the 95 % interval.
+        high: the same.
+        p_above: chance of as many right answers by guessing.
+        p_equivalent: of the two one-sided tests: chance of an accuracy as near a half if it were `delta` from it.
+        effect: variance over that of independent answers.
+        d_prime: in a pair, sqrt(2) z(accuracy).
+    """
+
+    trials: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float
+    p_above: float
+    p_equivalent: float
+    effect: float
+    d_prime: float
+
+
+def share(right: Sequence[bool], listeners: Sequence[int], items: Sequence[int], delta: float) -> Share:
+    """The share of right answers, clustered by listener and by item.
+
+    The variance is the sum of those between listeners and between items less that of the answers, each with its
+    small-sample factor, and at least the largest of them and the binomial one; Student's t has the fewer clusters less one
+    as its degrees of freedom. Intervals and p-values are at least the exact binomial ones.
+
+    Args:
+        right: `[n]`, n at least 1.
+        listeners: `[n]`.
+        items: `[n]`.
+        delta: an accuracy less than this from a half is taken for chance.
+
+    *Source*: Cameron, Gelbach & Miller, "Robust Inference With Multiway Clustering" (2011), eq. 2.5; Schuirmann (1987) for
+    the two one-sided tests.
+    """
+    right = np.asarray(right, np.float64)
+    n, k = len(right), int(right.sum())
+    p = k / n
+    rest = right - p
+
+    def between(groups) -> tuple[float, int]:
+        _, which = np.unique(groups, return_inverse=True)
+        sums = np.bincount(which, rest)
+        return (float(sums @ sums) / n**2 * len(sums) / (len(sums) - 1) if len(sums) > 1 else 0.0), len(sums)
+
+    (by_listener, count_l), (by_item, count_i), (alone, _) = map(between, (listeners, items, np.arange(n)))
+    binomial = p * (1 - p) / n
+    variance = max(by_listener + by_item - alone, by_listener, by_item, binomial)
+    freedom = max(1, min(count for count in (count_l, count_i, n) if count > 1) - 1) if n > 1 else 1
+    error = math.sqrt(variance)
+
+    def above(null: float) -> float:
+        """One-sided p of the share being above."""
+        clustered = float(stats.t.sf((p - null) / error, freedom)) if error else float(p <= null)
+        return max(clustered, float(stats.binom.sf(k - 1, n, null)))
+
+    def below(null: float) -> float:
+        clustered = float(stats.t.cdf((p - null) / error, freedom)) if error else float(p >= null)
+        return max(clustered, float(stats.binom.cdf(k, n, null)))
+
+    low, high = two_sample.clopper_pearson(k, n)
+    width = float(stats.t.isf(0.025, freedom)) * error
+    return Share(
+        trials=n,
+        correct=k,
+        accuracy=p,
+        low=max(0.0, min(low, p - width)),
+        high=min(1.0, max(high, p + width)),
+        p_above=above(0.5),
+        p_equivalent=max(below(0.5 + delta), above(0.5 - delta)),
+        effect=variance / binomial if binomial else 1.0,
+        d_prime=math.sqrt(2) * _z(k, n),
+    )
+
+
+def detection(says_generated: Sequence[bool], generated: Sequence[bool], confidence: Sequence[int]) -> dict | None:
+    """d', criterion c (above 0: leans to "a human made it") and area under the curve of single clips; None without both.
+
+    Args:
+        says_generated: `[n]` the answers.
+        generated: `[n]` the truth.
+        confidence: `[n]` 1 (a guess) to 4 (certain).
+    """
+    says, truth = np.asarray(says_generated, bool), np.asarray(generated, bool)
+    if truth.all() or not truth.any():
+        return None
+    hit, false = _z(says[truth].sum(), truth.sum()), _z(says[~truth].sum(), (~truth).sum())
+    rating = np.where(says, 1, -1) * np.asarray(confidence)
+    pairs = rating[truth][:, None] - rating[~truth][None, :]
+    return {
+        "trials": len(truth),
+        "correct": int((says == truth).sum()),
+        "d_prime": hit - false,
+        "criterion": -(hit + false) / 2,
+        "auc": float((pairs > 0).mean() + (pairs == 0).mean() / 2),
+    }
+
+
+def _z(count: int, of: int) -> float:
+    """Normal quantile of a share, with the log-linear correction (k + .5) / (n + 1)."""
+    return float(stats.norm.ppf((count + 0.5) / (of + 1)))
+
+
+def trials_for_equivalence(delta: float, effect: float = 1.0) -> int:
+    """Answers for both one-sided tests to succeed with power .8 if listeners guess, by the normal approximation."""
+    deviations = stats.norm.isf(ALPHA) + stats.norm.isf((1 - _POWER) / 2)
+    return math.ceil(effect * 0.25 * (deviations / delta) ** 2)
+
+
+def report(lines: Sequence[dict[str, Any]], final: bool = False) -> dict[str, Any]:
+    """Everything that the answers say.
+
+    Args:
+        lines: of `answers.read`.
+        final: the test is over although not all listeners have finished.
+    """
+    test = lines[0]
+    about = {line["listener"]: line for line in lines if line["what"] == "listener"}
+    given: dict[int, dict[int, dict]] = collections.defaultdict(dict)
+    for line in lines:
+        if line["what"] == "answer":
+            given[line["listener"]].setdefault(line["trial"], line)
+    listeners = [_listener(number, list(given[number].values()), about.get(number), test) for number in sorted(given)]
+    everyone = [line for number in sorted(given) for line in given[number].values()]
+    kept = {listener["listener"] for listener in listeners if not listener["left_out"]}
+    included = [line for line in everyone if line["listener"] in kept]
+    finished = sum(listener["answers"] == test["trials"] for listener in listeners)
+    found = {
+        "what": "listening test",
+        "test": test,
+        "listeners": {"planned": test["listeners"], "began": len(about), "finished": finished, "included": len(kept)},
+        "interim": finished < test["listeners"] and not final,
+        "pairs": {"included": _pairs(included, test), "all": _pairs(everyone, test)},
+        "singles": {"included": _singles(included), "all": _singles(everyone)},
+        "groups": {
+            name: _pairs([line for line in included if about.get(line["listener"], {}).get(field) == value], test)
+            for name, field, value in (
+                ("producers", "producer", True),
+                ("others", "producer", False),
+                ("headphones", "sound", "headphones"),
+                ("speakers", "sound", "speakers"),
+            )
+        },
+        "known_bad": _known_bad(everyone),
+        "two_real": _left([line for line in everyone if line["kind"] == "good"]),
+        "by_listener": listeners,
+    }
+    producers = sum(bool(about.get(number, {}).get("producer")) for number in kept)
+    level, sentence, missing = _claim(found, producers)
+    found["claim"] = {"level": level, "sentence": sentence, "missing_for_L4": missing}
+    found["more"] = _more(found)
+    return found
+
+
+def _right(line: dict) -> bool:
+    return line["answer"] == line["truth"]
+
+
+def _pairs(lines: list[dict], test: dict) -> dict | None:
+    lines = [line for line in lines if line["kind"] == "pair"]
+    if not lines:
+        return None
+    columns = [[line[name] for line in lines] for name in ("listener", "item")]
+    return share([_right(line) for line in lines], *columns, test["delta"])._asdict()
+
+
+def _singles(lines: list[dict]) -> dict | None:
+    lines = [line for line in lines if line["kind"] == "single"]
+    says, truth = ([line[name] == "generated" for line in lines] for name in ("answer", "truth"))
+    return detection(says, truth, [line["confidence"] for line in lines]) if lines else None
+
+
+def _known_bad(lines: list[dict]) -> dict | None:
+    """How many clips of the known-bad system were found; of the anchors, where there is no such system."""
+    kind = "bad" if any(line["kind"] == "bad" for line in lines) else "anchor"
+    right = [_right(line) for line in lines if line["kind"] == kind]
+    return {"kind": kind, "trials": len(right), "correct": sum(right)} if right else None
+
+
+def _left(lines: list[dict]) -> dict:
+    return {"trials": len(lines), "left": sum(line["answer"] == "left" for line in lines)}
+
+
+def _listener(number: int, lines: list[dict], about: dict | None, test: dict) -> dict[str, Any]:
+    """One listener's figures, and why they are left out; the reasons are those of the plan, not of the result."""
+    of = {kind: [line for line in lines if line["kind"] == kind] for kind in ("pair", "anchor", "repeat")}
+    right = sum(map(_right, of["pair"]))
+    anchors = sum(map(_right, of["anchor"]))
+    two = [line for line in lines if len(line["clips"]) == 2]
+    left = sum(line["answer"] == "left" for line in two)
+    median_s = statistics.median(line["rt_ms"] for line in lines) / 1000
+    first = {line["item"]: _right(line) for line in of["pair"]}
+    reasons = []
+    if len(lines) < test["trials"]:
+        reasons.append(f"answered {len(lines)} of {test['trials']}")
+    if of["anchor"] and anchors < LEAST_ANCHORS * len(of["anchor"]):
+        reasons.append(f"found {anchors} of {len(of['anchor'])} plain faults")
+    if len(two) > 3 and left in (0, len(two)):
+        reasons.append("always chose one side")
+    if median_s < LEAST_MEDIAN_S:
+        reasons.append(f"answered after {median_s:.1f} s (median)")
+    if short := sum(min(line["heard_s"]) < LEAST_HEARD_S for line in lines):
+        reasons.append(f"{short} times answered before {LEAST_HEARD_S:g} s of a clip were heard")
+    found = {
+        "listener": number,
+        "answers": len(lines),
+        "correct": right,
+        "pairs": len(of["pair"]),
+        "anchors": [anchors, len(of["anchor"])],
+        "agreed": [sum(first.get(line["item"]) == _right(line) for line in of["repeat"]), len(of["repeat"])],
+        "left": [left, len(two)],
+        "median_s": median_s,
+        "producer": about and about["producer"],
+        "sound": about and about["sound"],
+        "left_out": reasons,
+    }
+    if of["pair"]:
+        low, high = two_sample.clopper_pearson(right, len(of["pair"]))
+        found |= {"low": low, "high": high, "d_prime": math.sqrt(2) * _z(right, len(of["pair"]))}
+    return found
+
+
+def _claim(found: dict, producers: int) -> tuple[str, str, list[str]]:
+    """(level, sentence, what is missing for the highest level)."""
+    test, counts, pairs, bad = found["test"], found["listeners"], found["pairs"]["included"], found["known_bad"]
+
+    def none(reason: str) -> tuple[str, str, list[str]]:
+        return "L0", two_sample.CLAIMS["L0"].format(reason=reason), []
+
+    if found["interim"]:
+        return none(f"the test is not over, {counts['finished']} of {counts['planned']} listeners have finished")
+    if not pairs:
+        return none("no listener is left who finished and passed the checks")
+    if not bad or bad["correct"] < LEAST_BAD * bad["trials"]:
+        got = f"{bad['correct']} of {bad['trials']}" if bad else "none"
+        return none(f"the test is inconclusive, listeners found {got} clips that are known to be bad (80 % are needed)")
+    if pairs["p_above"] < ALPHA:
+        return none(
+            f"listeners tell generated from real clips ({pairs['correct']} of {pairs['trials']} right, 95 % interval "
+            f"{pairs['low']:.1%} to {pairs['high']:.1%})"
+        )
+    missing = []
+    if pairs["p_equivalent"] >= ALPHA:
+        missing.append(
+            f"an accuracy shown to be within {test['delta']:.0%} of chance (p = {pairs['p_equivalent']:.2g})"
+        )
+    if counts["included"] < LEAST_LISTENERS:
+        missing.append(f"{LEAST_LISTENERS} listeners (there are {counts['included']})")
+    if not test["matched"]:
+        missing.append("pairs known to be of one tempo (name --beats)")
+    if missing:
+        sentence = two_sample.CLAIMS["L3"].format(clips=pairs["trials"], **pairs)
+        if pairs["high"] < 0.5:
+            sentence += " They take generated clips for real ones more often than real ones."
+        return "L3", sentence, missing
+    population = f"{counts['included']} listeners, {producers} of them producers"
+    kind = f"loops of {test['seconds']:.3g} s"
+    return "L4", two_sample.CLAIMS["L4"].format(clip_kind=kind, population=population, delta=test["delta"]), []
+
+
+def _more(found: dict) -> dict[str, Any] | None:
+    """How many answers in pairs a conclusion needs, in all, if what was found goes on."""
+    pairs, test = found["pairs"]["included"], found["test"]
+    if not pairs:
+        return None
+    effect, each = max(1.0, pairs["effect"]), test["pairs"]
+    chance = trials_for_equivalence(test["delta"], effect)
+    told = None
+    if pairs["accuracy"] > 0.5:
+        # All right is no reason to plan for fewer answers than can be significant.
+        told = max(5, math.ceil(effect * two_sample.clips_for_power(min(pairs["accuracy"], 0.99))))
+    return {
+        "for_equivalence": {"trials": chance, "listeners": max(LEAST_LISTENERS, math.ceil(chance / each))},
+        "to_tell_apart": told and {"trials": told, "listeners": math.ceil(told / each)},
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- for people
+
+
+def text(found: dict[str, Any]) -> str:
+    """The report in lines to read."""
+    counts, test, more = found["listeners"], found["test"], found["more"]
+    bad, real = found["known_bad"], found["two_real"]
+    lines = [
+        f"{found['claim']['level']}: {found['claim']['sentence']}",
+        *(f"  for L4 it lacks: {thing}" for thing in found["claim"]["missing_for_L4"]),
+        "",
+        f"Listeners: {counts['planned']} planned, {counts['finished']} finished, {counts['included']} included.",
+        _pairs_line("Pairs, after exclusions", found["pairs"]["included"], test["delta"]),
+        _pairs_line("Pairs, everyone", found["pairs"]["all"], test["delta"]),
+        *(_pairs_line(f"  {name}", value, test["delta"]) for name, value in found["groups"].items() if value),
+    ]
+    for name, single in (("after exclusions", found["singles"]["included"]), ("everyone", found["singles"]["all"])):
+        if single:
+            lines.append(
+                f"Single clips, {name}: {single['correct']} of {single['trials']} right, d' {single['d_prime']:.2f}, criterion "
+                f"{single['criterion']:+.2f} (above 0: leans to human), area under the curve {single['auc']:.2f}."
+            )
+    if bad:
+        what = "clips of the known-bad system" if bad["kind"] == "bad" else "plain faults (no --bad was given)"
+        lines.append(f"Known bad: {bad['correct']} of {bad['trials']} {what} found; 80 % are needed.")
+    if real["trials"]:
+        lines.append(
+            f"Two real clips: the left one was chosen {real['left']} of {real['trials']} times; half is expected."
+        )
+    if more:
+        near, told = more["for_equivalence"], more["to_tell_apart"]
+        lines.append(
+            f"To show chance within {test['delta']:.0%}: about {near['trials']} answers, {near['listeners']} listeners in all, if they guess."
+        )
+        if told:
+            lines.append(
+                f"To show that they are told apart: about {told['trials']} answers, {told['listeners']} listeners in all, at this accuracy."
+            )
+        lines.append("Plan those as a new test: adding listeners until the result pleases makes it worthless.")
+    out = [one for one in found["by_listener"] if one["left_out"]]
+    lines += [f"Left out, listener {one['listener'] + 1}: {'; '.join(one['left_out'])}." for one in out]
+    return "\n".join(lines)
+
+
+def _pairs_line(name: str, pairs: dict | None, delta: float) -> str:
+    if not pairs:
+        return f"{name}: no answers."
+    return (
+        f"{name}: {pairs['correct']} of {pairs['trials']} right ({pairs['accuracy']:.1%}, 95 % interval {pairs['low']:.1%} to "
+        f"{pairs['high']:.1%}), p above chance {pairs['p_above']:.2g}, p within {delta:.0%} of chance "
+        f"{pairs['p_equivalent']:.2g}, d' {pairs['d_prime']:.2f}."
+    )
+
+
+_STYLE = """
+:root { color-scheme: dark; } body { background: #0e1013; color: #d6dae0; font: 16px/1.5 system-ui, sans-serif; max-width: 860px;
+margin: 0 auto; padding: 1.5rem 1rem; } h1 { font-size: 1.3rem; } .claim { background: #14171b; border-left: 4px solid #b8e04a;
+padding: 1rem; border-radius: 8px; } .claim b { color: #b8e04a; } pre { white-space: pre-wrap; font: inherit; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; } td, th { padding: .25rem .5rem;
+text-align: left; border-bottom: 1px solid #23282e; } .bar { position: relative; min-width: 150px; height: 18px; background:
+linear-gradient(#454c55, #454c55) 50% / 1px 100% no-repeat, #14171b; } .bar i { position: absolute; top: 8px; height: 2px;
+background: #8a919b; } .bar u { position: absolute; top: 4px; width: 10px; height: 10px; margin-left: -5px; border-radius: 50%;
+background: #b8e04a; } .out { opacity: .5; } .wide { overflow-x: auto; } details { margin-top: 2rem; }
+"""
+
+
+def page(found: dict[str, Any]) -> str:
+    """The report as one HTML file: the words, a picture of the intervals, and the whole of it as JSON."""
+    rows = []
+    pooled = found["pairs"]["included"]
+    entries = [("all included", pooled, "", False)] if pooled else []
+    for one in found["by_listener"]:
+        if one["pairs"]:
+            numbers = one | {"accuracy": one["correct"] / one["pairs"], "trials": one["pairs"]}
+            entries.append(
+                (f"listener {one['listener'] + 1}", numbers, "; ".join(one["left_out"]), bool(one["left_out"]))
+            )
+    for name, value, why, out in entries:
+        low, at, high = (100 * value[key] for key in ("low", "accuracy", "high"))
+        rows.append(
+            f"<tr{' class=out' if out else ''}><td>{name}<td>{value['correct']} of {value['trials']}<td><div class=bar>"
+            f"<i style='left:{low:.1f}%;width:{high - low:.1f}%'></i><u style='left:{at:.1f}%'></u></div><td>{html.escape(why)}"
+        )
+    first, rest = text(found).split("\n", 1)
+    level, sentence = first.split(": ", 1)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Is it human?</title><style>{_STYLE}</style><h1>Is it human?</h1><p class=claim><b>{level}</b> "
+        f"{html.escape(sentence)}</p><pre>{html.escape(rest.strip())}</pre><div class=wide><table><tr><th><th>right<th>0 % to 100 %, line "
+        f"at chance<th>left out because</tr>{''.join(rows)}</table></div><details><summary>the whole result</summary><pre>"
+        f"{html.escape(json.dumps(found, indent=1))}</pre></details></html>\n"
+    )
