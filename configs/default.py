@@ -19,6 +19,9 @@ def get_config():
     config.data.crop = "random"  # of records longer than the window: "random", or "start" for always the beginning
     config.data.rotate = 0  # codes are rolled around their loop by random multiples of so many rows; 0: as they are
     config.data.read_threads = 2  # threads that read and decode records ahead of the device
+    config.data.resident = (
+        "auto"  # all clips (or codes) in the devices' memory; auto: where it takes a tenth at most; always, never
+    )
 
     config.model = ConfigDict()
     config.model.name = "wavegan"  # a key of technogen_jax.models.MODELS; the rest are arguments of its build()
@@ -31,7 +34,7 @@ def get_config():
     config.model.post_filter = False  # a learnt filter of 512 taps after the generator
     config.model.form = "polyphase"  # how convolutions are computed; "plain" is slower and the same
     config.model.dtype = "float32"  # or "bfloat16": of the inner layers' arithmetic, for accelerators
-    config.model.remat = False  # True: the backward pass makes layers again; less memory, more time
+    config.model.remat = 0  # clips that the networks treat at a time, for less memory and more time; 0: the whole batch
 
     config.loss = ConfigDict()
     config.loss.adversarial = "wgan"  # wgan, dcgan, lsgan, hinge or relativistic
@@ -56,6 +59,7 @@ def get_config():
     config.train.minutes = placeholder(float)  # of this start: then it saves and ends, to be continued; None: no limit
     config.train.init_from = placeholder(str)  # workdir whose weights a new run starts with, the model being the same
     config.train.batch_size = 64  # clips a discriminator update, over all devices
+    config.train.shard_parameters = False  # each device holds a share of the weights, for those too large for one
     config.train.n_critic = 5  # discriminator updates for each generator update
     config.train.steps_per_dispatch = (
         1  # steps the device is given at once: fewer waits where a step takes milliseconds

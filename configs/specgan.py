@@ -32,5 +32,5 @@ def get_config(loss: str = "wgan-gp") -> ConfigDict:
     config.model.momentum = 0.0  # of its fast variant (0.99 in its paper); 0: the plain one
     config.model.form = "polyphase"  # how convolutions are computed; "plain" is slower and the same
     config.model.dtype = "float32"  # or "bfloat16": of the inner layers' arithmetic, for accelerators
-    config.model.remat = False  # True: the backward pass makes layers again; less memory, more time
+    config.model.remat = 0  # clips that the networks treat at a time, for less memory and more time; 0: the whole batch
     return config.lock()

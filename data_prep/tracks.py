@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep import clips, tempo, workers
-from technogen_jax import audio, loudness, records
+from technogen_jax import audio, files, loudness, records
 
 UNLABELLED = "unlabelled"
 _SPOOL_BYTES = 1 << 28  # of a track's float32 audio that a worker holds in memory: 12 minutes of 44.1 kHz stereo
@@ -117,14 +117,14 @@ def find_tracks(
             {"path": _id(error.filename, root)} | rejection("unreadable", f"cannot be read: {error.strerror}")
         )
 
-    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=os.fsencode)
-        for name in files:
+        for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in audio.AUDIO_EXTENSIONS:
                 found.append(os.path.join(folder, name))
     sources, ids = [], collections.Counter()
@@ -202,7 +202,7 @@ def _answered(part: str, function: Callable[..., dict[str, Any]], *args: Any) ->
     finally:
         workers.progressing(None)
     with replacing(f"{part}.json") as temporary:
-        pathlib.Path(temporary).write_text(json.dumps(result), encoding="utf-8")
+        temporary.write_text(json.dumps(result), encoding="utf-8")
     return result
 
 
@@ -226,21 +226,17 @@ def read_part(part: str, cut: Cut) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def replacing(path: str) -> Iterator[str]:
+def replacing(path: str) -> Iterator[pathlib.Path]:
     """A temporary name that becomes `path` when all went well.
 
     Raises:
         JobError: for an OSError: a full disk stops the run, since the next file would not fit either.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"  # a worker of a killed run may live a moment longer
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with files.replacing(path, shared=True) as temporary:  # a worker of a killed run may live a moment longer
+            yield temporary
     except OSError as error:
         raise workers.JobError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
 
 
 def _find_beats(path: str, range_bpm: tuple[float, float]) -> dict[str, Any]:
@@ -337,7 +333,7 @@ def _digested(blocks: Iterator[np.ndarray], digest) -> Iterator[np.ndarray]:
 
 
 def _write_pcm(
-    path: str, spool: _Spool, offsets: Sequence[int], gain: float, loud: bool, cut: Cut
+    path: pathlib.Path, spool: _Spool, offsets: Sequence[int], gain: float, loud: bool, cut: Cut
 ) -> list[tuple[float, float]]:
     """Writes the track as far as its last clip, clipped if it is too loud; (peak, RMS) of each clip in dBFS as written."""
     bounds = clips.piece_bounds(offsets, cut.clip_samples, _PIECE_SAMPLES)

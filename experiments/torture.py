@@ -38,6 +38,7 @@ TINY = {  # flags of the smallest models that do all that large ones do
     "--config.model.mid_components=12 --config.train.steps_per_dispatch=2 --config.train.batch_size=8",
 }
 SAVING = "--config.train.log_every=4 --config.train.save_every=8 --config.train.sample_every=16 --config.eval.every=16 --config.eval.clips=16"
+KILLS_A_RUN = 5
 VOLATILE = ("time/",)  # of metrics.jsonl
 
 
@@ -85,9 +86,12 @@ def call(module: str, arguments: str) -> None:
     assert not done.returncode, f"{module} {arguments}: {done.stderr[-2000:]}"
 
 
-def start(argv: list[str]) -> subprocess.Popen:
-    """A process whose words can be read."""
-    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(argv: list[str], more: dict[str, str] | None = None) -> subprocess.Popen:
+    """A process whose words can be read; `more` goes into its environment."""
+    environment = os.environ | (more or {})
+    return subprocess.Popen(
+        argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -127,13 +131,20 @@ def phase_of(output: pathlib.Path) -> str:
     return "training" if steps else "before its first checkpoint"
 
 
-def kill_until_done(argv: list[str], output: pathlib.Path, draw: random.Random, takes_s: float) -> Iterator[str]:
-    """Runs a command again and again, killed at random moments, until it ends by itself; yields what each kill met."""
-    while True:
-        process, patience_s = start(argv), draw.uniform(0.05, 1.0) * takes_s
+def kill_until_done(
+    argv: list[str], output: pathlib.Path, draw: random.Random, takes_s: float, cache: pathlib.Path
+) -> Iterator[str]:
+    """Runs a command again and again, killed at random moments, then lets it end; yields what each kill met.
+
+    By turns it compiles anew and takes what it compiled from a cache, itself written under kills.
+    """
+    caching = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    for number in range(KILLS_A_RUN + 1):
+        process = start(argv, caching if number % 2 else None)
+        patience_s = draw.uniform(0.05, 1.0) * takes_s if number < KILLS_A_RUN else None
         try:
             said, _ = process.communicate(timeout=patience_s)
-            assert not process.returncode, f"after a kill: {said[-2000:]}"
+            assert not process.returncode, f"after {number} kills: {said[-2000:]}"
             return
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
@@ -171,10 +182,10 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
         while sum(met.values()) < options.kills:
             for name, job in jobs.items():
                 output = folder / f"killed-{name}"
-                for phase in kill_until_done(job(output), output, draw, takes_s[name]):
+                for phase in kill_until_done(job(output), output, draw, takes_s[name], folder / "cache"):
                     met[f"{name}: {phase}"] += 1
                 assert results[name](output) == whole[name], f"{name}: not what it is undisturbed"
-                left = [path for path in folder.rglob("*tmp*") if "tensorboard" not in str(path)]
+                left = list(output.rglob("*tmp*"))
                 assert not left, f"{name}: left {left}"
                 shutil.rmtree(output)
                 rounds[name] += 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
+
+from technogen_jax import files
 
 
 def content_hash(arrays: dict[str, Any]) -> str:
@@ -22,14 +23,9 @@ def content_hash(arrays: dict[str, Any]) -> str:
 
 
 def write(path: str | os.PathLike, arrays: dict[str, Any]) -> None:
-    """Writes arrays and their hash under a temporary name, syncs the file to disk and renames it."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
+    """Writes arrays and their hash, whole or not at all."""
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, sha256=content_hash(arrays), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -19,6 +19,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from technogen_jax import files
+
 # What is looked for in a folder. The decoders go by content, so a wrong extension from this list still decodes.
 AUDIO_EXTENSIONS = frozenset(
     ".wav .wave .w64 .rf64 .flac .mp3 .mp2 .ogg .oga .opus .aif .aiff .aifc .au .caf .m4a .m4b .m4p .aac .mp4 .wma .webm".split()
@@ -179,9 +181,8 @@ def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_r
         )
     file_format, subtype = WRITE_FORMATS[path.suffix.lower()]
     lossless = subtype == "PCM_16"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with contextlib.ExitStack() as stack:
+        with files.replacing(path, shared=True) as temporary, contextlib.ExitStack() as stack:
             file = None
             for audio in blocks:
                 if audio.ndim != 2 or (file and audio.shape[1] != file.channels):
@@ -199,12 +200,9 @@ def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_r
                     file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
             if not file:
                 raise ValueError(f"{path.name}: expected blocks of audio to write, got none")
-        os.replace(temporary, path)
     except soundfile.LibsndfileError as error:
         reason = f"{_one_line(error)} ({sample_rate_hz} Hz, {channels} channels)"
         raise ValueError(f"{path.name}: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def encode(pcm: np.ndarray, sample_rate_hz: int, extension: str) -> bytes:

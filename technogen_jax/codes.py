@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from technogen_jax import arrays, audio, records
+from technogen_jax import arrays, audio, files, records
 from technogen_jax.models import GAN, Statistics
 
 _BATCH = 16  # clips encoded at a time
@@ -49,8 +48,7 @@ def make(
         old.unlink()
     encode = jax.jit(gan.encode)
     weights = weights_of_labels(source.manifest.labels, gan.classes) if gan.classes else None
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
         for start in range(0, len(source), _BATCH):
             clips = [source[index] for index in range(start, min(start + _BATCH, len(source)))]
             padded = clips + clips[-1:] * (_BATCH - len(clips))  # so that one program does for all
@@ -62,9 +60,6 @@ def make(
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(codes[: len(clips)].tobytes())
             count(len(clips))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read(path: pathlib.Path) -> np.ndarray:

@@ -7,11 +7,13 @@ processes) is clip r of an endless sequence of reshuffled epochs; each process r
 from __future__ import annotations
 
 import collections
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -107,6 +109,7 @@ def batches(
     seed: int,
     first_step: int = 0,
     read_threads: int = 2,
+    read: bool = True,
 ) -> Iterator[np.ndarray]:
     """Endless `[steps, n_critic, rows.count, length, ...]`, read ahead by threads.
 
@@ -121,6 +124,7 @@ def batches(
         seed: of the shuffling, the crops and the rolls.
         first_step: the step to begin with, a multiple of `steps`.
         read_threads: threads that read and decode.
+        read: False for the picks alone, `[steps, n_critic, rows.count, 3]`, of which `gather` makes the same batches.
 
     Raises:
         ValueError: an unknown crop, or no clips.
@@ -128,18 +132,40 @@ def batches(
     _check_crop(crop)
     if not len(clips):
         raise ValueError("no clips to train on")
-    clips = grain.MapDataset.source(clips).seed(seed).shuffle().repeat()
-    if length is not None:
-        clips = clips.random_map(_Crop(length, crop))
-    if rotate:
-        clips = clips.random_map(_Rotate(rotate))
-    dataset = grain.MapDataset.source(_Batches(clips, rows, steps, n_critic))
+    whole = len(clips[0]) if crop == "random" or length is None else length
+    window = length or whole
+    if rotate and window % rotate:
+        raise ValueError(f"config.data.rotate: expected a divisor of a clip's {window} rows, got {rotate}")
+    starts = whole - window + 1 if crop == "random" else 1
+    picks = _Picks(
+        len(clips), rows, steps, n_critic, seed, starts, rotate, window // rotate if rotate else 1, length is not None
+    )
+    dataset = grain.MapDataset.source(_Batches(clips, picks, window) if read else picks)
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * max(1, read_threads))
     iterator = iter(dataset[first_step // steps :].to_iter_dataset(options))
     try:
         yield from iterator
     finally:
         iterator.close()
+
+
+def gather(clips: jax.Array, picks: jax.Array, length: int) -> jax.Array:
+    """The picked clips, of a set that is in the devices' memory: `[..., length, ...]`.
+
+    Args:
+        clips: `[clips, T, ...]`.
+        picks: `[..., 3]` from `batches`.
+        length: the model's window.
+    """
+    clip, start, roll = jnp.split(picks, 3, -1)
+    rows = clips[clip, start + (jnp.arange(length) - roll) % length]
+    # Else XLA would compute the step in another order, and round it in another way, than with batches that it is given.
+    return jax.lax.optimization_barrier(rows)
+
+
+def stacked(clips: Sequence[np.ndarray]) -> np.ndarray:
+    """All clips as one array `[clips, T, ...]`; codes are that already."""
+    return clips if isinstance(clips, np.ndarray) else np.stack(list(clips))
 
 
 def to_device(local: Iterator[np.ndarray], sharding: NamedSharding, rows: Rows) -> Iterator[jax.Array]:
@@ -186,46 +212,75 @@ class Audio(Sequence):
         return repr(self._source)
 
 
-class _Crop(grain.transforms.RandomMap):
-    """A window out of a clip."""
+class _Picks(Sequence):
+    """What one process's rows of `steps` steps at a time are: int32 `[steps, n_critic, rows.count, 3]`.
 
-    def __init__(self, length: int, crop: str):
-        self._length, self._crop = length, crop
+    Of each row the clip, the first of its samples (or rows of its code), and by how many it is then rolled. Both come from Grain's
+    numbers, drawn directly: its pipeline of a shuffle, a repeat and two random maps gives the same at three times the time.
+    """
 
-    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        room = len(element) - self._length
-        start = rng.integers(room + 1) if self._crop == "random" and room else 0
-        return element[start : start + self._length]
-
-
-class _Rotate(grain.transforms.RandomMap):
-    """A clip rolled around its loop."""
-
-    def __init__(self, multiple: int):
-        self._multiple = multiple
-
-    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if len(element) % self._multiple:
-            raise ValueError(
-                f"config.data.rotate: expected a divisor of a clip's {len(element)} rows, got {self._multiple}"
-            )
-        return np.roll(element, self._multiple * rng.integers(len(element) // self._multiple), 0)
-
-
-class _Batches(Sequence):
-    """One process's rows of an endless sequence, those of `steps` steps at a time."""
-
-    def __init__(self, clips: grain.MapDataset, rows: Rows, steps: int, n_critic: int):
+    def __init__(self, clips, rows, steps, n_critic, seed, starts, rotate, rolls, cropped):
         self._clips, self._rows, self._shape = clips, rows, (steps, n_critic, rows.count)
+        self._starts, self._rotate, self._rolls = starts, rotate, rolls
+        # Grain seeds each part of a pipeline with its place in it.
+        places = dict(shuffle=1, crop=3, rotate=4 if cropped else 3)
+        seeds = {
+            part: int(np.random.SeedSequence([seed, place]).generate_state(1)[0]) for part, place in places.items()
+        }
+        self._shuffle = seeds["shuffle"]
+        self._crops, self._rotations = (grain.experimental.RngPool(seeds[part]) for part in ("crop", "rotate"))
 
     def __len__(self) -> int:
-        return len(self._clips) // (self._shape[0] * self._shape[1] * self._rows.batch_size)
+        return sys.maxsize // (self._shape[0] * self._shape[1] * self._rows.batch_size)
 
     def __getitem__(self, index: int) -> np.ndarray:
         updates = np.arange(self._shape[0] * self._shape[1]) + int(index) * self._shape[0] * self._shape[1]
         rows = updates[:, None] * self._rows.batch_size + self._rows.first + np.arange(self._rows.count)
-        batch = np.stack([self._clips[row] for row in rows.ravel().tolist()])
-        return batch.reshape(*self._shape, *batch.shape[1:])
+        picks = np.zeros((*rows.shape, 3), np.int32)
+        flat = rows.ravel().tolist()
+        picks[..., 0].flat = [self._clip(row) for row in flat]
+        if self._starts > 1:
+            picks[..., 1].flat = [_draw(self._crops, row, self._starts) for row in flat]
+        if self._rotate:
+            picks[..., 2].flat = [self._rotate * _draw(self._rotations, row, self._rolls) for row in flat]
+        return picks.reshape(*self._shape, 3)
+
+    def _clip(self, row: int) -> int:
+        epoch, place = divmod(row, self._clips)
+        return grain.experimental.index_shuffle(place, self._clips - 1, (self._shuffle + epoch) % 2**32, 4)
 
     def __repr__(self) -> str:
-        return f"{self._clips!r}{self._rows}{self._shape}"
+        return f"{self._clips} {self._rows}{self._shape}"
+
+
+def _draw(pool: grain.experimental.RngPool, row: int, below: int) -> int:
+    rng = pool.acquire_rng(row)
+    number = rng.integers(below)
+    pool.release_rng(rng)
+    return number
+
+
+class _Batches(Sequence):
+    """The clips that are picked."""
+
+    def __init__(self, clips: Sequence[np.ndarray], picks: _Picks, length: int):
+        self._clips, self._picks, self._length = clips, picks, length
+
+    def __len__(self) -> int:
+        return len(self._picks)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        picks = self._picks[index]
+        rows = picks.reshape(-1, 3)
+        if isinstance(self._clips, np.ndarray) and not rows[:, 1:].any() and self._length == self._clips.shape[1]:
+            batch = self._clips[rows[:, 0]]
+        else:
+            batch = np.stack([self._row(*row) for row in rows.tolist()])
+        return batch.reshape(*picks.shape[:-1], *batch.shape[1:])
+
+    def _row(self, clip: int, start: int, roll: int) -> np.ndarray:
+        row = self._clips[clip][start : start + self._length]
+        return np.roll(row, roll, 0) if roll else row
+
+    def __repr__(self) -> str:
+        return f"{self._clips!r}{self._picks!r}"

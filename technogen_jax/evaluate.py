@@ -24,6 +24,7 @@ from technogen_jax import (
     embeddings,
     generate,
     listening,
+    programs,
     published,
     report,
     results,
@@ -353,6 +354,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
     options = parse_options(argv)
+    programs.keep()
     try:
         if options.compare:
             print(results.compare(options.compare, options.allow_mismatch))

@@ -39,6 +39,11 @@ def number(least: float, most: float = _LARGEST, *, positive: bool = False, belo
     return expected
 
 
+def one_of(*values: Any) -> Rule:
+    """One of a few values."""
+    return lambda value: None if value in values else f"one of {', '.join(map(str, values))}"
+
+
 def text(value: Any) -> str | None:
     """A text with something in it."""
     good = isinstance(value, str) and value.strip() and "\0" not in value  # no file's name holds that character
@@ -64,6 +69,7 @@ RULES = {
     "data.split": text,
     "data.crop": text,
     "data.read_threads": whole(0, 1024),
+    "data.resident": one_of("auto", "always", "never"),
     "model.name": text,
     "loss.adversarial": text,
     "loss.gp_weight": number(0),
@@ -83,6 +89,7 @@ RULES = {
     "train.minutes": optional(number(0, positive=True)),
     "train.init_from": optional(text),
     "train.batch_size": whole(1, 2**20),
+    "train.shard_parameters": lambda value: None if isinstance(value, bool) else "True or False",
     "train.n_critic": whole(1, 1000),
     "train.ema_decay": number(0, 1),
     "train.log_every": whole(1),
@@ -100,7 +107,7 @@ _MODEL_MOST = 2**16  # of any other field
 _LARGEST_BATCH = 2**31  # samples of a step, in 16 bits 4 GB
 # What may change from one start of a run to the next, since it does not change what is learnt.
 FREE = (
-    "model.iterations model.momentum data.dir data.read_threads train.init_from train.steps train.minutes train.log_every train.sample_every "
+    "model.iterations model.momentum data.dir data.read_threads data.resident train.shard_parameters train.init_from train.steps train.minutes train.log_every train.sample_every "
     "train.sample_clips eval.every eval.clips train.save_every train.keep_last train.keep_every"
 ).split()
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 import io
 import os
-import pathlib
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
+
+from technogen_jax import files
 
 MEL_FMIN_HZ = 30.0  # below a kick's fundamental
 N_MELS = 96
@@ -162,10 +163,8 @@ def write_contact_sheet(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # names in scripts that the font lacks are drawn as boxes
         figure.savefig(png, format="png")
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(png.getvalue())
-    os.replace(temporary, path)
+    with files.replacing(path, synced=False) as temporary:
+        temporary.write_bytes(png.getvalue())
 
 
 def _drawable(text: str) -> str:

@@ -15,8 +15,8 @@ _KEPT_DAYS = 60
 _LEAST_COMPILE_S = 0.2  # what compiles sooner is not worth a file
 
 
-def keep() -> pathlib.Path:
-    """The folder in which programs that JAX compiles from now on are kept, and looked for.
+def keep() -> pathlib.Path | None:
+    """The folder in which programs that JAX compiles from now on are kept, and looked for; None: it cannot be made.
 
     It is `technogen/programs-CPU` in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache), or what
     $JAX_COMPILATION_CACHE_DIR says. JAX finds a program by a hash of its code, JAX's version, the flags and the device; a file
@@ -24,10 +24,14 @@ def keep() -> pathlib.Path:
     """
     if jax.config.jax_compilation_cache_dir:
         return pathlib.Path(jax.config.jax_compilation_cache_dir)
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = pathlib.Path(cache) / "technogen" / f"programs-{_processor()}"
-    with contextlib.suppress(OSError):  # another process does the same
-        for path in folder.glob("*-cache"):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    for path in folder.glob("*-cache"):
+        with contextlib.suppress(OSError):  # another process does the same
             if path.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS:
                 path.unlink()
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from technogen_jax import files
 from technogen_jax.audio import Stream, resample_blocks
 from technogen_jax.embeddings import SHORTEST_S, Embedding
 
@@ -137,17 +138,18 @@ def cached(embedding: Embedding, folder: str | os.PathLike) -> Embedding:
         audio = np.asarray(audio)
         rest = [embedding.describe(sample_rate_hz), audio.dtype.str, audio.shape[1:], loop]
         context = json.dumps(rest, sort_keys=True).encode()
-        files = [folder / f"{hashlib.sha256(context + clip.tobytes()).hexdigest()}.npy" for clip in audio]
-        vectors = [_read_vector(file) for file in files]
+        paths = [folder / f"{hashlib.sha256(context + clip.tobytes()).hexdigest()}.npy" for clip in audio]
+        vectors = [_read_vector(path) for path in paths]
         missing = [index for index, vector in enumerate(vectors) if vector is None]
-        if missing or not files:
+        if missing or not paths:
             computed = embedding.embed(audio[missing], sample_rate_hz, loop=loop)
             for index, vector in zip(missing, computed, strict=True):
                 vectors[index] = vector
-                temporary = files[index].with_suffix(f".{os.getpid()}.tmp")
-                with open(temporary, "wb") as file:
+                with (
+                    files.replacing(paths[index], shared=True, synced=False) as temporary,
+                    open(temporary, "wb") as file,
+                ):
                     np.save(file, vector)
-                os.replace(temporary, files[index])
         return np.stack(vectors)
 
     return embedding._replace(embed=embed)
@@ -386,14 +388,14 @@ def _read_weights(path: pathlib.Path, names: Iterable[str], inside: str = "") ->
 
 def _read_model(model_class: Any, path: pathlib.Path, needed: tuple[str, ...]) -> tuple[Any, dict[str, str]]:
     """A transformers model from a folder, and the hashes of its files; no weight under `needed` may be missing."""
-    files = [
+    paths = [
         path / name for name in ("model.safetensors", "pytorch_model.bin", "config.json") if (path / name).is_file()
     ]
-    if len(files) < 2 or files[-1].name != "config.json":
+    if len(paths) < 2 or paths[-1].name != "config.json":
         raise FileNotFoundError(
             f"{path}: expected a folder with config.json and model.safetensors or pytorch_model.bin"
         )
-    weights = files[0]
+    weights = paths[0]
     options = {"local_files_only": True, "weights_only": True, "use_safetensors": weights.suffix == ".safetensors"}
     model, report = model_class.from_pretrained(path, **options, output_loading_info=True)
     computed = ("relative_position_index", "num_batches_tracked")  # absent from some versions' files

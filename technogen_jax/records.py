@@ -27,6 +27,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from technogen_jax import files
+
 DATASET_NAME = "techno"
 DATASET_VERSION = "1.0.0"
 MANIFEST_VERSION = 1
@@ -152,14 +154,9 @@ def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
 
 
 def write_text_atomically(path: str | os.PathLike, text: str | Iterable[str]) -> None:
-    """Writes a text file, given whole or in parts, under a temporary name, syncs it to disk and renames it."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    """Writes a text file, given whole or in parts, whole or not at all."""
+    with files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.writelines([text] if isinstance(text, str) else text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def read_clip_table(directory: str | os.PathLike, split: str) -> list[dict[str, Any]]:
@@ -231,20 +228,15 @@ def shard_names(split: str, shards: int) -> list[str]:
 
 
 def write_shard(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-    """Writes one TFRecord file under a temporary name, syncs it and renames it; the number of data bytes."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Writes one TFRecord file, whole or not at all; the number of data bytes."""
     total = 0
-    with open(temporary, "wb") as file:
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
         for record in records:
             header = struct.pack("<Q", len(record))
             file.write(header + struct.pack("<I", masked_crc(header)))
             file.write(record)
             file.write(struct.pack("<I", masked_crc(record)))
             total += len(record)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     return total
 
 

@@ -21,7 +21,7 @@ import jax
 import jaxlib
 import numpy as np
 
-from technogen_jax import arrange, audio, generate, pictures, progress, records
+from technogen_jax import arrange, audio, generate, pictures, programs, progress, records
 
 FORMATS = ("wav", "flac")
 _CARD_VERSION = 1
@@ -384,6 +384,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
     options = parse_options(argv)
+    programs.keep()
     try:
         if options.cards:
             return 0 if repeat(options) else 1

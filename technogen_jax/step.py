@@ -93,7 +93,8 @@ def make_train_step(
     r2_weight: float = 0.0,
     weight_clip: float = 0.0,
     ema_decay: float = 0.999,
-    batch_sharding: jax.sharding.Sharding | None = None,
+    batch_sharding: jax.sharding.NamedSharding | None = None,
+    state_shardings: TrainState | None = None,
 ) -> Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure train_step(state, clips, key) -> (state, metrics).
 
@@ -112,7 +113,14 @@ def make_train_step(
         ema_decay: of the generator's average; it starts lower, (1 + t) / (10 + t), so that the average soon forgets
             the random start.
         batch_sharding: how the rows of a batch `[B, ...]` lie on several devices; None for one device.
+        state_shardings: of each array of the state, where devices hold shares of it; each gathers the weights when it uses
+            them. None: all hold all.
     """
+
+    def whole(*params):
+        if state_shardings is None:
+            return params
+        return jax.lax.with_sharding_constraint(params, batch_sharding.update(spec=jax.sharding.PartitionSpec()))
 
     def fakes(g_params, real, key):
         z = gan.sample_latents(key, len(real))
@@ -121,6 +129,7 @@ def make_train_step(
         return gan.generate(g_params, z)
 
     def d_loss(d_params, g_params, real, key):
+        d_params, g_params = whole(d_params, g_params)
         z_key, real_key, fake_key, gp_key, mix_key = jax.random.split(key, 5)
         fake = fakes(g_params, real, z_key)
 
@@ -138,6 +147,7 @@ def make_train_step(
         return sum(metrics.values()), metrics
 
     def g_loss(g_params, d_params, real, key):
+        g_params, d_params = whole(g_params, d_params)
         z_key, real_key, fake_key = jax.random.split(key, 3)
         fake = fakes(g_params, real, z_key)
         # Where the loss does not look at the reals, XLA drops their logits.
@@ -148,7 +158,11 @@ def make_train_step(
         grads, metrics = jax.grad(loss_fn, has_aux=True)(params, *args)
         updates, opt = getattr(optimizers, side).update(grads, opt, params)
         metrics[f"{side}/gradient_norm"] = optax.tree.norm(grads)
-        return optax.apply_updates(params, updates), opt, metrics
+        params = optax.apply_updates(params, updates)
+        if state_shardings is not None:  # else the loop over the critic's updates would carry all of it
+            shares = getattr(state_shardings.params, side), getattr(state_shardings.opt, side)
+            params, opt = jax.lax.with_sharding_constraint((params, opt), shares)
+        return params, opt, metrics
 
     def train_step(state, clips, key):
         d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -176,10 +190,20 @@ def make_train_step(
     return train_step
 
 
-def repeated(train_step: Callable) -> Callable:
-    """(state, clips of n steps `[n, n_critic, B, ...]`, key) -> (state, metrics `[n]` each): n steps in one dispatch."""
+def repeated(train_step: Callable, gather: Callable[[jax.Array, jax.Array], jax.Array] | None = None) -> Callable:
+    """(state, clips of n steps `[n, n_critic, B, ...]`, key) -> (state, metrics `[n]` each): n steps in one dispatch.
+
+    Args:
+        train_step: from `make_train_step`.
+        gather: where the set is on the devices, (set, picks) -> clips; those two take the place of the clips.
+    """
 
     def train_steps(state, clips, key):
-        return jax.lax.scan(lambda state, clips: train_step(state, clips, key), state, clips)
+        whole, rows = clips if gather else (None, clips)
+
+        def step(state, rows):
+            return train_step(state, gather(whole, rows) if gather else rows, key)
+
+        return jax.lax.scan(step, state, rows)
 
     return train_steps

@@ -12,11 +12,17 @@ The workdir then holds config.json, statistics.npz and codes-*.npy (of the set, 
 tensorboard/ (look with: tensorboard --logdir runs). Stop with Ctrl-C or SIGTERM: it saves first. The same command
 goes on from the newest checkpoint, and what comes out is, bit for bit, what an uninterrupted run would have made on
 the same machine. Then: python -m technogen_jax.sample --workdir runs/wavegan
+
+Many hosts: the same command on each, with the workdir on storage that all share. SLURM (srun), indexed Jobs of Kubernetes, TPU
+pods and mpirun are found out; anywhere else add --coordinator HOST:PORT --processes N --process I. A signal to any process
+stops all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import math
 import os
 import pathlib
@@ -25,14 +31,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, config_flags
 
 from technogen_jax import (
@@ -40,11 +45,13 @@ from technogen_jax import (
     clipsets,
     codes,
     data,
+    devices,
     fields,
     generate,
     losses,
     models,
     monitor,
+    programs,
     progress,
     records,
     shaping,
@@ -52,6 +59,7 @@ from technogen_jax import (
 from technogen_jax.step import Pair, TrainState, falling, init_state, make_optimizer, make_train_step, repeated
 
 _LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
+_RESIDENT_SHARE = 0.1  # of a device's memory, that "auto" lets a set take
 _AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
 
 
@@ -79,20 +87,25 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             for NaN or Inf in training.
     """
     workdir = pathlib.Path(workdir)
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = devices.mesh()
+    say = say if devices.is_first() else lambda line: None
     gan, _, new_state = _build(config)  # so that a field that cannot work is named before anything is made
-    _check_memory(config, new_state)
     rows = data.process_rows(config.train.batch_size)
+    shapes = jax.eval_shape(new_state, jax.random.key(0))
+    laid = devices.shardings(shapes, mesh, config.train.shard_parameters)
+    _check_memory(config, shapes, laid)
     source = _open_set(config, gan)
-    checkpoint.claim(workdir, config, source.manifest)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    by_row = NamedSharding(mesh, PartitionSpec(None, None, "data"))
-    state = jax.jit(new_state, out_shardings=everywhere)(generate.run_key(config.seed, "init"))
-    with contextlib.ExitStack() as stack:
+    devices.from_first(lambda: checkpoint.claim(workdir, config, source.manifest))
+    devices.check_shared(workdir / checkpoint.CONFIG_FILE)
+    everywhere, by_row = devices.everywhere(mesh), devices.by_row(mesh, 2)
+    state = jax.jit(new_state, out_shardings=laid)(generate.run_key(config.seed, "init"))
+    with contextlib.ExitStack() as stack, devices.ended_together():
         stop = stack.enter_context(_stop_requests())
         try:
             statistics = _statistics(config, workdir, source, stop)
-            gan, train_step, _ = _build(config, NamedSharding(mesh, PartitionSpec("data")), statistics)
+            gan, train_step, _ = _build(
+                config, devices.by_row(mesh), statistics, laid if config.train.shard_parameters else None
+            )
             clips = _codes(config, gan, workdir, source, statistics, stop) if gan.encode_once else data.Audio(source)
         except _Stopped:
             say(f"stopped before the first step; the same command goes on in {workdir}")
@@ -114,7 +127,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             return state
 
         logbook = stack.enter_context(contextlib.closing(monitor.Logbook(workdir, start)))
-        observer = monitor.Monitor(config, gan, _ruler(config, say), workdir, logbook)
+        ruler = _ruler(config, say) if devices.is_first() else None
+        observer = monitor.Monitor(config, gan, ruler, workdir, logbook)
+        resident = _is_resident(config, clips)
         local = data.batches(
             clips,
             rows=rows,
@@ -126,17 +141,25 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             seed=config.seed,
             first_step=start,
             read_threads=config.data.read_threads,
+            read=not resident,
         )
-        batches = data.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows)
+        batches, gather = data.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows), None
+        if resident:
+            there = data.stacked(clips)
+            length = there.shape[1] if gan.encode_once else config.audio.clip_samples
+            there = jax.make_array_from_callback(there.shape, everywhere, there.__getitem__)
+            batches, gather = zip(itertools.repeat(there), batches), functools.partial(data.gather, length=length)
         stepped = jax.jit(
-            repeated(train_step),
-            in_shardings=(everywhere, by_row, everywhere),
-            out_shardings=(everywhere, everywhere),
+            repeated(train_step, gather),
+            in_shardings=(laid, (everywhere, by_row) if resident else by_row, everywhere),
+            out_shardings=(laid, everywhere),
             donate_argnums=0,
         )
-        bar = stack.enter_context(progress.bar("training", config.train.steps, " steps", start))
+        bar = stack.enter_context(
+            progress.bar("training", config.train.steps, " steps", start, shown=devices.is_first())
+        )
         bar.set_postfix_str("compiling")
-        state = _loop(config, state, stepped, batches, checkpoints, observer, stop, bar)
+        state = _loop(config, state, stepped, batches, checkpoints, observer, stop, bar, mesh)
     done = int(state.step)
     say(
         f"step {done} of {config.train.steps}: checkpoints, previews and metrics are in {workdir}"
@@ -154,8 +177,10 @@ def _loop(
     observer: monitor.Monitor,
     stop: threading.Event,
     bar,
+    mesh: Mesh,
 ) -> TrainState:
     every = config.train
+    agree = devices.agreement(mesh, _AHEAD)
     key = generate.run_key(config.seed, "train")
     finite = jax.jit(lambda state: jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]).all())
     begun, window_begun, pending = time.monotonic(), None, []
@@ -196,7 +221,7 @@ def _loop(
             jax.block_until_ready(pending[-1 - _AHEAD])
         bar.update(count)
         over = every.minutes is not None and time.monotonic() - begun > 60 * every.minutes
-        last = step == every.steps or stop.is_set() or over
+        last = agree(stop.is_set() or over) or step == every.steps
         if step % every.log_every == 0 or step == count or last:
             flush(step)
         sampling, evaluating = _due(step, every.sample_every), _due(step, config.eval.every)
@@ -204,11 +229,12 @@ def _loop(
             flush(step)
             if not finite(state):  # an update can overflow after a loss that was finite
                 raise TrainError(_not_finite(step, "a parameter or a moment of the optimiser", math.nan, checkpoints))
-            score = observer.evaluate(step, state.ema) if evaluating else None
+            ema = devices.on_one(state.ema, mesh) if evaluating or sampling or last else None
+            score = devices.from_first(functools.partial(observer.evaluate, step, ema)) if evaluating else None
             if _due(step, every.save_every) or last:
                 checkpoints.save(state, score)
-            if sampling or last:
-                observer.preview(step, state.ema)
+            if devices.is_first() and (sampling or last):
+                observer.preview(step, ema)
             window_begun = time.monotonic()
         if last:
             break
@@ -216,7 +242,10 @@ def _loop(
 
 
 def _build(
-    config: ConfigDict, batch_sharding: NamedSharding | None = None, statistics: models.Statistics | None = None
+    config: ConfigDict,
+    batch_sharding: NamedSharding | None = None,
+    statistics: models.Statistics | None = None,
+    state_shardings: TrainState | None = None,
 ) -> tuple[models.GAN, Callable, Callable]:
     """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
     fields.check(config)
@@ -246,21 +275,37 @@ def _build(
         weight_clip=loss.weight_clip,
         ema_decay=config.train.ema_decay,
         batch_sharding=batch_sharding,
+        state_shardings=state_shardings,
     )
     return gan, train_step, lambda key: init_state(gan, optimizers, key)
 
 
-def _check_memory(config: ConfigDict, new_state: Callable[[jax.Array], TrainState]) -> None:
-    """Raises if the state alone, without a step's activations, is larger than what the device has."""
-    leaves = jax.tree.leaves(jax.eval_shape(new_state, jax.random.key(0)))
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    statistics = jax.local_devices()[0].memory_stats()  # None of a CPU, which has the machine's
-    there = (statistics or {}).get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _check_memory(config: ConfigDict, shapes: TrainState, laid: TrainState) -> None:
+    """Raises if the state alone, without a step's activations, is larger than what a device has."""
+    needed = sum(
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(laid), strict=True)
+    )
+    there = _memory()
     if needed > there:
         raise TrainError(
-            f"config.model: {config.model.name} of this size needs {needed / 1e9:.3g} GB for parameters, optimisers and averages "
-            f"alone, and the device has {there / 1e9:.3g} GB; lower what sets its width (channels)"
+            f"config.model: {config.model.name} of this size needs {needed / 1e9:.3g} GB for its "
+            f"{models.count_parameters(shapes.params) / 1e6:.3g} M parameters, optimisers and averages alone, and the device "
+            f"has {there / 1e9:.3g} GB; lower what sets its width (channels)"
         )
+
+
+def _memory() -> int:
+    """Bytes of a device; a CPU has the machine's."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _is_resident(config: ConfigDict, clips: Sequence[np.ndarray]) -> bool:
+    """Whether the set is to be in the devices' memory; "auto": where they have one of their own, of which it takes little."""
+    if config.data.resident == "auto" and jax.default_backend() != "cpu":
+        return len(clips) * clips[0].nbytes <= _RESIDENT_SHARE * _memory()
+    return config.data.resident == "always"
 
 
 def _check_shaping(config: ConfigDict) -> None:
@@ -320,7 +365,10 @@ def _statistics(
     """What the model has to know of the set: measured when a run first starts, by one process, then read by all."""
     if models.find(config).measure is None:
         return None
-    if jax.process_index() == 0 and not (workdir / checkpoint.STATISTICS_FILE).exists():
+
+    def measure() -> None:
+        if (workdir / checkpoint.STATISTICS_FILE).exists():
+            return
         with _progress("measuring the set", len(source), " clips", stop) as count:
             statistics = models.measure(config, data.whole(source, count))
         if config.train.shaping_steps:
@@ -328,7 +376,8 @@ def _statistics(
             with _progress("shaping", config.train.shaping_steps, " steps", stop) as count:
                 statistics = shaping.train(config, statistics, source, path, count)
         checkpoint.write_statistics(workdir, statistics)
-    multihost_utils.sync_global_devices("statistics")
+
+    _or_stopped(measure)
     return checkpoint.read_statistics(workdir)
 
 
@@ -342,11 +391,28 @@ def _codes(
 ) -> np.ndarray:
     """The set as the model encodes it: made when a run first starts, by one process, then read by all."""
     path = codes.path_in(workdir, config, source.manifest, statistics)
-    if jax.process_index() == 0 and not path.exists():
-        with _progress("encoding the set", len(source), " clips", stop) as count:
-            codes.make(path, gan, source, config.audio.clip_samples, count)
-    multihost_utils.sync_global_devices("codes")
+
+    def encode() -> None:
+        if not path.exists():
+            with _progress("encoding the set", len(source), " clips", stop) as count:
+                codes.make(path, gan, source, config.audio.clip_samples, count)
+
+    _or_stopped(encode)
     return codes.read(path)
+
+
+def _or_stopped(work: Callable[[], None]) -> None:
+    """Work of the first process for all, who wait; after a signal to it, `_Stopped` in all."""
+
+    def stopped() -> bool:
+        try:
+            work()
+        except _Stopped:
+            return True
+        return False
+
+    if devices.from_first(stopped):
+        raise _Stopped
 
 
 @contextlib.contextmanager
@@ -420,6 +486,9 @@ def _due(step: int, every: int) -> bool:
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config, and with a dot its fields; see above.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there, gone on with if it is.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Of many processes: HOST:PORT of process 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Of many processes: how many; 1: this one alone.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Of many processes: this one's number, from 0.", lower_bound=0)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -447,8 +516,10 @@ def _exit(message: str) -> None:
 
 def main(_: list[str]) -> None:
     """The command; exits with 0 done (or stopped by a signal, saved), 1 failed, 2 a flag that cannot work."""
+    programs.keep()
     try:
-        train(_CONFIG.value, _WORKDIR.value)
+        with devices.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+            train(_CONFIG.value, _WORKDIR.value)
     except (ValueError, OSError) as error:
         threading.excepthook = sys.unraisablehook = lambda _: None  # TensorBoard, that it cannot write either
         print(f"train: {error}{_of_the_disk(_WORKDIR.value)}", file=sys.stderr)

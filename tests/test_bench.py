@@ -49,7 +49,7 @@ def test_the_operations_counted_are_those_of_the_plain_form():
 
     def d_loss(d, g):
         def score(x):
-            return gan.discriminate(d, x, None)
+            return gan.discriminate(d, x, jax.random.key(0))
 
         fake = gan.generate(g, np.zeros((batch, 100), np.float32))
         penalty = losses.wgan_gp_penalty(score, real, fake, jax.random.key(0))

@@ -26,7 +26,7 @@ TINY = {
     "--config.eval.every=0 --config.loss.r1_weight=0 --config.loss.r2_weight=0",
     "BARS": 2,
     "TRACK_MINUTES": 0,
-    "EVALUATE_OPTIONS": "--n 10 --draws 2 --permutations 99 --per_track 2 --train_clips 20",
+    "EVALUATE_OPTIONS": "--n 10 --draws 2 --permutations 99 --per_track 1 --train_clips 20",
     "OPEN_APP": False,
 }
 # What a notebook shows, for a Python without one: each piece of HTML goes to a file, a line each.

@@ -2,6 +2,7 @@ import collections
 import contextlib
 import itertools
 
+import grain
 import jax
 import numpy as np
 import pytest
@@ -46,6 +47,44 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone():
     np.testing.assert_array_equal(take(6, read_threads=0), batches)
     assert (take(6, seed=1) != batches).any()
     take(1, first_step=10**9)  # and no step is far away
+
+
+@pytest.mark.parametrize(
+    "length, crop, rotate", [(20, "random", 0), (20, "random", 10), (None, "start", 20), (20, "start", 5)]
+)
+def test_the_order_is_grains(length, crop, rotate):
+    """To the bit that of a pipeline of its own parts, crops and rolls too: runs of before go on as they were."""
+    dataset = grain.MapDataset.source(CLIPS).seed(7).shuffle().repeat()
+
+    def window(clip, rng):
+        start = rng.integers(len(clip) - length + 1) if crop == "random" else 0
+        return clip[start : start + length]
+
+    if length:
+        dataset = dataset.random_map(window)
+    if rotate:
+        dataset = dataset.random_map(lambda clip, rng: np.roll(clip, rotate * rng.integers(len(clip) // rotate), 0))
+    options = dict(length=length, crop=crop, rotate=rotate, seed=7)
+    for first_step in (0, 10**9):
+        expected = np.stack([dataset[8 * first_step + row] for row in range(80)]).reshape(10, 2, 4, length or 100, 1)
+        np.testing.assert_array_equal(take(10, first_step, **options), expected)
+        # And so are those gathered on the device from the whole set.
+        picks = take(10, first_step, read=False, **options)
+        np.testing.assert_array_equal(data.gather(data.stacked(CLIPS), picks, length or 100), expected)
+
+
+def test_only_the_rows_of_a_process_are_read():
+    class Counted(list):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    read = []
+    options = dict(rows=data.Rows(8, 6, 2), n_critic=3, length=20, crop="random", seed=0, read_threads=0)
+    with contextlib.closing(data.batches(Counted(CLIPS), **options)) as batches:
+        found = np.concatenate(list(itertools.islice(batches, 5)))
+    assert read[0] == 0  # for the length
+    assert read[1:] == (found[..., 0, 0] // 1000).ravel().tolist()
 
 
 def test_several_steps_at_a_time_are_the_same_steps():

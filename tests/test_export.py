@@ -33,7 +33,7 @@ def test_the_file_has_a_name_by_its_step(trained_workdir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--workdir", "a"], "required: --licence, --data"),
+        (["--workdir", "a"], "--licence is required with a run's folder"),
         (["--workdir", "a", *WORDS, "--step", "first"], "--step: expected latest, best or a number, got first"),
         (["--workdir", "a", *WORDS, "--output", "b.zip"], "--output: expected a name that ends in .npz, got b.zip"),
         (["--workdir", "a", *WORDS, "--data", " "], "--data: expected some words, got none"),

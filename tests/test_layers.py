@@ -270,3 +270,19 @@ def test_batch_norm_with_statistics_uses_them():
     norm.mean.set_value(jnp.array([1.0, 2.0]))
     norm.var.set_value(jnp.array([4.0, 9.0]))
     np.testing.assert_allclose(norm(np.ones((1, 1, 2))), [[[0, -1 / np.sqrt(9.001)]]], atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_in_parts_is_the_same_function_with_the_same_second_derivatives(rows):
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(3, 3)), rng.normal(size=(6, 3))
+
+    def penalty(w, rows):
+        def network(x):
+            return jnp.tanh(x @ w) ** 3
+
+        slope = jax.grad(lambda x: jnp.sum(layers.in_parts(network, x, rows)))(x)
+        return jnp.sum(slope**2), layers.in_parts(network, x, rows)
+
+    found, wanted = (jax.value_and_grad(penalty, has_aux=True)(w, size) for size in (rows, 0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, wanted)

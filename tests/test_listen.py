@@ -90,7 +90,7 @@ class Client:
         status, content = self.ask("/begin", {"sound": "headphones", "producer": producer, "years": 0})
         assert status == 200, content
 
-    def answer(self, trial, choice, **changed):
+    def answer(self, trial, choice, changed=()):
         single = choice in ("real", "generated")
         body = {
             "trial": trial,
@@ -101,7 +101,7 @@ class Client:
             "plays": 1,
             "switches": 2,
         }
-        return self.ask("/answer", body | changed)
+        return self.ask("/answer", body | dict(changed))
 
 
 @contextlib.contextmanager
@@ -182,8 +182,8 @@ def test_each_real_clip_meets_the_generated_one_that_is_nearest_in_all(heard):
     assert all(heard.sounds[a].source == "real" and heard.sounds[b].source == "generated" for a, b in heard.pairs)
     assert [heard.sounds[b].source for _, b in heard.anchors] == list(stimuli.ANCHORS)
     random = np.random.default_rng(1)
-    noise = random.standard_normal((20, RATE_HZ, 1)) * np.linspace(0.001, 0.1, 20)[:, None, None]
-    tone = np.sin(np.arange(RATE_HZ) * np.arange(1, 21)[:, None] / 8)[..., None]
+    noise = random.standard_normal((20, 2 * RATE_HZ, 1)) * np.linspace(0.001, 0.1, 20)[:, None, None]
+    tone = np.sin(np.arange(2 * RATE_HZ) * np.arange(1, 21)[:, None] / 8)[..., None]
     clips = list(np.float32(0.1 * tone + noise))
     shuffled = random.permutation(20)
     pairs, matched = stimuli._match(clips, [2 * clips[index] for index in shuffled], RATE_HZ, beats=2)
@@ -191,7 +191,7 @@ def test_each_real_clip_meets_the_generated_one_that_is_nearest_in_all(heard):
 
 
 def test_pairs_of_different_tempo_are_none(monkeypatch):
-    clips = list(np.float32(np.random.default_rng(0).standard_normal((4, RATE_HZ, 1))))
+    clips = list(np.float32(np.random.default_rng(0).standard_normal((4, 2 * RATE_HZ, 1))))
     tempos = iter([120.0, 130.0, 140.0, math.nan, 123.0, 138.0, 150.0, 160.0])
     monkeypatch.setattr(stimuli, "_bpm", lambda clip, rate: next(tempos))
     pairs, matched = stimuli._match(clips, clips, RATE_HZ, beats=None)
@@ -235,7 +235,7 @@ def test_sessions_are_balanced_and_drawn_from_the_seed(heard):
         assert sum(trial.truth == "left" for trial in trials if trial.kind == "pair") == PAIRS // 2
     assert set(used.values()) == {200}
     assert all(70 < count < 130 for count in left.values())  # 100 expected, deviation 7
-    assert all(6.5 < np.mean(places[kind]) < 8.2 for kind in ("anchor", "single", "bad", "good"))
+    assert all(6.2 < np.mean(places[kind]) < 7.6 for kind in ("anchor", "single", "bad", "good"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- figures
@@ -245,10 +245,10 @@ def test_independent_answers_have_the_exact_binomial_figures():
     n, k, delta = 120, 66, 0.1
     found = verdict.share([True] * k + [False] * (n - k), range(n), range(n), delta)
     tail = sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
-    assert found.p_above >= tail and found.p_above == pytest.approx(tail, abs=0.02)
+    assert found.p_above >= tail - 1e-12 and found.p_above == pytest.approx(tail, abs=0.02)
     assert found.effect == pytest.approx(n / (n - 1))
     lower = sum(math.comb(n, i) * 0.6**i * 0.4 ** (n - i) for i in range(k + 1))
-    assert found.p_equivalent == pytest.approx(lower, abs=0.02) and found.p_equivalent >= lower
+    assert found.p_equivalent == pytest.approx(lower, abs=0.02) and found.p_equivalent >= lower - 1e-12
     assert found.d_prime == pytest.approx(math.sqrt(2) * z((k + 0.5) / (n + 1)))
     assert found.low < k / n - 1.96 * math.sqrt(k / n * (1 - k / n) / n) and found.high < 0.65
 
@@ -277,12 +277,12 @@ def test_clustered_answers_of_guessing_listeners_are_seldom_significant():
     random = np.random.default_rng(0)
     listeners, items = (grid.ravel() for grid in np.indices((15, 12)))
     wrong = naive = 0
-    for _ in range(400):
+    for _ in range(200):
         bias = 0.5 + 0.2 * random.standard_normal(15)[listeners] + 0.1 * random.standard_normal(12)[items]
         right = random.random(180) < bias
         wrong += verdict.share(right, listeners, items, 0.1).p_above < 0.05
         naive += right.sum() >= 103  # the exact binomial test's limit
-    assert wrong <= 30 < naive  # 5 % would be 20
+    assert wrong <= 15 < naive  # 5 % would be 10
 
 
 def test_all_right_and_one_listener_have_figures_too():
@@ -459,7 +459,7 @@ def test_what_a_client_may_not_send_or_see(heard, tmp_path):
             {"heard_s": 3},
             {"extra": 1},
         ):
-            status, content = client.answer(0, good, **changed)
+            status, content = client.answer(0, good, changed)
             assert status == 400 and len(content) < 200, changed
         for raw in (b"", b"[]", b"{", b"\xff", b"[" * 4000, b" " * 5000):
             assert client.ask("/answer", raw=raw)[0] == 400
@@ -531,8 +531,9 @@ def test_a_killed_server_loses_no_answer_and_goes_on(folders, tmp_path, capsys):
         assert client.state() == before and before["done"] == 5
         for place in range(5, len(trials)):
             assert client.answer(place, trials[place].truth or "left")[0] == 200
+        client.connection.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert command.main(["--report", str(tmp_path / "test")]) == 0
     assert "Pairs, after exclusions: 4 of 4 right" in capsys.readouterr().out
     result = json.loads((tmp_path / "test" / "report.json").read_text())
@@ -544,22 +545,15 @@ def test_a_killed_server_loses_no_answer_and_goes_on(folders, tmp_path, capsys):
     assert test["key"] not in (tmp_path / "test" / "answers.jsonl").read_text()
 
 
-def test_without_its_requirements_one_line_says_what_to_install(tmp_path):
-    block = "import sys; sys.modules['starlette'] = sys.modules['uvicorn'] = None; "
-    run = "from technogen_jax.listen.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", block + run, "--real", "x", "--generated", "y", "--output", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "pip install -r requirements-app.txt" in done.stderr
+def test_without_its_requirements_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
+    for name in ("uvicorn", "starlette"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert command.main(["--real", "x", "--generated", "y", "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "pip install -r requirements-app.txt" in said
     (tmp_path / answers.ANSWERS_FILE).write_text('{"what": "nothing"}\n')
-    done = subprocess.run(
-        [sys.executable, "-c", block + run, "--report", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "expected a header of schema 1" in done.stderr
+    assert command.main(["--report", str(tmp_path)]) == 1
+    assert "expected a header of schema 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -597,8 +591,15 @@ def test_a_whole_test_by_keyboard_alone(heard, tmp_path, browser):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
         page.on("request", lambda one: None if f"127.0.0.1:{port}" in one.url else wrong.append(one.url))
-        page.on("response", received.append)
+
+        def pass_on(route):
+            reply = route.fetch()
+            received.append(f"{route.request.url} {reply.headers} ".encode() + reply.body())
+            route.fulfill(response=reply)
+
+        page.route("**/*", pass_on)
         # The clock of the page alone runs faster: two seconds of a clip have to be heard before an answer counts.
+        page.set_default_timeout(15000)
         page.add_init_script("const now = performance.now.bind(performance); performance.now = () => 20 * now();")
         page.goto(f"http://127.0.0.1:{port}/{links[0]}")
         page.wait_for_selector("#welcome:visible")
@@ -610,23 +611,25 @@ def test_a_whole_test_by_keyboard_alone(heard, tmp_path, browser):
                     page.screenshot(path=str(pathlib.Path(pictures) / f"{name}-{width}.png"))
 
         def hear(two):
-            page.wait_for_function("listening.player")
+            page.wait_for_function("() => Boolean(listening.player)")
             page.keyboard.press("ArrowLeft")
-            page.wait_for_function("listening.player.heard()[0] >= 2")
+            page.wait_for_function("() => listening.player.heard()[0] >= 2")
             if two:
                 page.keyboard.press("ArrowRight")
-                page.wait_for_function("listening.player.heard()[1] >= 2")
+                page.wait_for_function("() => listening.player.heard()[1] >= 2")
 
         shoot("welcome")
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('#question').textContent.includes('examples')")
+        page.wait_for_function("() => document.querySelector('#question').textContent.includes('examples')")
         hear(True)
         shoot("training")
         page.keyboard.press("Enter")
         trials = session.draw(heard, SEED, 0, PAIRS, SINGLES)
         for place, trial in enumerate(trials):
-            page.wait_for_function(f"document.querySelector('#count').textContent === '{place + 1} of {len(trials)}'")
-            page.wait_for_function("listening.player")
+            page.wait_for_function(
+                f"() => document.querySelector('#count').textContent === '{place + 1} of {len(trials)}'"
+            )
+            page.wait_for_function("() => Boolean(listening.player)")
             if place == 0:
                 page.keyboard.press("1")  # not yet: nothing was heard
                 page.keyboard.press("Enter")
@@ -649,7 +652,7 @@ def test_a_whole_test_by_keyboard_alone(heard, tmp_path, browser):
                 np.testing.assert_array_equal(np.float32(rounds), np.tile(np.float32(found[0][0]), 3))
             if place == 2:
                 page.reload()  # goes on where it was
-                page.wait_for_function(f"document.querySelector('#count').textContent === '3 of {len(trials)}'")
+                page.wait_for_function(f"() => document.querySelector('#count').textContent === '3 of {len(trials)}'")
                 hear(len(trial.clips) == 2)
             keys = {"left": "1", "right": "2", "real": "1", "generated": "5", None: "2"}
             page.keyboard.press(keys[trial.truth])
@@ -661,11 +664,9 @@ def test_a_whole_test_by_keyboard_alone(heard, tmp_path, browser):
         page.wait_for_selector("#end:visible")
         assert "4 of 4 pairs" in page.inner_text("#result")
         shoot("end")
-        for reply in received:
-            body = reply.body() if reply.url.rsplit("/", 2)[1] != "sound" and reply.ok else b""
-            if not reply.url.endswith((".js", ".css")) and "state" not in reply.url:
-                assert not re.search(rb"human-secret|robot-secret|early-secret|anchor|truth", body + reply.url.encode())
-            assert "secret" not in str(reply.all_headers())
+        assert len(received) > 3 * len(trials)
+        told = [text for text in received if re.search(r"secret|anchor|truth", text.decode("latin-1"))]
+        assert not [text[:200] for text in told]
         context.close()
     assert not wrong
     found = verdict.report(answers.read(tmp_path / "a.jsonl"))

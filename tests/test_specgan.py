@@ -157,7 +157,7 @@ def test_both_forms_are_one_function_with_one_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()), fast, plain)
 
 
-def test_bfloat16_is_near_float32_and_making_layers_again_is_the_same():
+def test_bfloat16_is_near_float32_and_a_few_images_at_a_time_are_the_same():
     def outputs(**options):
         gan = specgan.build(**PAPER | dict(clip_samples=2048, channels=4), **options)
         g, d, z = random_parameters(gan.init_g), random_parameters(gan.init_d), gan.sample_latents(KEY, 2)
@@ -169,7 +169,8 @@ def test_bfloat16_is_near_float32_and_making_layers_again_is_the_same():
         return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(g, d)
 
     exact, low = outputs(), outputs(dtype="bfloat16")
-    jax.tree.map(np.testing.assert_array_equal, outputs(remat=True), exact)
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()), outputs(remat=1), exact)
+    assert all(jax.tree.leaves(same))
     assert low[0][1].dtype == np.float32
     assert 1e-4 < np.linalg.norm(low[0][1] - exact[0][1]) / np.linalg.norm(exact[0][1]) < 0.01
 

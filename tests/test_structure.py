@@ -7,20 +7,21 @@ from conftest import ROOT
 
 # Lower layers first; a module imports only from layers below its own.
 LAYERS = [
+    {"files", "programs"},
     {"arrays", "audio", "records", "pictures", "charts", "progress", "fields", "loudness", "corruptions"},
-    {"dsp", "metrics", "techno"},
+    {"dsp", "metrics", "realform", "onnxgraph", "techno"},
     {"losses", "embeddings", "memorisation", "models"},
     {"classifier", "published", "data", "devices", "step", "codes", "directions"},
     {"checkpoint", "shaping"},
     {"package"},
     {"generate"},
-    {"arrange", "clipsets"},
+    {"arrange", "clipsets", "portable"},
     {"listening"},
     {"scoring"},
     {"monitor", "results", "report"},
     {"train", "sample", "evaluate", "export", "app", "listen"},
 ]
-DATA_PREP_SEES = {"arrays", "audio", "records", "pictures", "progress", "loudness"}
+DATA_PREP_SEES = {"arrays", "audio", "files", "records", "pictures", "progress", "loudness"}
 # Where a dependency may be imported, so that it can be exchanged there.
 HOMES = {
     "flax": {"technogen_jax/models"},
@@ -38,6 +39,7 @@ HOMES = {
     "transformers": {"technogen_jax/published.py"},
     "tensorboardX": {"technogen_jax/monitor.py"},
     "absl": {"technogen_jax/train.py"},
+    "onnx": {"technogen_jax/onnxgraph.py"},
     "gradio": {"technogen_jax/app"},
 }
 SOURCES = sorted(path for folder in ("technogen_jax", "data_prep", "configs") for path in (ROOT / folder).rglob("*.py"))

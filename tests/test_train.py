@@ -233,7 +233,11 @@ def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
         ("data.dir", None, "config.data.dir: missing"),
         ("data.crop", "end", "config.data.crop: expected one of random, start, got 'end'"),
         ("model.name", "gan", "config.model.name: expected one of wavegan, specgan, technogan, got 'gan'"),
-        ("model.channels", 4096, "config.model: wavegan of this size needs .* GB .* the device has .* lower"),
+        (
+            "model.channels",
+            4096,
+            "config.model: wavegan of this size needs .* GB for its .* M parameters.* the device has .* lower",
+        ),
         ("model.batch_norm", True, "config.model.batch_norm is True and config.loss has a gradient penalty"),
         ("loss.adversarial", "gan", "config.loss.adversarial: expected one of wgan, .* got 'gan'"),
         ("loss.gp_weight", -1.0, "config.loss.gp_weight: expected at least 0, got -1.0"),

@@ -209,22 +209,19 @@ def apart(a, b):
     return np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)
 
 
-def test_bfloat16_is_near_float32_and_making_layers_again_is_the_same_for_less_memory():
-    audio = np.float32(np.random.default_rng(1).normal(0, 0.3, (8, 16384, 1)))
-    *exact, plain_mb = losses_and_gradients(audio)
-    *again, remat_mb = losses_and_gradients(audio, remat=True)
-    jax.tree.map(np.testing.assert_array_equal, again, exact)
-    assert remat_mb < 0.8 * plain_mb
-    value, fake, gradients, _ = losses_and_gradients(audio, dtype="bfloat16")
-    assert {leaf.dtype for leaf in jax.tree.leaves((value, fake, gradients))} == {np.dtype("float32")}
-    # Eight bits of mantissa, rounded in four layers after one another. That they are there at all: more than float32's.
-    assert 1e-4 < apart(fake, exact[1]) < 0.01 and apart(value, exact[0]) < 0.01
-    kernels = [
-        (a["kernel"], b["kernel"])
-        for n, m in zip(gradients, exact[2], strict=True)
-        for a, b in zip(n.values(), m.values(), strict=True)
-    ]
-    assert max(apart(a, b) for a, b in kernels) < 0.1
+def test_a_few_clips_at_a_time_are_the_same_for_less_memory_and_bfloat16_is_near_float32():
+    audio = np.float32(np.random.default_rng(1).normal(0, 0.3, (16, 1024, 1)))
+    value, fake, gradients, program_mb = losses_and_gradients(audio)
+    *parts, parts_mb = losses_and_gradients(audio, remat=2)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()), parts, [value, fake, gradients]
+    )
+    assert parts_mb < 0.6 * program_mb
+    low_value, low_fake, low_gradients, _ = losses_and_gradients(audio, dtype="bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((low_value, low_fake, low_gradients))} == {"float32"}
+    # Eight bits of mantissa, in layers after one another; more than float32's rounding shows that they are used.
+    assert 1e-4 < apart(low_fake, fake) < 0.01 and apart(low_value, value) < 0.01
+    assert max(jax.tree.leaves(jax.tree.map(apart, low_gradients, gradients))) < 0.1
 
 
 def test_bfloat16_learns_as_float32_does():
@@ -362,7 +359,7 @@ def test_calibration_without_batch_norm_is_the_identity():
         ("post_filter", None, "config.model.post_filter: expected True or False, got None"),
         ("form", "fft", "config.model.form: expected polyphase or plain, got 'fft'"),
         ("dtype", "float16", "config.model.dtype: expected float32 or bfloat16, got 'float16'"),
-        ("remat", 1, "config.model.remat: expected True or False, .* got 1"),
+        ("remat", True, "config.model.remat: expected a whole number of at least 0, got True"),
         ("audio_channels", 3, "config.audio.channels: expected 1 or 2, got 3"),
         ("audio_channels", True, "config.audio.channels: expected 1 or 2, got True"),
         ("clip_samples", 100, "config.audio.clip_samples: expected a whole number of at least 256, got 100"),

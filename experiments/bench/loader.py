@@ -7,7 +7,8 @@ A set of noise, its files in the page cache. Each side gives shuffled int16 batc
     grain_stream   grain.experimental.TFRecordIterDataset, files interleaved, shuffled in a window
     tf.data        TFRecordDataset, shuffled in a buffer, parsed in parallel, batched, prefetched: all by AUTOTUNE
 
-Every round starts each side anew; batches before the tenth part are not timed, so that buffers are full. `ratio` is ours over
+Every round starts each side anew; the first third of its time does not count, so that what was read
+ahead is used up. `ratio` is ours over
 theirs in clips a second; `fraction` ours over plain reading of the same files with Python.
 """
 
@@ -99,7 +100,7 @@ def consume(batches: Iterator[np.ndarray], seconds: float) -> float:
             clips += batch[..., -1, 0].size
             if now - start > seconds:
                 break
-        elif now - begun > seconds / 10:
+        elif now - begun > seconds / 2:
             start = now
     if hasattr(batches, "close"):
         batches.close()

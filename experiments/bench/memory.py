@@ -1,7 +1,7 @@
 """The memory of a training step over what must be there: parameters, optimisers, averages and the batch.
 
 `program_mb` is what XLA says that the compiled step needs beside its arguments; `ratio` that and the arguments together over
-the arguments alone. With `remat`, layers are made again in the backward pass (config.model.remat). On a GPU a step is run too:
+the arguments alone. With `remat` the networks treat a quarter of the batch at a time (config.model.remat). On a GPU a step is run too:
 `peak_mb` is then the largest that the device had in use, in a fresh process for each.
 """
 
@@ -39,9 +39,10 @@ def run(options) -> dict:
         return child(options.child[0], json.loads(options.child[1]), options.batch_size)
     cases = []
     for name in options.configs.split(","):
-        known = steps.load(name).model
-        for model in ({}, {"remat": True}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "remat": True}):
-            if model.keys() <= set(known):
+        config = steps.load(name)
+        quarter = {"remat": max(1, (options.batch_size or config.train.batch_size) // 4)}
+        for model in ({}, quarter, {"dtype": "bfloat16"}, quarter | {"dtype": "bfloat16"}):
+            if model.keys() <= set(config.model):
                 cases.append({"config": name, **model} | in_fresh_process(name, model, options.batch_size))
     return timing.about() | {"cases": cases}
 

@@ -29,7 +29,7 @@ _WARM = 3
 def add_options(add):
     """Which configs, how long."""
     add("--configs", help="(default: those that the device can train)")
-    add("--dispatches", type=int, default=6, help="in a round (default: %(default)s)")
+    add("--dispatches", type=int, default=4, help="in a round (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
 
 

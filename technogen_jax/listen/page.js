@@ -203,6 +203,7 @@ document.onkeydown = (event) => {
     return;
   }
   if (!player) return;
+  refresh();
   const wanted = [...$("answers").children].find((button) => button.dataset.key === event.key);
   if (event.key === "ArrowLeft") listen(0);
   else if (event.key === "ArrowRight" && player.buffers.length === 2) listen(1);

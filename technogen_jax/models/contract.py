@@ -164,5 +164,5 @@ def check_networks(audio_channels, latent_size, channels, max_channels, batch_no
     check_field("model.batch_norm", batch_norm, isinstance(batch_norm, bool), "True or False")
     check_field("model.form", form, form in FORMS, " or ".join(FORMS))
     check_field("model.dtype", dtype, dtype in tuple(DTYPES), " or ".join(DTYPES))
-    off = "True or False, and False with config.model.batch_norm"
-    check_field("model.remat", remat, isinstance(remat, bool) and not (remat and batch_norm), off)
+    check_whole("model.remat", remat, 0)
+    check_field("model.remat", remat, not (remat and batch_norm), "0 with config.model.batch_norm")

@@ -255,12 +255,24 @@ class BatchNorm(nnx.Module):
         return x.astype(dtype)
 
 
-def kept(layer: Callable[[jax.Array], jax.Array], remat: bool) -> Callable[[jax.Array], jax.Array]:
-    """The layer; where `remat`, its input alone is kept for the backward pass, which makes the rest again.
+def in_parts(network: Callable[[jax.Array], jax.Array], x: jax.Array, rows: int) -> jax.Array:
+    """A network's output `[B, ...]`, so many rows at a time; the backward pass makes each part again.
 
-    Less memory for more time. The layer must not set statistics.
+    So what is kept for it is x alone, and memory is that of one part. (To make single layers again saves nothing here: what a
+    layer is given is what its backward pass needs, and the layer next to the audio holds half of all that there is.)
+
+    Args:
+        network: of `[b, ...]`, each row by itself.
+        x: `[B, ...]`.
+        rows: b, or where B is no multiple of it the largest smaller number that B is; 0: all at once, and all is kept.
     """
-    return jax.checkpoint(layer) if remat else layer
+    if not rows or len(x) <= rows:
+        return network(x)
+    rows = next(size for size in range(rows, 0, -1) if len(x) % size == 0)
+    # A part takes rows from all over the batch: its share from each of several devices.
+    parts = jnp.moveaxis(x.reshape(rows, -1, *x.shape[1:]), 1, 0)
+    y = jnp.moveaxis(lax.map(jax.checkpoint(network), parts), 0, 1)
+    return y.reshape(len(x), *y.shape[2:])
 
 
 def widths(layers: int, channels: int, max_channels: int | None) -> list[int]:

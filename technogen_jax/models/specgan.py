@@ -37,7 +37,7 @@ from technogen_jax.models.contract import (
     functional,
     uniform_latents,
 )
-from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, kept, leaky_relu, widths
+from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, in_parts, leaky_relu, widths
 
 KERNEL_TAPS = (5, 5)
 INNER_BINS = 4
@@ -50,22 +50,10 @@ class Generator(nnx.Module):
     """z `[B, Z]` to images `[B, N, F, C]` in [-1, 1]. The arguments are `build`'s."""
 
     def __init__(
-        self,
-        frames,
-        bins,
-        audio_channels,
-        latent_size,
-        channels,
-        max_channels,
-        batch_norm,
-        form,
-        dtype,
-        remat,
-        *,
-        rngs,
+        self, frames, bins, audio_channels, latent_size, channels, max_channels, batch_norm, form, dtype, *, rngs
     ):
         self.layers, self.inner_frames = geometry(frames, bins)
-        self.frames, self.batch_norm, self.remat = frames, batch_norm, remat
+        self.frames, self.batch_norm = frames, batch_norm
         sizes = [*widths(self.layers, channels, max_channels), audio_channels]
         self.inner_channels = sizes[0]
         self.z_project = Dense(latent_size, self.inner_frames * INNER_BINS * sizes[0], rngs=rngs)
@@ -79,29 +67,27 @@ class Generator(nnx.Module):
 
     def __call__(self, z):
         """The image for each latent."""
+
+        def norm(name, x):
+            return getattr(self, name)(x) if self.batch_norm else x
+
         # [B, Z] -> [B, 4, 4, C0]
         x = self.z_project(z).reshape(len(z), self.inner_frames, INNER_BINS, self.inner_channels)
-        x = jax.nn.relu(self._norm("norm_z", x))
-        for i in range(self.layers):
-            x = kept(partial(self._layer, i), self.remat)(x)  # [B, N, F, C] -> [B, 2 N, 2 F, C/2]
+        x = jax.nn.relu(norm("norm_z", x))
+        for i in range(self.layers - 1):
+            x = jax.nn.relu(norm(f"norm_{i}", getattr(self, f"upconv_{i}")(x)))  # [B, N, F, C] -> [B, 2 N, 2 F, C/2]
+        x = jnp.tanh(getattr(self, f"upconv_{self.layers - 1}")(x))
         start = (x.shape[1] - self.frames) // 2
         return x[:, start : start + self.frames]
-
-    def _layer(self, i, x):
-        x = getattr(self, f"upconv_{i}")(x)
-        return jnp.tanh(x) if i == self.layers - 1 else jax.nn.relu(self._norm(f"norm_{i}", x))
-
-    def _norm(self, name, x):
-        return getattr(self, name)(x) if self.batch_norm else x
 
 
 class Discriminator(nnx.Module):
     """Images `[B, N, F, C]` to logits `[B, 1]`. The arguments are `build`'s."""
 
-    def __init__(self, frames, bins, audio_channels, channels, max_channels, batch_norm, form, dtype, remat, *, rngs):
+    def __init__(self, frames, bins, audio_channels, channels, max_channels, batch_norm, form, dtype, *, rngs):
         self.layers, inner_frames = geometry(frames, bins)
         self.padding = inner_frames * 2**self.layers - frames
-        self.batch_norm, self.remat = batch_norm, remat
+        self.batch_norm = batch_norm
         sizes = [audio_channels, *reversed(widths(self.layers, channels, max_channels))]
         for i in range(self.layers):
             how = dict(form=form, dtype=dtype if i > 0 else None)
@@ -115,12 +101,11 @@ class Discriminator(nnx.Module):
         before = self.padding // 2
         x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0), (0, 0)))
         for i in range(self.layers):
-            x = kept(partial(self._layer, i), self.remat)(x)  # [B, N, F, C] -> [B, N/2, F/2, 2 C]
+            x = getattr(self, f"downconv_{i}")(x)  # [B, N, F, C] -> [B, N/2, F/2, 2 C]
+            if self.batch_norm and i > 0:
+                x = getattr(self, f"norm_{i}")(x)
+            x = leaky_relu(x)
         return self.output(x.reshape(len(x), -1))  # [B, 4, 4, C] -> [B, 1]
-
-    def _layer(self, i, x):
-        x = getattr(self, f"downconv_{i}")(x)
-        return leaky_relu(getattr(self, f"norm_{i}")(x) if self.batch_norm and i > 0 else x)
 
 
 def geometry(frames: int, bins: int) -> tuple[int, int]:
@@ -204,7 +189,7 @@ def build(
     momentum: float = 0.0,
     form: str = "polyphase",
     dtype: str = "float32",
-    remat: bool = False,
+    remat: int = 0,
     statistics: dict[str, np.ndarray] | None = None,
 ) -> GAN:
     """SpecGAN. The defaults are the paper's with 16,384 samples; `x` is `[B, N, F, C]` in [-1, 1].
@@ -224,7 +209,8 @@ def build(
         momentum: of its fast variant, 0 to 1; 0 for the plain one.
         form: how convolutions are computed, "polyphase" or "plain"; the same function.
         dtype: of the inner layers' arithmetic, "float32" or "bfloat16"; see `wavegan`.
-        remat: whether the backward pass makes layers again instead of keeping what they made; not with batch norm.
+        remat: clips that the networks treat at a time, and the backward pass makes again, for less memory; 0: all at once.
+            Not together with batch norm.
         statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
 
     Raises:
@@ -263,7 +249,6 @@ def build(
         batch_norm=batch_norm,
         form=form,
         dtype=DTYPES[dtype],
-        remat=remat,
     )
     generator = functional(partial(Generator, latent_size=latent_size, **shared))
     discriminator = functional(partial(Discriminator, **shared))
@@ -297,8 +282,8 @@ def build(
         sample_latents=sample_latents,
         init_g=generator.init,
         init_d=discriminator.init,
-        generate=generator.apply,
-        discriminate=lambda d_params, x, key: (discriminator.apply(d_params, x),),
+        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, remat),
+        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x), x, remat),),
         encode=encode,
         decode=decode,
         calibrate=calibration(generator, sample_latents) if batch_norm else lambda g_params, key: g_params,

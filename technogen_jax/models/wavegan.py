@@ -32,7 +32,7 @@ from technogen_jax.models.contract import (
     functional,
     uniform_latents,
 )
-from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, kept, leaky_relu, phase_shuffle, widths
+from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, in_parts, leaky_relu, phase_shuffle, widths
 
 KERNEL_TAPS = 25
 POST_FILTER_TAPS = 512
@@ -72,7 +72,6 @@ class Generator(nnx.Module):
         post_filter,
         form,
         dtype,
-        remat,
         *,
         rngs,
     ):
@@ -90,46 +89,33 @@ class Generator(nnx.Module):
         if post_filter:
             self.post_filter = Conv(audio_channels, audio_channels, (POST_FILTER_TAPS,), bias=False, rngs=rngs)
         self.batch_norm, self.has_post_filter, self.inner_channels = batch_norm, post_filter, sizes[0]
-        self.remat = remat
 
     def __call__(self, z):
         """The audio for each latent."""
+
+        def norm(name, x):
+            return getattr(self, name)(x) if self.batch_norm else x
+
         x = self.z_project(z).reshape(len(z), self.seed_samples, self.inner_channels)  # [B, Z] -> [B, 16, C0]
-        x = jax.nn.relu(self._norm("norm_z", x))
-        for i in range(len(self.strides)):
-            x = kept(partial(self._layer, i), self.remat)(x)  # [B, T, C] -> [B, 4 T, C/2]
+        x = jax.nn.relu(norm("norm_z", x))
+        last = len(self.strides) - 1
+        for i in range(last):
+            x = jax.nn.relu(norm(f"norm_{i}", getattr(self, f"upconv_{i}")(x)))  # [B, T, C] -> [B, 4 T, C/2]
+        x = jnp.tanh(getattr(self, f"upconv_{last}")(x))
         start = (x.shape[1] - self.clip_samples) // 2
         x = x[:, start : start + self.clip_samples]
         return self.post_filter(x) if self.has_post_filter else x
-
-    def _layer(self, i, x):
-        x = getattr(self, f"upconv_{i}")(x)
-        return jnp.tanh(x) if i == len(self.strides) - 1 else jax.nn.relu(self._norm(f"norm_{i}", x))
-
-    def _norm(self, name, x):
-        return getattr(self, name)(x) if self.batch_norm else x
 
 
 class Discriminator(nnx.Module):
     """Audio `[B, T, C]` to logits `[B, 1]`. The arguments are `build`'s."""
 
     def __init__(
-        self,
-        clip_samples,
-        audio_channels,
-        channels,
-        max_channels,
-        batch_norm,
-        shuffle_radius,
-        form,
-        dtype,
-        remat,
-        *,
-        rngs,
+        self, clip_samples, audio_channels, channels, max_channels, batch_norm, shuffle_radius, form, dtype, *, rngs
     ):
         seed_samples, outwards = geometry(clip_samples)
         # The generator's strides outwards serve inwards as they are: in the paper too the odd stride 2 comes last.
-        self.strides, self.radius, self.batch_norm, self.remat = outwards, shuffle_radius, batch_norm, remat
+        self.strides, self.radius, self.batch_norm = outwards, shuffle_radius, batch_norm
         self.shuffled_layers = min(SHUFFLED_LAYERS, len(outwards) - 1)  # never the last
         self.padding = seed_samples * math.prod(outwards) - clip_samples
         sizes = [audio_channels, *reversed(widths(len(outwards), channels, max_channels))]
@@ -146,15 +132,13 @@ class Discriminator(nnx.Module):
             before = self.padding // 2
             x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0)))
         for i in range(len(self.strides)):
-            x = kept(partial(self._layer, i, key), self.remat)(x)  # [B, T, C] -> [B, T/4, 2 C]
+            x = getattr(self, f"downconv_{i}")(x)  # [B, T, C] -> [B, T/4, 2 C]
+            if self.batch_norm and i > 0:
+                x = getattr(self, f"norm_{i}")(x)
+            x = leaky_relu(x)
+            if i < self.shuffled_layers:
+                x = phase_shuffle(x, jax.random.fold_in(key, i), self.radius)
         return self.output(x.reshape(len(x), -1))  # [B, 16, C] -> [B, 1]
-
-    def _layer(self, i, key, x):
-        x = getattr(self, f"downconv_{i}")(x)
-        if self.batch_norm and i > 0:
-            x = getattr(self, f"norm_{i}")(x)
-        x = leaky_relu(x)
-        return phase_shuffle(x, jax.random.fold_in(key, i), self.radius) if i < self.shuffled_layers else x
 
 
 def build(
@@ -170,7 +154,7 @@ def build(
     post_filter: bool = False,
     form: str = "polyphase",
     dtype: str = "float32",
-    remat: bool = False,
+    remat: int = 0,
 ) -> GAN:
     """A WaveGAN.
 
@@ -187,7 +171,8 @@ def build(
         post_filter: a learnt filter of 512 taps after the generator.
         form: how convolutions are computed, "polyphase" or "plain"; the same function.
         dtype: of the inner layers' arithmetic, "float32" or "bfloat16"; parameters and statistics are float32.
-        remat: whether the backward pass makes layers again instead of keeping what they made; not with batch norm.
+        remat: clips that the networks treat at a time, and the backward pass makes again, for less memory; 0: all at once.
+            Not together with batch norm.
 
     Raises:
         ValueError: a field of the wrong type or out of its range; names it and its value.
@@ -207,7 +192,6 @@ def build(
         batch_norm=batch_norm,
         form=form,
         dtype=DTYPES[dtype],
-        remat=remat,
     )
     generator = functional(
         partial(Generator, latent_size=latent_size, upsample=upsample, post_filter=post_filter, **shared)
@@ -219,8 +203,8 @@ def build(
         sample_latents=sample_latents,
         init_g=generator.init,
         init_d=discriminator.init,
-        generate=generator.apply,
-        discriminate=lambda d_params, x, key: (discriminator.apply(d_params, x, key),),
+        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, remat),
+        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x, key), x, remat),),
         encode=lambda audio: audio,
         decode=lambda x: x,
         calibrate=calibration(generator, sample_latents) if batch_norm else lambda g_params, key: g_params,

@@ -1,0 +1,33 @@
+"""Files that come to be whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike, *, shared: bool = False, synced: bool = True) -> Iterator[pathlib.Path]:
+    """A temporary name beside `path`: what is written there becomes `path` if all goes well, and else is deleted.
+
+    A killed process leaves it behind. The next one that writes the file takes the same name, so that nothing stays.
+
+    Args:
+        path: of the file.
+        shared: several processes may write the file at one time: each has a name of its own.
+        synced: wait until the contents are on disk, so that the file is whole after a power cut too.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")
+    try:
+        yield temporary
+        if synced:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
