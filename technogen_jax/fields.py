@@ -40,8 +40,9 @@ def number(least: float, most: float = _LARGEST, *, positive: bool = False, belo
 
 
 def one_of(*values: Any) -> Rule:
-    """One of a few values."""
-    return lambda value: None if value in values else f"one of {', '.join(map(str, values))}"
+    """One of a few values, and of its type."""
+    known = [(type(value), value) for value in values]
+    return lambda value: None if (type(value), value) in known else f"one of {', '.join(map(str, values))}"
 
 
 def text(value: Any) -> str | None:
@@ -89,7 +90,7 @@ RULES = {
     "train.minutes": optional(number(0, positive=True)),
     "train.init_from": optional(text),
     "train.batch_size": whole(1, 2**20),
-    "train.shard_parameters": lambda value: None if isinstance(value, bool) else "True or False",
+    "train.shard_parameters": one_of(True, False),
     "train.n_critic": whole(1, 1000),
     "train.ema_decay": number(0, 1),
     "train.log_every": whole(1),

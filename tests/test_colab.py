@@ -91,7 +91,7 @@ def test_the_notebook_from_nothing_to_a_file_and_on_after_a_disconnect(tmp_path)
 
     shutil.rmtree(scratch)  # the machine is gone; the Drive is not
     said, pages = run_cells(tmp_path, fields | {"STEPS": 10})
-    assert "the bars are there already" in said and "rendering" not in said
+    assert "the bars are there already" in said and "rendering:" not in said
     assert "going on from step 5" in (scratch / "tiny" / "training.txt").read_text(encoding="utf-8")
     assert "step 10 of 10" in said
     made = sorted(path.name for path in (kept / "sound").iterdir() if path.suffix == ".wav")

@@ -143,6 +143,8 @@ def test_one_two_and_eight_devices_and_two_processes_train_alike(config, tmp_pat
 
 def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_path):
     config.train.update(steps=100_000, save_every=2, keep_last=1)
+    config.audio.clip_samples = 2048
+    config.model.update(channels=2, latent_size=8)
     config.eval.every = 2
     where, processes = address(), []
     command = [sys.executable, "-m", "technogen_jax.train", "--config", "configs/wavegan.py:relativistic"]
@@ -161,7 +163,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_pat
         )
     metrics = tmp_path / "run" / monitor.METRICS_FILE
     end = time.monotonic() + 300
-    while not (metrics.exists() and '{"step": 2, "eval' in metrics.read_text()):
+    while not (metrics.exists() and '{"step": 2, "eval/' in metrics.read_text()):
         assert all(process.poll() is None for process in processes) and time.monotonic() < end
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
