@@ -183,6 +183,8 @@ _ELEMENTWISE = {
     "ne": lambda graph, a, b, **_: _emit(graph, "Not", _emit(graph, "Equal", a, b)),
     "rsqrt": lambda graph, x, **_: _emit(graph, "Reciprocal", _emit(graph, "Sqrt", x)),
     "square": lambda graph, x, **_: _emit(graph, "Mul", x, x),
+    "log2": lambda graph, x, **_: _emit(graph, "Div", _emit(graph, "Log", x), np.float32(np.log(2))),
+    "exp2": lambda graph, x, **_: _emit(graph, "Pow", np.float32(2), x),
     "integer_pow": _power,
     "round": _rounded,
     "select_n": _chosen,
@@ -252,6 +254,12 @@ def _stacked(graph, *parts, axis, **_):
 
 def _split(graph, x, *, sizes, axis, **_):
     return _emit(graph, "Split", x.source, _ints(sizes), outputs=len(sizes), axis=axis)
+
+
+def _unstacked(graph, x, *, axis, **_):
+    count = x.shape[axis]
+    parts = _emit(graph, "Split", x.source, _ints([1] * count), outputs=count, axis=axis)
+    return [_reshaped(graph, part, [*x.shape[:axis], *x.shape[axis + 1 :]]) for part in parts]
 
 
 def _tiled(graph, x, *, reps, **_):
@@ -351,6 +359,7 @@ _RULES = {
     "concatenate": _joined,
     "stack": _stacked,
     "split": _split,
+    "unstack": _unstacked,
     "tile": _tiled,
     "iota": _counted,
     "gather": _gathered,

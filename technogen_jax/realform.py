@@ -76,7 +76,7 @@ def _outputs(equation, inputs) -> Sequence[Any]:
             inner, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
             return _evaluate(inner, consts, inputs)
     if name == "scan":
-        return _unrolled(inputs, **params)
+        return _unrolled(equation, inputs)
     if name in _RULES:
         return [_RULES[name](*inputs, **params)]
     if not any(isinstance(value, Pair) for value in inputs):
@@ -114,7 +114,7 @@ def _as_pair(value):
 # Linear in what is complex, so that real and imaginary parts go through apart.
 _LINEAR = {
     "broadcast_in_dim", "concatenate", "copy", "expand_dims", "gather", "neg", "pad", "reduce_sum", "reshape", "rev", "slice",
-    "split", "squeeze", "stack", "tile", "transpose",
+    "split", "squeeze", "stack", "tile", "transpose", "unstack",
 }  # fmt: skip
 
 
@@ -277,14 +277,21 @@ def _in_pairs(x):
     return jnp.stack([through_even, through_odd], -1).reshape(*x.shape[:-1], -1)[..., :n]
 
 
-def _unrolled(inputs, *, jaxpr, length, num_consts, num_carry, reverse, **_):
+def _unrolled(equation, inputs):
     """A loop with a known number of turns, written out."""
-    consts, carried, rows = inputs[:num_consts], inputs[num_consts:][:num_carry], inputs[num_consts + num_carry :]
+    jaxpr, length, reverse = (equation.params[name] for name in ("jaxpr", "length", "reverse"))
+    jaxpr, consts = (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "consts") else (jaxpr, ())
+    # What a turn sees a row of has an axis less within. JAX 0.10 and 0.11 say it in different words.
+    whole, kept = (
+        sum(within.aval.ndim == without.aval.ndim for within, without in zip(*pair, strict=True))
+        for pair in ((jaxpr.invars, equation.invars), (jaxpr.outvars, equation.outvars))
+    )
+    given, carried, rows = inputs[: whole - kept], inputs[whole - kept : whole], inputs[whole:]
     made = []
     for i in reversed(range(length)) if reverse else range(length):
         of_turn = [jax.tree.map(lambda part, i=i: part[i], value) for value in rows]
-        outputs = _evaluate(jaxpr.jaxpr, jaxpr.consts, [*consts, *carried, *of_turn])
-        carried, made = outputs[:num_carry], [*made, outputs[num_carry:]]
+        outputs = _evaluate(jaxpr, consts, [*given, *carried, *of_turn])
+        carried, made = outputs[:kept], [*made, outputs[kept:]]
     made = made[::-1] if reverse else made
     return [*carried, *(jax.tree.map(lambda *parts: jnp.stack(parts), *values) for values in zip(*made, strict=True))]
 

@@ -130,9 +130,9 @@ def test_one_two_and_eight_devices_and_two_processes_train_alike(config, tmp_pat
         np.testing.assert_array_equal(notes[name]["batches"], whole)
     both = np.concatenate([notes["half0"]["batches"], notes["half1"]["batches"]], axis=3)
     np.testing.assert_array_equal(both[:2], whole[2:4])
-    # Each process reads its rows, and one record more for its length.
-    assert notes["one"]["reads"] == 1 + 8 * len(whole)
-    assert notes["half0"]["reads"] == notes["half1"]["reads"] == 1 + 4 * len(both)
+    # Each process reads its rows; besides one record when it opens the shard, and one for its length.
+    assert notes["one"]["reads"] == 2 + 8 * len(whole)
+    assert notes["half0"]["reads"] == notes["half1"]["reads"] == 2 + 4 * len(both)
     assert notes["eight"]["share"] == 1 and notes["shares"]["share"] == 1 / 8
     for name in ("two", "eight", "shares", "both"):
         np.testing.assert_allclose(losses(tmp_path / name), losses(tmp_path / "one"), rtol=1e-4, atol=1e-6)
