@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -30,7 +29,7 @@ from typing import Any
 from data_prep import command, shards, tempo, tracks, workers
 from data_prep.command import CommandError, OptionError, cpu_count, option_text
 from data_prep.options import Options, parse_options
-from technogen_jax import audio, progress, records
+from technogen_jax import audio, files, progress, records
 
 _PARTS = "parts"
 _BEATS = "beats"
@@ -232,20 +231,13 @@ def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) ->
 @contextlib.contextmanager
 def _lock(folder: pathlib.Path, name: str) -> Iterator[None]:
     """Keeps a second run out of the folder; the lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if os.name == "nt":  # opens no folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            os.close(handle)
-            raise CommandError(f"{name}: another run is preparing it; wait, or name another --output") from None
-        # A file system without locks: go on.
-    try:
+        if not files.lock(handle):
+            raise CommandError(f"{name}: another run is preparing it; wait, or name another --output")
         yield
     finally:
         os.close(handle)

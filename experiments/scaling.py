@@ -12,7 +12,6 @@ import json
 import os
 import re
 import statistics
-import time
 
 DEVICES = (1, 2, 4, 8)
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={max(DEVICES)}"
@@ -23,6 +22,7 @@ import numpy as np  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
 from configs import wavegan  # noqa: E402
+from experiments.bench import timing  # noqa: E402
 from technogen_jax import devices, models, train  # noqa: E402
 
 
@@ -67,14 +67,7 @@ def main():
         config.train.batch_size = count * given.rows
         for name, over, shard in (("one", 1, False), ("split", count, False), ("shares", count, True)):
             runs[count, name], sent[count, name] = prepared(config, over, shard)
-    seconds = {run: [] for run in runs}
-    for number in range(given.rounds + 1):
-        for run, step in runs.items():
-            begun = time.perf_counter()
-            step()
-            if number:  # the first round warms up
-                seconds[run].append(time.perf_counter() - begun)
-    medians = {run: statistics.median(values) for run, values in seconds.items()}
+    medians = {run: statistics.median(taken) for run, taken in timing.taking_turns(runs, given.rounds).items()}
     gan = models.build(config)
     parameters = sum(models.count_parameters(jax.eval_shape(of, jax.random.key(0))) for of in (gan.init_g, gan.init_d))
     print(
@@ -82,7 +75,7 @@ def main():
             dict(
                 bench="scaling",
                 jax=jax.__version__,
-                cores=len(os.sched_getaffinity(0)),
+                cores=timing.cores(),
                 **vars(given),
                 parameter_bytes=4 * parameters,
                 sent_bytes={name: sent[max(DEVICES), name] for name in ("split", "shares")},

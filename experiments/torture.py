@@ -37,6 +37,7 @@ TINY = {  # flags of the smallest models that do all that large ones do
     "--config.model.channels=8 --config.model.blocks=1 --config.model.n_mels=24 --config.model.frames_per_step=4 "
     "--config.model.mid_components=12 --config.train.steps_per_dispatch=2 --config.train.batch_size=8",
 }
+CUTS = {"wavegan": "--hop_size 1.024", "technogan": "--grid bars --bars 1 --bpm 133.92857 --max_speed 12"}
 SAVING = "--config.train.log_every=4 --config.train.save_every=8 --config.train.sample_every=16 --config.eval.every=16 --config.eval.clips=16"
 KILLS_A_RUN = 5
 VOLATILE = ("time/",)  # of metrics.jsonl
@@ -48,25 +49,14 @@ VOLATILE = ("time/",)  # of metrics.jsonl
 def make_sets(folder: pathlib.Path) -> None:
     """Tracks of the built-in corpus, and sets of their seconds and of their bars."""
     call("data_prep.synthesize", f"--output {folder}/tracks --tracks 24 --minutes 0.3,0.5 --sample_rate {RATE_HZ}")
-    prepare(folder, folder / "wavegan")
-    call("data_prep.prepare", bars_of(folder, folder / "technogan"))
+    for model in CUTS:
+        call("data_prep.prepare", preparing(folder, model, folder / model))
 
 
-def bars_of(folder: pathlib.Path, output: pathlib.Path) -> str:
-    """Arguments of `prepare` for bars."""
+def preparing(folder: pathlib.Path, model: str, output: pathlib.Path) -> str:
+    """Arguments of `prepare` for the set of a model."""
     rest = f"--sample_rate {RATE_HZ} --split 0.5,0.1,0.4 --workers 1"
-    return f"--input {folder}/tracks --output {output} --grid bars --bars 1 --bpm 133.92857 --max_speed 12 {rest}"
-
-
-def prepare(folder: pathlib.Path, output: pathlib.Path) -> None:
-    """A set of seconds."""
-    call("data_prep.prepare", seconds_of(folder, output))
-
-
-def seconds_of(folder: pathlib.Path, output: pathlib.Path) -> str:
-    """Arguments of `prepare` for seconds."""
-    rest = f"--sample_rate {RATE_HZ} --split 0.5,0.1,0.4 --workers 1"
-    return f"--input {folder}/tracks --output {output} --hop_size 1.024 {rest}"
+    return f"--input {folder}/tracks --output {output} {CUTS[model]} {rest}"
 
 
 def training(folder: pathlib.Path, model: str, workdir: pathlib.Path, steps: int = 32, more: str = SAVING) -> list[str]:
@@ -162,8 +152,8 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
         jobs = {
             "wavegan": lambda output: training(folder, "wavegan", output),
             "technogan": lambda output: training(folder, "technogan", output),
-            "prepare": lambda output: command("data_prep.prepare", seconds_of(folder, output)),
-            "bars": lambda output: command("data_prep.prepare", bars_of(folder, output)),
+            "prepare": lambda output: command("data_prep.prepare", preparing(folder, "wavegan", output)),
+            "bars": lambda output: command("data_prep.prepare", preparing(folder, "technogan", output)),
             "evaluate": lambda output: command(
                 "technogen_jax.evaluate",
                 f"--workdir {folder}/whole-wavegan --data {folder}/wavegan --n 40 --output {output}",

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from technogen_jax import arrays, fields, records
+from technogen_jax import arrays, devices, fields, records
 from technogen_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -94,7 +94,7 @@ def read_statistics(workdir: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict, manifest: records.Manifest) -> None:
-    """Makes the workdir this run's.
+    """Makes the workdir this run's; for one process of a run.
 
     Args:
         workdir: the folder; made if it is not there.
@@ -121,11 +121,10 @@ def claim(workdir: pathlib.Path, config: ConfigDict, manifest: records.Manifest)
             )
     elif workdir.exists() and (not workdir.is_dir() or set(os.listdir(workdir)) - {f".{CONFIG_FILE}.tmp"}):
         raise WorkdirError(f"--workdir {workdir}: holds files but no {CONFIG_FILE}; name an empty or a new folder")
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        # The config first: a run that was killed in between is then known as one.
-        write_config(workdir, config)
-        records.write_text_atomically(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
+    workdir.mkdir(parents=True, exist_ok=True)
+    # The config first: a run that was killed in between is then known as one.
+    write_config(workdir, config)
+    records.write_text_atomically(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
 
 
 class Checkpoints:
@@ -154,7 +153,7 @@ class Checkpoints:
             raise WorkdirError(
                 f"{self._unscored[0]}: damaged; delete the folder it is in, which holds nothing but a score"
             )
-        if not read_only and jax.process_index() == 0:
+        if not read_only and devices.is_first():
             for path in self._unscored:
                 shutil.rmtree(path.parent)
             for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Orbax' own clearing ends at some later time
@@ -310,7 +309,7 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         """Moves a checkpoint out of the way, so that its step can be saved again."""
         multihost_utils.sync_global_devices("all have looked at it")
-        if jax.process_index() == 0:
+        if devices.is_first():
             aside = self.folder.parent / DAMAGED_FOLDER
             aside.mkdir(exist_ok=True)
             shutil.rmtree(aside / str(step), ignore_errors=True)

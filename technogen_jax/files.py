@@ -1,8 +1,9 @@
-"""Files that come to be whole or not at all."""
+"""Files that come to be whole or not at all, and that one process has at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
@@ -31,3 +32,19 @@ def replacing(path: str | os.PathLike, *, shared: bool = False, synced: bool = T
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def lock(handle: int) -> bool:
+    """Whether this process now has the open file, or folder, alone; the lock goes with the handle, however the process ends.
+
+    Where there are no locks (Windows, some network file systems) it is True.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True

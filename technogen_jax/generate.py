@@ -83,6 +83,12 @@ def folder_for(workdir: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path() if os.path.isfile(workdir) else pathlib.Path(workdir)
 
 
+def tempo_bpm(trained: Trained) -> float | None:
+    """The tempo of its clips, which are whole bars of four beats; None where they are not."""
+    endless, audio = trained.gan.endless, trained.config.audio
+    return 240 * endless.bars * audio.sample_rate_hz / audio.clip_samples if endless else None
+
+
 def run_key(seed: int, purpose: str) -> jax.Array:
     """The PRNG key of a run for one of `PURPOSES`; no two are alike."""
     return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))

@@ -8,12 +8,11 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import tensorboardX
 from ml_collections import ConfigDict
 
-from technogen_jax import audio, clipsets, embeddings, generate, models, pictures, records, scoring, techno
+from technogen_jax import audio, clipsets, devices, embeddings, generate, models, pictures, records, scoring, techno
 from technogen_jax.metrics import distances
 
 METRICS_FILE = "metrics.jsonl"
@@ -35,7 +34,7 @@ class Logbook:
 
     def __init__(self, workdir: pathlib.Path, start: int):
         self._file = None
-        if jax.process_index():
+        if not devices.is_first():
             return
         path = workdir / METRICS_FILE
         with contextlib.suppress(FileNotFoundError):
@@ -86,8 +85,6 @@ class Monitor:
     def preview(self, step: int, ema: Any) -> None:
         """Writes clips of fixed latents: one WAV and one picture, and the same for TensorBoard."""
         clips = self._clips(ema, "preview", self._config.train.sample_clips)
-        if jax.process_index():
-            return
         self._folder.mkdir(exist_ok=True)
         gap = np.zeros((round(_GAP_S * self._rate), clips.shape[2]), np.float32)
         audio.write(

@@ -17,7 +17,7 @@ import jax
 import jax.export
 import numpy as np
 
-from technogen_jax import generate, models, realform
+from technogen_jax import files, generate, models, realform
 from technogen_jax.models import excitation
 
 SUFFIXES = {"stablehlo": ".stablehlo", "onnx": ".onnx"}
@@ -44,10 +44,9 @@ def write(path: str | os.PathLike, trained: generate.Trained, words: dict[str, A
     else:
         content, card["noise"] = onnx(trained)
         card["needs"] = "a runtime of ONNX operators, set 18; tested with onnxruntime"
-    temporary = path.with_name(f".{path.name}.tmp")
     for name, data in ((path, content), (card_path(path), json.dumps(card, indent=1).encode())):
-        temporary.write_bytes(data)
-        os.replace(temporary, name)
+        with files.replacing(name) as temporary:
+            temporary.write_bytes(data)
     return card
 
 
@@ -72,7 +71,7 @@ def describe(trained: generate.Trained) -> dict[str, Any]:
         latents.append({"name": "labels", "size": len(gan.classes), "draw": "weights that sum to 1"})
     tempo = {}
     if gan.endless:
-        tempo = dict(bars=gan.endless.bars, bpm=240 * gan.endless.bars * shape.sample_rate_hz / shape.clip_samples)
+        tempo = dict(bars=gan.endless.bars, bpm=generate.tempo_bpm(trained))
     return {
         "model": trained.config.model.name,
         "step": trained.step,

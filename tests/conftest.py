@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import pathlib
+import shutil
 import tempfile
 
 import numpy as np
@@ -67,3 +68,18 @@ def trained_workdir(prepared_set, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     train.train(tiny_config.__wrapped__(prepared_set), workdir, say=lambda line: None)
     return workdir
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, for the tests in a browser")
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not path:
+        pytest.skip("no chromium: install it, or name it with CHROMIUM=")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield browser
+        browser.close()

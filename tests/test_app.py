@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import shutil
 import threading
 import urllib.error
 import urllib.parse
@@ -366,19 +365,6 @@ def test_beyond_the_queue_a_client_is_told_so(served, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------------------- the browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, for the tests in a browser")
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not path:
-        pytest.skip("no chromium: install it, or name it with CHROMIUM=")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager

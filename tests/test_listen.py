@@ -8,7 +8,6 @@ import math
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -566,21 +565,6 @@ def test_options_that_cannot_work(words, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------------ the browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, for the tests in a browser")
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not path:
-        pytest.skip("no chromium: install it, or name it with CHROMIUM=")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        )
-        yield browser
-        browser.close()
 
 
 def test_a_whole_test_by_keyboard_alone(heard, tmp_path, browser):

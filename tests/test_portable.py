@@ -147,12 +147,11 @@ def test_the_lines_of_the_help_read_it_where_technogen_is_not(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(shipped, tmp_path_factory):
+def page(request, shipped, tmp_path_factory):
     """A browser at the page, with the shipped model and the files of onnxruntime-web that ORT_WEB names."""
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright, for the tests in a browser")
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not chromium or "ORT_WEB" not in os.environ:
-        pytest.skip("needs chromium, and ORT_WEB=DIR, the dist folder of `npm pack onnxruntime-web`")
+    if "ORT_WEB" not in os.environ:
+        pytest.skip("needs ORT_WEB=DIR, the dist folder of `npm pack onnxruntime-web`")
+    browser = request.getfixturevalue("browser")
     folder = tmp_path_factory.mktemp("page")
     for path in (ROOT / "experiments/browser/index.html", shipped[0], portable.card_path(shipped[0])):
         shutil.copy(path, folder)
@@ -160,12 +159,9 @@ def page(shipped, tmp_path_factory):
     handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_address[1]}/index.html")
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.server_address[1]}/index.html")
+    yield page
     server.shutdown()
 
 

@@ -80,9 +80,7 @@ def load(workdir: str | os.PathLike, name: str, step: int | str = "latest") -> V
         WorkdirError: see `generate.load`.
     """
     trained = generate.load(workdir, step)
-    endless, shape = trained.gan.endless, trained.config.audio
-    bpm = 240 * endless.bars * shape.sample_rate_hz / shape.clip_samples if endless else None
-    voice = Voice(name, trained, directions.find(trained.gan, trained.params, MOVES), bpm)
+    voice = Voice(name, trained, directions.find(trained.gan, trained.params, MOVES), generate.tempo_bpm(trained))
     loop_of(Sound(voice, Recipe(0, None, 1.0, ())))
     return voice
 

@@ -8,6 +8,8 @@ import os
 import pathlib
 from typing import Any
 
+from technogen_jax import files
+
 ANSWERS_FILE = "answers.jsonl"
 SCHEMA = 1
 
@@ -26,7 +28,9 @@ class Writer:
             AnswersError: another process writes it, or it is of another test.
         """
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        _lock(self._handle, path)
+        if not files.lock(self._handle):
+            os.close(self._handle)
+            raise AnswersError(f"{path}: another server writes it; end that one, or name another --output")
         whole = pathlib.Path(path).read_bytes()
         self._end = whole.rfind(b"\n") + 1
         os.ftruncate(self._handle, self._end)
@@ -81,17 +85,3 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     if not lines or lines[0]["what"] != "test" or lines[0].get("schema") != SCHEMA:
         raise AnswersError(f"{path}: expected a header of schema {SCHEMA} in the first line")
     return lines
-
-
-def _lock(handle: int, path: str | os.PathLike) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            os.close(handle)
-            raise AnswersError(f"{path}: another server writes it; end that one, or name another --output") from None
-        # A file system without locks: go on.

@@ -27,24 +27,18 @@ HARMONICS, LINE_HARMONICS = 8, 16  # cosines, and as many sines, of the circle
 PITCH_SIZE, LINE_SIZE = 2 * 2 * HARMONICS, 2 * LINE_HARMONICS  # numbers a sixteenth
 LINES_PER_OCTAVE, LINES_AT_ONCE = 60, 3  # steps of 20 cents; lines that are kept
 LINES = 5 * LINES_PER_OCTAVE
-PITCH_LOGITS, LINE_LOGITS = (
-    1 + 4 * 24 + 1,
-    1 + LINES // 2,
-)  # of which a generator chooses: quarter-tones, steps of 40 cents
+# Of which a generator chooses, beside how sure it is: quarter-tones of four octaves, both ends; steps of 40 cents.
+PITCH_LOGITS, LINE_LOGITS = 1 + 4 * 24 + 1, 1 + LINES // 2
 _OCTAVES, _LINE_OCTAVES = 5, 6  # of the circle: one more than is used, so that the lowest is not beside the highest
 _PER_OCTAVE = 96  # candidates: an eighth of a semitone, with a parabola between
 _READ_PER_OCTAVE = 240  # candidates when reading back: five cents
-_SURE = (
-    0.25,
-    0.5,
-)  # strengths of a kernel: white noise reaches the first once in a thousand; above the second no doubt is left
+# Strengths of a kernel: white noise reaches the first once in a thousand; above the second no doubt is left.
+_SURE = (0.25, 0.5)
 _WIDTH_BINS, _WIDTH = 0.9, 0.003  # of a bell: of a Hann window's line, and what a candidate may be off
 _HEARD_HZ = (180.0, 5000.0)  # where a pitch's harmonics are looked for: above the kick
 _AROUND_HZ = 200.0  # half of the surroundings that a bin is held against
-_STANDS_OUT = (
-    3.5,
-    8.0,
-)  # times its surroundings: noise hardly reaches the first, Rayleigh's law says once in 15,000 bins
+# Times its surroundings: noise hardly reaches the first, Rayleigh's law says once in 15,000 bins.
+_STANDS_OUT = (3.5, 8.0)
 _SILENT = 1e-5  # of magnitudes, a sine at full scale being about 1
 
 
@@ -99,7 +93,7 @@ def speak_lines(logits: jax.Array) -> jax.Array:
 
 
 def pitches(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What `pitch_numbers` says: (Hz, how sure in [0, 1]), `[B, 2 * steps]` each."""
+    """What the first of `numbers_of` says: (Hz, how sure in [0, 1]), `[B, 2 * steps]` each."""
     octaves = np.log2(PITCHES_HZ[1] / PITCHES_HZ[0])
     places = np.arange(int(octaves * _READ_PER_OCTAVE) + 1) / (_READ_PER_OCTAVE * _OCTAVES)
     waves = _waves(places, HARMONICS) / HARMONICS
@@ -131,7 +125,7 @@ def lines_hz() -> np.ndarray:
 
 
 def lines(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What `line_numbers` says: (steps of 20 cents above `LINES_HZ[0]`, how far they stand out in [0, 1]), `[B, steps, LINES_AT_ONCE]`."""
+    """What the second of `numbers_of` says: (steps of 20 cents above `LINES_HZ[0]`, how far they stand out in [0, 1]), `[B, steps, LINES_AT_ONCE]`."""
     waves, found = _line_waves(), []
     for _ in range(LINES_AT_ONCE):
         likeness = jnp.matmul(numbers, waves) / LINE_HARMONICS
