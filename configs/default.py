@@ -41,6 +41,9 @@ def get_config():
     config.loss.gp_weight = 10.0  # WGAN-GP's penalty
     config.loss.r1_weight = 0.0  # gamma of the zero-centred penalty on reals
     config.loss.r2_weight = 0.0  # the same on fakes
+    config.loss.penalty_share = (
+        1.0  # of a batch, the share that the penalties are taken of, which cost twice what all else does
+    )
     config.loss.weight_clip = 0.0  # largest magnitude of the discriminator's weights; 0: no limit
 
     config.optimizer = ConfigDict()
@@ -50,6 +53,7 @@ def get_config():
     config.optimizer.tail = 0.0  # share of train.steps, the last ones, in which the rates fall to zero by half a cosine
     config.optimizer.b1 = 0.5  # Adam's first moment
     config.optimizer.b2 = 0.9  # second moment, in RMSProp too
+    config.optimizer.largest_update = 0.0  # root mean square of an array's update, in learning rates; 0: no limit
 
     config.train = ConfigDict()
     config.train.steps = (
@@ -61,8 +65,12 @@ def get_config():
     config.train.batch_size = 64  # clips a discriminator update, over all devices
     config.train.shard_parameters = False  # each device holds a share of the weights, for those too large for one
     config.train.n_critic = 5  # discriminator updates for each generator update
+    config.train.reuse_fakes = False  # both updates from one batch of fakes: fewer to make; n_critic is 1
     config.train.steps_per_dispatch = (
         1  # steps the device is given at once: fewer waits where a step takes milliseconds
+    )
+    config.train.skip_not_finite = (
+        False  # a step whose loss or gradient is NaN or Inf is left out and counted; else it ends the run
     )
     config.train.ema_decay = 0.999  # average of the generator's weights, from which sound is made
     config.train.log_every = 50  # steps between lines of metrics

@@ -71,12 +71,12 @@ def trained_minutes(path: pathlib.Path, step: int) -> float | None:
 
 
 def speed(trained: generate.Trained) -> float:
-    """How many times faster than it plays a batch of clips is made on this machine, once compiled: the median of three."""
+    """How many times faster than it plays sound is made by `sample` on this machine, once compiled: the median of three."""
     latents = generate.draw_latents(trained.gan, 0, range(_TIMED))
     took_s = []
     for _ in range(4):
         begin = time.perf_counter()
-        generate.render_batches(trained.gan, trained.params, latents, _TIMED)
+        list(generate.render(trained, latents))
         took_s.append(time.perf_counter() - begin)
     return _TIMED * trained.config.audio.clip_samples / trained.config.audio.sample_rate_hz / np.median(took_s[1:])
 

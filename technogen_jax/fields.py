@@ -76,6 +76,7 @@ RULES = {
     "loss.gp_weight": number(0),
     "loss.r1_weight": number(0),
     "loss.r2_weight": number(0),
+    "loss.penalty_share": number(0, 1, positive=True),
     "loss.weight_clip": number(0),
     "optimizer.name": text,
     "optimizer.learning_rate_g": number(0),
@@ -83,6 +84,7 @@ RULES = {
     "optimizer.tail": number(0, 1),
     "optimizer.b1": number(0, 1, below=True),  # at 1 Adam divides by zero
     "optimizer.b2": number(0, 1, below=True),
+    "optimizer.largest_update": number(0),
     "train.steps_per_dispatch": whole(1, 1000),
     "data.rotate": whole(0, 2**16),
     "train.steps": whole(1),
@@ -92,6 +94,8 @@ RULES = {
     "train.batch_size": whole(1, 2**20),
     "train.shard_parameters": one_of(True, False),
     "train.n_critic": whole(1, 1000),
+    "train.reuse_fakes": one_of(True, False),
+    "train.skip_not_finite": one_of(True, False),
     "train.ema_decay": number(0, 1),
     "train.log_every": whole(1),
     "train.sample_every": whole(0),
@@ -108,7 +112,7 @@ _MODEL_MOST = 2**16  # of any other field
 _LARGEST_BATCH = 2**31  # samples of a step, in 16 bits 4 GB
 # What may change from one start of a run to the next, since it does not change what is learnt.
 FREE = (
-    "model.iterations model.momentum data.dir data.read_threads data.resident train.shard_parameters train.init_from train.steps train.minutes train.log_every train.sample_every "
+    "model.iterations model.momentum data.dir data.read_threads data.resident train.shard_parameters train.init_from train.steps train.minutes train.skip_not_finite train.log_every train.sample_every "
     "train.sample_clips eval.every eval.clips train.save_every train.keep_last train.keep_every"
 ).split()
 
@@ -158,6 +162,11 @@ def check(config: ConfigDict) -> None:
         raise FieldError(
             "config.model.batch_norm is True and config.loss has a gradient penalty: it wants each clip's gradient by "
             "itself, batch norm mixes them; set one of the two to off"
+        )
+    if config.train.reuse_fakes and config.train.n_critic != 1:
+        raise FieldError(
+            f"config.train.reuse_fakes is True and config.train.n_critic {config.train.n_critic}: fakes are for one update "
+            "of the discriminator and one of the generator; make n_critic 1"
         )
     save, evaluate = config.train.save_every, config.eval.every
     if evaluate % save:

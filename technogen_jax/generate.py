@@ -1,16 +1,18 @@
 """Workdir to sound: load a trained generator, draw latents, interpolate, render clips.
 
 Clip i of a seed is a function of the weights, the seed and i alone, whatever the number of clips asked for; clips are
-rendered one at a time, so that each comes out the same to the last bit wherever it stands.
+rendered one by one, so that each comes out the same to the last bit wherever it stands.
 """
 
 from __future__ import annotations
 
+import collections
 import functools
 import hashlib
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import NamedTuple
 
 import jax
@@ -166,10 +168,18 @@ def interpolate(start: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
 
 
 def render(trained: Trained, latents: np.ndarray) -> Iterator[np.ndarray]:
-    """The clip of each latent: float32 `[T, C]`, not clipped; a clip is rendered when it is asked for."""
+    """The clip of each latent, in order: float32 `[T, C]`, not clipped; no more are made ahead than a CPU has cores."""
     one = _renderer(trained.gan)
-    for z in latents:
-        yield np.asarray(one(trained.params, z[None]))[0]
+    # Of one clip's operations few are large enough to be shared by cores.
+    ahead = 1 + (os.cpu_count() or 1) if len(latents) > 1 and jax.default_backend() == "cpu" else 1
+    with futures.ThreadPoolExecutor(ahead) as pool:
+        waiting = collections.deque()
+        for z in latents:
+            waiting.append(pool.submit(lambda z: np.asarray(one(trained.params, z[None]))[0], z))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def render_batches(gan: models.GAN, params: models.contract.Params, latents: np.ndarray, batch_size: int) -> np.ndarray:

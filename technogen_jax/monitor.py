@@ -24,6 +24,12 @@ _RENDER_BATCH = 16
 _MEASURED = 64  # clips whose beat is looked at in an evaluation
 
 
+def clear(workdir: pathlib.Path) -> None:
+    """Deletes previews that a killed run had begun to write: each process has its own name for them."""
+    for path in (workdir / SAMPLES_FOLDER).glob(".step*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 class Logbook:
     """metrics.jsonl and TensorBoard's events, from a step on: what a killed run wrote beyond it is dropped.
 

@@ -37,7 +37,7 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(
-    name: str, learning_rate: float | optax.Schedule, b1: float, b2: float
+    name: str, learning_rate: float | optax.Schedule, b1: float, b2: float, largest_update: float = 0.0
 ) -> optax.GradientTransformation:
     """Adam or RMSProp as WaveGAN's authors used them: TensorFlow 1's defaults for what has no argument.
 
@@ -48,15 +48,22 @@ def make_optimizer(
         learning_rate: step size, or a function of the number of updates.
         b1: Adam's decay of the first moment.
         b2: decay of the second moment, in RMSProp too.
+        largest_update: of each array, root mean square in learning rates; a larger one, as when gradients suddenly grow and
+            the second moment has not seen it yet, is scaled down to it. 0: no limit.
 
     Raises:
         ValueError: another name.
+
+    *Source*: the limit: Shazeer, Stern 2018 (arXiv:1804.04235), section 6, where it is 1.
     """
     if name == "adam":
-        return optax.adam(learning_rate, b1=b1, b2=b2, eps=1e-8)
-    if name == "rmsprop":  # TensorFlow 1 starts the mean square at one and adds epsilon under the root
-        return optax.rmsprop(learning_rate, decay=b2, eps=1e-10, initial_scale=1.0, eps_in_sqrt=True)
-    raise ValueError(f"config.optimizer.name: expected adam or rmsprop, got {name!r}")
+        direction = optax.scale_by_adam(b1=b1, b2=b2, eps=1e-8)
+    elif name == "rmsprop":  # TensorFlow 1 starts the mean square at one and adds epsilon under the root
+        direction = optax.scale_by_rms(decay=b2, eps=1e-10, initial_scale=1.0, eps_in_sqrt=True)
+    else:
+        raise ValueError(f"config.optimizer.name: expected adam or rmsprop, got {name!r}")
+    limit = [optax.clip_by_block_rms(largest_update)] if largest_update else []
+    return optax.chain(direction, *limit, optax.scale_by_learning_rate(learning_rate))
 
 
 def falling(rate: float, updates: int, tail: float) -> float | optax.Schedule:
@@ -91,7 +98,9 @@ def make_train_step(
     gp_weight: float = 0.0,
     r1_weight: float = 0.0,
     r2_weight: float = 0.0,
+    penalty_share: float = 1.0,
     weight_clip: float = 0.0,
+    reuse_fakes: bool = False,
     ema_decay: float = 0.999,
     batch_sharding: jax.sharding.NamedSharding | None = None,
     state_shardings: TrainState | None = None,
@@ -109,7 +118,10 @@ def make_train_step(
         gp_weight: of WGAN-GP's penalty.
         r1_weight: γ of the zero-centred penalty on reals.
         r2_weight: γ of the zero-centred penalty on fakes.
+        penalty_share: of a batch, the share whose gradients the penalties look at.
         weight_clip: largest magnitude of a discriminator's weight, 0 for no limit.
+        reuse_fakes: the generator learns from the fakes that the discriminator has just been updated on, which need not be made
+            twice; n_critic is 1.
         ema_decay: of the generator's average; it starts lower, (1 + t) / (10 + t), so that the average soon forgets
             the random start.
         batch_sharding: how the rows of a batch `[B, ...]` lie on several devices; None for one device.
@@ -122,72 +134,97 @@ def make_train_step(
             return params
         return jax.lax.with_sharding_constraint(params, batch_sharding.update(spec=jax.sharding.PartitionSpec()))
 
-    def fakes(g_params, real, key):
+    def make(g_params, real, key):
+        """As many fakes as reals, and the function from their gradient to that of the generator's parameters."""
         z = gan.sample_latents(key, len(real))
         if batch_sharding is not None:  # else every device would make, and judge, the whole batch of fakes
             z = jax.lax.with_sharding_constraint(z, batch_sharding)
-        return gan.generate(g_params, z)
+        return jax.vjp(lambda g_params: gan.generate(*whole(g_params), z), g_params)
 
-    def d_loss(d_params, g_params, real, key):
-        d_params, g_params = whole(d_params, g_params)
-        z_key, real_key, fake_key, gp_key, mix_key = jax.random.split(key, 5)
-        fake = fakes(g_params, real, z_key)
+    def d_loss(d_params, real, fake, keys):
+        (d_params,) = whole(d_params)
+        real_key, fake_key, gp_key, mix_key = keys
 
         def score(key):
             return lambda x: gan.discriminate(d_params, x, key)
 
         metrics = {"d/adversarial": adversarial.d(score(real_key)(real), score(fake_key)(fake))}
+        rows = max(1, round(penalty_share * len(real)))
         if gp_weight:
-            metrics["d/gp"] = gp_weight * losses.wgan_gp_penalty(score(gp_key), real, fake, mix_key)
-        # With the key of the adversarial loss, so that XLA makes one forward pass of the two that are written.
+            metrics["d/gp"] = gp_weight * losses.wgan_gp_penalty(score(gp_key), real[:rows], fake[:rows], mix_key)
+        # Of the whole batch with the key of the adversarial loss, so that XLA makes one forward pass of the two that are written.
         if r1_weight:
-            metrics["d/r1"] = r1_weight * losses.zero_centered_penalty(score(real_key), real)
+            metrics["d/r1"] = r1_weight * losses.zero_centered_penalty(score(real_key), real[:rows])
         if r2_weight:
-            metrics["d/r2"] = r2_weight * losses.zero_centered_penalty(score(fake_key), fake)
+            metrics["d/r2"] = r2_weight * losses.zero_centered_penalty(score(fake_key), fake[:rows])
         return sum(metrics.values()), metrics
 
-    def g_loss(g_params, d_params, real, key):
-        g_params, d_params = whole(g_params, d_params)
-        z_key, real_key, fake_key = jax.random.split(key, 3)
-        fake = fakes(g_params, real, z_key)
+    def g_loss(fake, d_params, real, keys):
+        (d_params,) = whole(d_params)
+        real_key, fake_key = keys
         # Where the loss does not look at the reals, XLA drops their logits.
-        loss = adversarial.g(gan.discriminate(d_params, real, real_key), gan.discriminate(d_params, fake, fake_key))
-        return loss, {"g/adversarial": loss}
+        return adversarial.g(gan.discriminate(d_params, real, real_key), gan.discriminate(d_params, fake, fake_key))
 
-    def update(side, loss_fn, params, opt, *args):
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, *args)
+    def update(side, params, opt, grads):
         updates, opt = getattr(optimizers, side).update(grads, opt, params)
-        metrics[f"{side}/gradient_norm"] = optax.tree.norm(grads)
         params = optax.apply_updates(params, updates)
         if state_shardings is not None:  # else the loop over the critic's updates would carry all of it
             shares = getattr(state_shardings.params, side), getattr(state_shardings.opt, side)
             params, opt = jax.lax.with_sharding_constraint((params, opt), shares)
-        return params, opt, metrics
+        return params, opt, {f"{side}/gradient_norm": optax.tree.norm(grads)}
+
+    def update_d(d_state, real, fake, keys):
+        grads, metrics = jax.grad(d_loss, has_aux=True)(d_state[0], real, fake, keys)
+        d_params, d_opt, norm = update("d", *d_state, grads)
+        if weight_clip:
+            d_params = jax.tree.map(lambda w: jnp.clip(w, -weight_clip, weight_clip), d_params)
+        return (d_params, d_opt), metrics | norm
 
     def train_step(state, clips, key):
         d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
-        g_params = state.params.g
+        z_key, *g_keys = jax.random.split(g_key, 3)
+        g_params, d_state = state.params.g, (state.params.d, state.opt.d)
 
         def encode(clips):
             return clips if gan.encode_once else gan.encode(clips.astype(jnp.float32) / 32768)
 
         def critic(d_state, clips_and_key):
             clips, key = clips_and_key
-            d_params, d_opt, metrics = update("d", d_loss, *d_state, g_params, encode(clips), key)
-            if weight_clip:
-                d_params = jax.tree.map(lambda w: jnp.clip(w, -weight_clip, weight_clip), d_params)
-            return (d_params, d_opt), metrics
+            z_key, *keys = jax.random.split(key, 5)
+            real = encode(clips)
+            return update_d(d_state, real, make(g_params, real, z_key)[0], keys)
 
-        keys = jax.random.split(d_key, len(clips))
-        (d_params, d_opt), d_metrics = jax.lax.scan(critic, (state.params.d, state.opt.d), (clips, keys))
-        g_params, g_opt, g_metrics = update("g", g_loss, g_params, state.opt.g, d_params, encode(clips[-1]), g_key)
+        if reuse_fakes:
+            real = encode(clips[0])
+            fake, pull = make(g_params, real, z_key)
+            d_state, d_metrics = update_d(d_state, real, fake, jax.random.split(d_key, 4))
+        else:
+            d_state, d_metrics = jax.lax.scan(critic, d_state, (clips, jax.random.split(d_key, len(clips))))
+            d_metrics = jax.tree.map(lambda m: m[-1], d_metrics)
+            real = encode(clips[-1])
+            fake, pull = make(g_params, real, z_key)
+
+        loss, toward = jax.value_and_grad(g_loss)(fake, d_state[0], real, g_keys)
+        g_params, g_opt, norm = update("g", g_params, state.opt.g, *pull(toward))
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(g_params, state.ema, 1 - decay)
 
-        metrics = g_metrics | jax.tree.map(lambda m: m[-1], d_metrics)
-        return TrainState(state.step + 1, Pair(g_params, d_params), Pair(g_opt, d_opt), ema), metrics
+        metrics = {"g/adversarial": loss} | norm | d_metrics
+        return TrainState(state.step + 1, Pair(g_params, d_state[0]), Pair(g_opt, d_state[1]), ema), metrics
 
     return train_step
+
+
+def skipping(train_step: Callable) -> Callable:
+    """`train_step` that, where a metric or a number of the new state is NaN or Inf, only counts on; the metrics are then all NaN."""
+
+    def step(state, clips, key):
+        new, metrics = train_step(state, clips, key)
+        good = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((new, metrics))]).all()
+        kept = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, state)
+        return kept._replace(step=new.step), jax.tree.map(lambda value: jnp.where(good, value, jnp.nan), metrics)
+
+    return step
 
 
 def repeated(train_step: Callable, gather: Callable[[jax.Array, jax.Array], jax.Array] | None = None) -> Callable:

@@ -56,10 +56,20 @@ from technogen_jax import (
     records,
     shaping,
 )
-from technogen_jax.step import Pair, TrainState, falling, init_state, make_optimizer, make_train_step, repeated
+from technogen_jax.step import (
+    Pair,
+    TrainState,
+    falling,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    repeated,
+    skipping,
+)
 
 _LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
 _RESIDENT_SHARE = 0.1  # of a device's memory, that "auto" lets a set take
+_MOST_SKIPPED = 100  # steps in a row that are left out; more will not help
 _AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
 
 
@@ -95,12 +105,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     laid = devices.shardings(shapes, mesh, config.train.shard_parameters)
     _check_memory(config, shapes, laid)
     source = _open_set(config, gan)
-    devices.from_first(lambda: checkpoint.claim(workdir, config, source.manifest))
-    devices.check_shared(workdir / checkpoint.CONFIG_FILE)
     everywhere, by_row = devices.everywhere(mesh), devices.by_row(mesh, 2)
-    state = jax.jit(new_state, out_shardings=laid)(generate.run_key(config.seed, "init"))
     with contextlib.ExitStack() as stack, devices.ended_together():
         stop = stack.enter_context(_stop_requests())
+        devices.from_first(lambda: _claim(workdir, config, source))
+        devices.check_shared(workdir / checkpoint.CONFIG_FILE)
+        state = jax.jit(new_state, out_shardings=laid)(generate.run_key(config.seed, "init"))
         try:
             statistics = _statistics(config, workdir, source, stop)
             gan, train_step, _ = _build(
@@ -159,13 +169,20 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             progress.bar("training", config.train.steps, " steps", start, shown=devices.is_first())
         )
         bar.set_postfix_str("compiling")
-        state = _loop(config, state, stepped, batches, checkpoints, observer, stop, bar, mesh)
+        if not devices.from_first(stop.is_set):  # compiling takes longer than some give a process to end
+            state = _loop(config, state, stepped, batches, checkpoints, observer, stop, bar, mesh)
     done = int(state.step)
     say(
         f"step {done} of {config.train.steps}: checkpoints, previews and metrics are in {workdir}"
         + ("" if done == config.train.steps else "; the same command goes on")
     )
     return state
+
+
+def _claim(workdir: pathlib.Path, config: ConfigDict, source: records.ClipSource) -> None:
+    """Makes the workdir this run's, and clears what a killed one left in it."""
+    checkpoint.claim(workdir, config, source.manifest)
+    monitor.clear(workdir)
 
 
 def _loop(
@@ -184,11 +201,11 @@ def _loop(
     key = generate.run_key(config.seed, "train")
     finite = jax.jit(lambda state: jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]).all())
     begun, window_begun, pending = time.monotonic(), None, []
-    first = int(state.step)
+    first, in_a_row = int(state.step), 0
 
     def flush(step: int) -> None:
         """Looks at what the steps since the last time gave; the devices have then done all of them."""
-        nonlocal window_begun
+        nonlocal window_begun, in_a_row
         if not pending:
             return
         rows = [
@@ -196,11 +213,17 @@ def _loop(
             for row in jax.device_get(pending)
             for values in zip(*row.values(), strict=True)
         ]
+        kept = []
         for number, row in enumerate(rows, step - len(rows) + 1):
-            for name, value in row.items():
-                if not math.isfinite(value):
-                    raise TrainError(_not_finite(number, name, value, checkpoints))
-        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+            bad = next((name for name, value in row.items() if not math.isfinite(value)), None)
+            in_a_row = in_a_row + 1 if bad else 0
+            if bad and (not every.skip_not_finite or in_a_row == _MOST_SKIPPED):
+                raise TrainError(_not_finite(number, bad, row[bad], checkpoints))
+            if not bad:
+                kept.append(row)
+        means = {name: sum(row[name] for row in kept) / len(kept) for name in rows[0] if kept}
+        if every.skip_not_finite:
+            means["skipped"] = len(rows) - len(kept)
         if window_begun is not None:  # the first window holds the compilation
             means["time/steps_per_s"] = len(rows) / (time.monotonic() - window_begun)
         observer.logbook.write(step, means)
@@ -258,7 +281,13 @@ def _build(
         raise TrainError(f"config.loss.adversarial: expected one of {names}, got {loss.adversarial!r}")
     optimizers = Pair(
         *(
-            make_optimizer(optimizer.name, falling(rate, updates, optimizer.tail), optimizer.b1, optimizer.b2)
+            make_optimizer(
+                optimizer.name,
+                falling(rate, updates, optimizer.tail),
+                optimizer.b1,
+                optimizer.b2,
+                optimizer.largest_update,
+            )
             for rate, updates in (
                 (optimizer.learning_rate_g, config.train.steps),
                 (optimizer.learning_rate_d, config.train.steps * config.train.n_critic),
@@ -272,11 +301,15 @@ def _build(
         gp_weight=loss.gp_weight,
         r1_weight=loss.r1_weight,
         r2_weight=loss.r2_weight,
+        penalty_share=loss.penalty_share,
         weight_clip=loss.weight_clip,
+        reuse_fakes=config.train.reuse_fakes,
         ema_decay=config.train.ema_decay,
         batch_sharding=batch_sharding,
         state_shardings=state_shardings,
     )
+    if config.train.skip_not_finite:
+        train_step = skipping(train_step)
     return gan, train_step, lambda key: init_state(gan, optimizers, key)
 
 
@@ -477,7 +510,7 @@ def _not_finite(step: int, name: str, value: float, checkpoints: checkpoint.Chec
     where = (
         f"the last good checkpoint is {checkpoints.folder / str(good[-1])}" if good else "there is no checkpoint yet"
     )
-    return f"step {step}: {name} is {value}; {where}. A lower config.optimizer.learning_rate_g and _d may help"
+    return f"step {step}: {name} is {value}; {where}. A lower config.optimizer.learning_rate_g and _d may help; config.train.skip_not_finite leaves out a few"
 
 
 def _due(step: int, every: int) -> bool:

@@ -117,3 +117,12 @@ def test_without_reference_clips_there_is_no_evaluation(tiny_config, tmp_path):
     with contextlib.closing(monitor.Logbook(tmp_path, 0)) as logbook:
         observer = monitor.Monitor(tiny_config, models.build(tiny_config), None, tmp_path, logbook)
         assert observer.evaluate(1, None) is None
+
+
+def test_previews_that_were_begun_are_cleared_and_others_stay(tmp_path):
+    monitor.clear(tmp_path)  # of a new run there is no folder yet
+    (tmp_path / monitor.SAMPLES_FOLDER).mkdir()
+    for name in (".step00000002.wav.77.tmp", ".step00000002.png.tmp", "step00000001.wav", ".mine.tmp"):
+        (tmp_path / monitor.SAMPLES_FOLDER / name).touch()
+    monitor.clear(tmp_path)
+    assert {path.name for path in (tmp_path / monitor.SAMPLES_FOLDER).iterdir()} == {"step00000001.wav", ".mine.tmp"}

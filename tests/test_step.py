@@ -77,6 +77,23 @@ def test_adam_is_its_papers():
     np.testing.assert_allclose(params, w, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_an_update_too_large_is_scaled_down_to_the_limit_array_by_array(name):
+    params = {"calm": jnp.ones(4), "wild": jnp.ones(3)}
+    updates = {}
+    for limit in (0.0, 2.0):
+        optimizer = make_optimizer(name, 0.01, 0.0, 0.99, limit)
+        state = optimizer.init(params)
+        for size in (*[1e-3] * 300, 1.0):  # what the mean square is used to, and then a thousand times as much
+            gradients = {"calm": jnp.full(4, 1e-3), "wild": size * jnp.array([1.0, -2.0, 0.0])}
+            updates[limit], state = optimizer.update(gradients, state, params)
+    free, held = updates[0.0], updates[2.0]
+    np.testing.assert_array_equal(held["calm"], free["calm"])
+    assert np.sqrt(np.mean(free["wild"] ** 2)) > 0.03
+    np.testing.assert_allclose(np.sqrt(np.mean(held["wild"] ** 2)), 0.02, rtol=1e-5)
+    np.testing.assert_allclose(held["wild"] / held["wild"][0], free["wild"] / free["wild"][0], rtol=1e-6)
+
+
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="config.optimizer.name: expected adam or rmsprop, got 'sgd'"):
         make_optimizer("sgd", 0.1, 0.5, 0.9)
@@ -230,13 +247,34 @@ def test_weight_clip_holds_every_weight_of_the_discriminator_alone():
     assert np.abs(state.params.g["g"]).max() > 0.01
 
 
+def test_reused_fakes_and_a_share_of_the_penalties_written_out():
+    """A generator of one factor and a critic with a slope that depends on x, by hand: which fakes, which critic, which rows."""
+    gan = scalar_gan()._replace(discriminate=lambda p, x, key: ((x[:, :, 0] ** 2) @ p["d"][:, None],))
+    optimizers = Pair(optax.sgd(0.1), optax.sgd(0.1))
+    options = dict(r1_weight=3.0, r2_weight=5.0, penalty_share=0.25, reuse_fakes=True)
+    step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, **options))
+    state, metrics = step(init_state(gan, optimizers, KEY), pcm(1, 8, samples=2), KEY)
+
+    z_key = jax.random.split(jax.random.split(jax.random.fold_in(KEY, 0))[1], 3)[0]
+    z, g, d = np.asarray(gan.sample_latents(z_key, 8), np.float64), np.array([0.5, -0.3]), np.array([0.2, 0.1])
+    fake, real = g * z, pcm(1, 8, samples=2)[0, :, :, 0] / 32768
+    slopes = [np.mean((2 * x[:2]) ** 2, 0) for x in (real, fake)]  # of the first two rows, over d squared
+    np.testing.assert_allclose(metrics["d/r1"], 3 / 2 * slopes[0] @ d**2, rtol=1e-5)
+    np.testing.assert_allclose(metrics["d/r2"], 5 / 2 * slopes[1] @ d**2, rtol=1e-5)
+    new_d = d - 0.1 * ((fake**2).mean(0) - (real**2).mean(0) + 3 * slopes[0] * d + 5 * slopes[1] * d)
+    np.testing.assert_allclose(state.params.d["d"], new_d, rtol=1e-5)
+    np.testing.assert_allclose(metrics["g/adversarial"], -np.mean(fake**2 @ new_d), rtol=1e-4)
+    np.testing.assert_allclose(state.params.g["g"], g + 0.1 * np.mean(2 * fake * z, 0) * new_d, rtol=1e-5)
+
+
 def built(config):
     """(gan, optimizers, step, weights of the loss), as a config says."""
     gan, optimizer, weights = models.build(config), config.optimizer, dict(config.loss)
     rates = optimizer.learning_rate_g, optimizer.learning_rate_d
     optimizers = Pair(*(make_optimizer(optimizer.name, rate, optimizer.b1, optimizer.b2) for rate in rates))
     adversarial = losses.ADVERSARIAL[weights.pop("adversarial")]
-    return gan, optimizers, make_train_step(gan, adversarial, optimizers, **weights), weights
+    step = make_train_step(gan, adversarial, optimizers, reuse_fakes=config.train.reuse_fakes, **weights)
+    return gan, optimizers, step, weights
 
 
 def a_wavegan():

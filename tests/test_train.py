@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -105,12 +106,13 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, t
     assert (tmp_path / name).read_bytes() == (trained_workdir / name).read_bytes()
 
 
-def test_a_finished_run_says_so(trained_workdir, tiny_config):
-    said = []
+def test_a_finished_run_says_so_and_clears_what_a_killed_one_left(trained_workdir, tiny_config):
+    said, left = [], trained_workdir / monitor.SAMPLES_FOLDER / ".step00000006.wav.123.tmp"
     before = (trained_workdir / monitor.METRICS_FILE).read_bytes()
+    left.write_bytes(b"half of the so")
     train.train(tiny_config, trained_workdir, say=said.append)
     assert "already at step 6 of 6" in said[-1]
-    assert (trained_workdir / monitor.METRICS_FILE).read_bytes() == before
+    assert (trained_workdir / monitor.METRICS_FILE).read_bytes() == before and not left.exists()
 
 
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny_config, trained_workdir, tmp_path):
@@ -143,6 +145,29 @@ def test_sigterm_saves_and_ends_well(tiny_config, tmp_path):
     with checkpoint.Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         (step,) = checkpoints.steps()
     assert 2 <= step < 50_000
+
+
+@pytest.fixture
+def too_early():
+    """A signal that no one heeds is an error, and not the end of all tests."""
+
+    def heed(number, _):
+        raise AssertionError(f"signal {number} came before its handler")
+
+    old = signal.signal(signal.SIGTERM, heed)
+    yield heed
+    assert signal.signal(signal.SIGTERM, old) is heed, "the handler of before is not back"
+
+
+@pytest.mark.parametrize("moment", [(checkpoint, "claim"), (train, "_ruler")], ids=lambda moment: moment[1])
+def test_a_signal_before_the_first_step_ends_a_run_without_compiling_it(
+    tiny_config, tmp_path, monkeypatch, too_early, moment
+):
+    work, said = getattr(*moment), []
+    monkeypatch.setattr(*moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or work(*args))
+    monkeypatch.setattr(train, "_loop", lambda *_: pytest.fail("it begins to train"))
+    assert int(train.train(tiny_config, tmp_path, say=said.append).step) == 0
+    assert said[-1].startswith("step 0 of 6") and "the same command goes on" in said[-1]
 
 
 def test_minutes_end_a_run_that_goes_on_later(tiny_config, tmp_path):
@@ -179,6 +204,46 @@ def test_a_checkpoint_is_never_written_with_nan_in_it(tiny_config, tmp_path, mon
         run(tiny_config, tmp_path, steps=6)
     with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2]
+
+
+def toy_steps(monkeypatch, quantity, bad):
+    """In the place of the train step one that compiles in no time: in the steps `bad` a quantity is NaN or Inf."""
+
+    def toy_step(state, clips, key):
+        spoilt = jnp.where(jnp.isin(state.step + 1, jnp.array(bad)), bad[0] % 2 and jnp.nan or jnp.inf, 1.0)
+        metrics = {"d/adversarial": state.step + 1.0, "d/gradient_norm": 1.0, "g/gradient_norm": 2.0}
+        metrics = {name: jnp.where(name == quantity, spoilt, 1) * value for name, value in metrics.items()}
+        ema = jax.tree.map(lambda x: (x + 1) * jnp.where(quantity == "a number of the state", spoilt, 1), state.ema)
+        return state._replace(step=state.step + 1, ema=ema), metrics
+
+    monkeypatch.setattr(train, "make_train_step", lambda *_, **__: toy_step)
+
+
+@pytest.mark.parametrize("quantity", ["d/adversarial", "d/gradient_norm", "g/gradient_norm"])
+def test_a_loss_or_a_gradient_that_is_not_finite_stops_a_run_by_name(tiny_config, tmp_path, monkeypatch, quantity):
+    toy_steps(monkeypatch, quantity, [4])
+    tiny_config.eval.every = 0
+    with pytest.raises(train.TrainError, match=f"step 4: {quantity} is inf; the last good checkpoint is .*/2. A low"):
+        run(tiny_config, tmp_path, sample_every=0)
+
+
+@pytest.mark.parametrize("quantity", ["g/gradient_norm", "a number of the state"])
+def test_or_its_step_is_skipped_and_counted(tiny_config, tmp_path, monkeypatch, quantity):
+    toy_steps(monkeypatch, quantity, [3, 6, 7])
+    tiny_config.eval.every = 0
+    state = run(tiny_config, tmp_path, steps=8, sample_every=0, log_every=4, save_every=2, skip_not_finite=True)
+    before, after = (state_of(tiny_config, tmp_path, step) for step in (4, 8))
+    assert [int(x.step) for x in (before, after, state)] == [4, 8, 8]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(y - x, 2, rtol=1e-6), before.ema, after.ema)  # of four
+    counted = [(row["step"], row["skipped"], row["d/adversarial"]) for row in lines(tmp_path)]
+    assert counted == [(1, 0, 1), (2, 0, 2), (4, 1, 4), (6, 1, 5), (8, 1, 8)]
+
+
+def test_a_run_in_which_all_is_skipped_ends(tiny_config, tmp_path, monkeypatch):
+    toy_steps(monkeypatch, "d/adversarial", [3, 5, *range(7, 200)])
+    tiny_config.eval.every = 0
+    with pytest.raises(train.TrainError, match="step 106: d/adversarial is nan; the last good checkpoint is .*/75"):
+        run(tiny_config, tmp_path, steps=150, sample_every=0, log_every=25, save_every=75, skip_not_finite=True)
 
 
 def test_a_new_run_can_start_from_anothers_weights(tiny_config, trained_workdir, tmp_path):

@@ -1,7 +1,7 @@
 """Sound made, times as fast as it plays.
 
 From random weights for WaveGAN and SpecGAN, whose speed does not depend on them, and from the model that comes with TechnoGen:
-single clips as `technogen_jax.sample` renders them, one at a time; sixteen in one call; and, of a model that plays without
+one clip; sixteen as `technogen_jax.sample` renders them, each by itself on the CPU's cores; sixteen in one call; and, of a model that plays without
 end, a track in blocks, its latents and the joints between blocks included. `x_realtime` is seconds of sound (of all
 channels together) over the median time.
 """
@@ -44,9 +44,10 @@ def case(name: str, rounds: int) -> dict:
     latents = generate.draw_latents(gan, 0, range(_MANY))
     sides = {
         "one": lambda: list(generate.render(trained, latents[:1])),
+        f"{_MANY} clips": lambda: list(generate.render(trained, latents)),
         f"batch of {_MANY}": lambda: generate.render_batches(gan, trained.params, latents, _MANY),
     }
-    seconds = {"one": clip_s, f"batch of {_MANY}": _MANY * clip_s}
+    seconds = {"one": clip_s, f"{_MANY} clips": _MANY * clip_s, f"batch of {_MANY}": _MANY * clip_s}
     if gan.endless is not None:
         bars = _BARS // gan.endless.bars * gan.endless.bars
         track = arrange.latents_of(gan, [arrange.Section(bars)], 4 * gan.endless.bars)
