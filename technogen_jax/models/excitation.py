@@ -80,16 +80,21 @@ def pulses(pitch_hz: jax.Array, sure: jax.Array, samples: int, rate_hz: float) -
     )
     place = (np.arange(span, dtype=np.float32) + 0.5) / span
     from_before, to_after = np.maximum(0.5 - place / _RAMP, 0), np.maximum(0.5 - (1 - place) / _RAMP, 0)
-    before, here, after = (values[..., None] for values in (before, pitch_hz, after))
-    glide = before * from_before + here * (1 - from_before - to_after) + after * to_after  # [B, 2 * steps, span]
-    beats = glide.reshape(len(glide), -1, _BEAT * span)
-    cycles = (jnp.cumsum(beats, -1) / rate_hz).reshape(glide.shape)
-    count = jnp.floor(_HIGHEST * rate_hz / here)
-    half = jnp.pi * (cycles - jnp.round(cycles))
-    below = jnp.sin(half)
+    # Phases are whole numbers, 2 ** 32 a turn, which wrap without loss. As floats, the order in which a machine adds and multiplies
+    # would decide the highest harmonics.
+    glide = ((before, from_before), (pitch_hz, 1 - from_before - to_after), (after, to_after))
+    advance = sum(
+        jnp.round(hz[..., None] * np.float32(2**32 / rate_hz * share)).astype(jnp.int32) for hz, share in glide
+    )
+    phase = jnp.cumsum(advance.reshape(len(advance), -1, _BEAT * span), -1, dtype=jnp.int32).reshape(advance.shape)
+    count = jnp.floor(_HIGHEST * rate_hz / pitch_hz)[..., None]
+    half = phase.astype(jnp.float32) * np.float32(np.pi / 2**32)
+    whole = (count.astype(jnp.int32) * phase).astype(jnp.float32) * np.float32(np.pi / 2**31)
+    # Fast sines have errors of a share of their peak; near zero what is divided by has to be better.
+    below = jnp.where(jnp.abs(half) < 0.03, half * (1 - half * half / 6), jnp.sin(half))
     is_top = jnp.abs(below) < 1e-4
-    ratio = jnp.where(is_top, 2 * count + 1, jnp.sin((2 * count + 1) * half) / jnp.where(is_top, 1, below))
-    return ((ratio - 1) / jnp.sqrt(2 * count)).reshape(len(glide), -1)  # a sum of `count` cosines has power count / 2
+    ratio = jnp.where(is_top, 2 * count, jnp.sin(whole) * jnp.cos(half) / jnp.where(is_top, 1, below)) + jnp.cos(whole)
+    return ((ratio - 1) / jnp.sqrt(2 * count)).reshape(len(phase), -1)  # a sum of `count` cosines has power count / 2
 
 
 def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float) -> jax.Array:

@@ -98,8 +98,8 @@ def pitches(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
     places = np.arange(int(octaves * _READ_PER_OCTAVE) + 1) / (_READ_PER_OCTAVE * _OCTAVES)
     waves = _waves(places, HARMONICS) / HARMONICS
     likeness = jnp.matmul(numbers.reshape(len(numbers), -1, 2 * HARMONICS), waves)
-    place = jnp.asarray(places, jnp.float32)[jnp.argmax(likeness, -1)]
-    return PITCHES_HZ[0] * 2 ** (place * _OCTAVES), jnp.clip(jnp.max(likeness, -1), 0, 1)
+    pitch_hz = jnp.asarray(PITCHES_HZ[0] * 2 ** (places * _OCTAVES), jnp.float32)[jnp.argmax(likeness, -1)]
+    return pitch_hz, jnp.clip(jnp.max(likeness, -1), 0, 1)
 
 
 def find_lines(signal: jax.Array, rate_hz: float, steps: int, place: jax.Array, sure: jax.Array) -> jax.Array:
