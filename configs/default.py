@@ -19,9 +19,9 @@ def get_config():
     config.data.crop = "random"  # of records longer than the window: "random", or "start" for always the beginning
     config.data.rotate = 0  # codes are rolled around their loop by random multiples of so many rows; 0: as they are
     config.data.read_threads = 2  # threads that read and decode records ahead of the device
-    config.data.resident = (
-        "auto"  # all clips (or codes) in the devices' memory; auto: where it takes a tenth at most; always, never
-    )
+    # All clips (or codes) in the devices' memory: always, never, or auto: on accelerators, where it takes a tenth at most. A CPU
+    # has nothing to gain: its memory is where the clips come from.
+    config.data.resident = "auto"
 
     config.model = ConfigDict()
     config.model.name = "wavegan"  # a key of technogen_jax.models.MODELS; the rest are arguments of its build()

@@ -70,7 +70,7 @@ def get_config(size: str = "s") -> ConfigDict:
     # or the statistics.npz of a run that has done so.
     config.model.shaper = "shipped"
     config.loss.r1_weight = config.loss.r2_weight = 10.0
-    config.loss.penalty_share = 0.25  # and below, train.reuse_fakes: the same training in three quarters of the time
+    config.loss.penalty_share = 0.25  # and below, train.reuse_fakes: a step takes three quarters of the time
     config.optimizer.learning_rate_g = config.optimizer.learning_rate_d = 1e-3
     config.optimizer.tail = 0.5
     config.optimizer.largest_update = 1.0

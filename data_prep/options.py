@@ -34,7 +34,13 @@ DJ's pitch fader, so that a bar has the same number of samples in every clip; th
 bar and how fast. A mix, or a track that jumps, is taken apart into sections with a tempo each.
 
 A file that cannot be used is left out and named with its reason. If the run is stopped, the same command goes on where it
-was; if the set is there already, it says so. While it works it needs about twice the set's size on disk, next to OUTPUT."""
+was; if the set is there already, it says so. While it works it needs about twice the set's size on disk, next to OUTPUT.
+
+Thousands of hours: several machines that share the storage, each with --task and its number; then the same command without
+it, which finds the tracks decoded and writes the same set, byte for byte, as it would have alone. With SLURM:
+  sbatch --array=1-8 --wrap 'python -m data_prep.prepare --input T --output S --task $SLURM_ARRAY_TASK_ID/8'
+  python -m data_prep.prepare --input T --output S
+With --grid bars run the array twice: the set's tempo is known when all tracks have been searched for beats."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +93,9 @@ class Options:
         "folder", "HOW", "folder: a track's class is the first folder below DIR; none: one class (folder)"
     )
     workers: int | None = option(None, "N", f"processes (the CPUs: {cpu_count()}); each may hold 0.5 GB", int)
+    task: str | None = option(
+        None, "I/N", "job I of an array of N: decode this share of the tracks and write no set yet; see below", str
+    )
     shard_mb: float = option(128.0, "MB", "size of a shard, about (128)")
 
     def __post_init__(self):
@@ -127,7 +136,15 @@ class Options:
         check("target_lufs", self.target_lufs is None or -60 <= self.target_lufs <= 0, "-60 to 0")
         check("labels", self.labels in ("folder", "none"), "folder or none")
         check("workers", self.workers is None or self.workers >= 1, "at least 1")
+        check("task", self.task is None or self.share[0] > 0, "I/N, such as 1/8 to 8/8")
         check("shard_mb", 0 < self.shard_mb < math.inf, "more than 0")
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Of `task`: (I, N), and (0, 0) for what is none; without it (1, 1), all tracks."""
+        job, _, jobs = (self.task or "1/1").partition("/")
+        share = (int(job), int(jobs)) if job.isdecimal() and jobs.isdecimal() else (0, 0)
+        return share if 1 <= share[0] <= share[1] else (0, 0)
 
     @property
     def clip_samples(self) -> int:
@@ -171,7 +188,7 @@ class Options:
     def shaping(self) -> dict[str, Any]:
         """What decides the content of the set, defaults resolved: all but where it goes and how fast."""
         fields = dataclasses.asdict(self)
-        for name in ("input", "output", "workers", *(_OF_GRID if self.grid == "none" else _OF_TIME)):
+        for name in ("input", "output", "workers", "task", *(_OF_GRID if self.grid == "none" else _OF_TIME)):
             del fields[name]
         if self.grid == "none":
             fields["stride"] = self.hop_size if self.stride is None else self.stride

@@ -5,7 +5,8 @@
 Two phases. First every track is decoded, normalised and left as raw 16-bit PCM in OUTPUT.incomplete/parts, one job a
 track. Then the clips of all tracks are assigned to the splits, shuffled, and written into shards, one job a shard. The
 manifest comes last and the folder gets its name when all of it is there. A run that was stopped goes on from its parts;
-the same tracks and options give the same shards, byte for byte, whatever the number of workers.
+the same tracks and options give the same shards, byte for byte, whatever the number of workers. Several machines can share
+the first phase, each with --task; the same command without it then does the second.
 
 With --grid bars there is a phase before these: every track is decoded to find its beat. Only then is the set's tempo
 known, at which the tracks are decoded again; so levels are of what is heard, and no hour of audio is held in memory.
@@ -36,8 +37,8 @@ _BEATS = "beats"
 _PART_VERSION = 3  # to be raised when the same file and options give another part
 
 
-def prepare(options: Options, say: Callable[[str], None] = print) -> records.Manifest:
-    """Makes the set, or finds that it is there already.
+def prepare(options: Options, say: Callable[[str], None] = print) -> records.Manifest | None:
+    """Makes the set, or finds that it is there already; None: it was one task of an array, which leave parts.
 
     Args:
         options: checked by their class.
@@ -66,8 +67,10 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> records.Man
         return old
     try:
         (incomplete / _PARTS).mkdir(parents=True, exist_ok=True)
-        with _lock(incomplete, options.output):
+        with _lock(incomplete, options.output, shared=options.task is not None):
             manifest = _build(options, sources, rejected, fingerprint, incomplete, say)
+            if manifest is None:
+                return None
             for name in (_PARTS, _BEATS):
                 shutil.rmtree(incomplete / name, ignore_errors=True)
             if output.exists():  # and is empty
@@ -86,23 +89,30 @@ def _build(
     fingerprint: str,
     folder: pathlib.Path,
     say: Callable[[str], None],
-) -> records.Manifest:
-    """Both phases; everything but the final renaming."""
-    for name in os.listdir(folder):  # an interrupted second phase is done again
-        if name not in (_PARTS, _BEATS):
-            os.unlink(folder / name)
+) -> records.Manifest | None:
+    """Both phases; everything but the final renaming. Of a task its share of the first, and None."""
+    if not options.task:
+        for name in os.listdir(folder):  # an interrupted second phase is done again
+            if name not in (_PARTS, _BEATS):
+                os.unlink(folder / name)
     with workers.Workers(options.workers or cpu_count()) as pool:
         cut, work, rejected = options.cut, [(source, options.cut) for source in sources], list(rejected)
         if options.grid == "bars":
-            cut, work, without = _with_bars(options, sources, folder / _BEATS, pool, say)
+            found = _beats(options, sources, folder / _BEATS, pool, say)
+            if None in found:
+                say("this task's share is searched for beats; when all have ended, run them again for the rest")
+                return None
+            cut, work, without = _with_bars(options, sources, found)
             rejected += without
         keys = [[source.id, source.size_bytes, source.modified_ns, cut] for source, cut in work]
-        parts = _part_paths(folder / _PARTS, keys)
+        parts = _part_paths(folder / _PARTS, keys, alone=not options.task)
         results = [tracks.read_part(part, cut) for part, (_, cut) in zip(parts, work, strict=True)]
         jobs = [(source.path, part, cut) for part, (source, cut) in zip(parts, work, strict=True)]
-        _answer_all(
-            tracks.decode_track, "decoding", "decoded", [source for source, _ in work], jobs, results, pool, say
-        )
+        decoded = [source for source, _ in work]
+        _answer(tracks.decode_track, "decoding", "decoded", decoded, jobs, results, options.share, pool, say)
+        if options.task:
+            say("this task's share is decoded; when all have ended, the same command without --task writes the set")
+            return None
         usable = []
         for (source, its_cut), part, result in zip(work, parts, results, strict=True):
             if "hash" in result:
@@ -119,20 +129,26 @@ def _build(
         return shards.write_set(folder, options, cut, usable, rejected, fingerprint, pool)
 
 
-def _with_bars(
+def _beats(
     options: Options,
     sources: list[tracks.Source],
     folder: pathlib.Path,
     pool: workers.Workers,
     say: Callable[[str], None],
-) -> tuple[tracks.Cut, list[tuple[tracks.Source, tracks.Cut]], list[dict[str, str]]]:
-    """How all tracks are cut, each one that has bars with its own cut, and the others with the reason."""
-    parts = _part_paths(
-        folder, [[source.id, source.size_bytes, source.modified_ns, options.bpm_range] for source in sources]
-    )
+) -> list[Any]:
+    """What `find_beats` says of each track; None for those of other tasks that have not been searched."""
+    keys = [[source.id, source.size_bytes, source.modified_ns, options.bpm_range] for source in sources]
+    parts = _part_paths(folder, keys, alone=not options.task)
     found: list[Any] = [tracks.read_answer(part) for part in parts]
     jobs = [(source.path, part, options.bpm_range) for source, part in zip(sources, parts, strict=True)]
-    _answer_all(tracks.find_beats, "finding beats", "searched for beats", sources, jobs, found, pool, say)
+    _answer(tracks.find_beats, "finding beats", "searched for beats", sources, jobs, found, options.share, pool, say)
+    return found
+
+
+def _with_bars(
+    options: Options, sources: list[tracks.Source], found: list[Any]
+) -> tuple[tracks.Cut, list[tuple[tracks.Source, tracks.Cut]], list[dict[str, str]]]:
+    """How all tracks are cut, each one that has bars with its own cut, and the others with the reason."""
     sections = [[tempo.Section(*section) for section in answer.get("sections", ())] for answer in found]
     longest = [max(each, key=lambda section: section.bars) if each else None for each in sections]
     tempos = [section.bpm for section in longest if section]
@@ -162,33 +178,34 @@ def _with_bars(
     return cut, work, without
 
 
-def _part_paths(folder: pathlib.Path, keys: Sequence[Any]) -> list[str]:
-    """A file for each key, which is all that the file depends on, so that a file of that name is the file; no others."""
+def _part_paths(folder: pathlib.Path, keys: Sequence[Any], alone: bool) -> list[str]:
+    """A file for each key, which is all that the file depends on, so that a file of that name is the file; alone, no others."""
     folder.mkdir(exist_ok=True)
     names = [hashlib.blake2b(json.dumps([_PART_VERSION, *key]).encode(), digest_size=16).hexdigest() for key in keys]
-    for name in os.listdir(folder):
+    for name in os.listdir(folder) if alone else ():
         stem, _, extension = name.partition(".")
         if stem not in names or extension not in ("pcm", "json"):
             os.unlink(folder / name)
     return [str(folder / name) for name in names]
 
 
-def _answer_all(
+def _answer(
     function: Callable[[Any], dict[str, Any]],
     doing: str,
     done: str,
     sources: Sequence[tracks.Source],
     jobs: Sequence[Any],
     answers: list[Any],
+    share: tuple[int, int],
     pool: workers.Workers,
     say: Callable[[str], None],
 ) -> None:
-    """Puts what a function says of each source where there is no answer of an earlier run."""
+    """Puts what a function says of each source of a share where there is no answer of an earlier run."""
     # The largest first, so that no worker is left with a long track while the others have none.
-    todo = [index for index, answer in enumerate(answers) if answer is None]
-    todo.sort(key=lambda index: (-sources[index].size_bytes, index))
-    if len(todo) < len(answers):
-        say(f"going on; {len(answers) - len(todo)} of {len(answers)} tracks are {done} already")
+    order = sorted(range(len(sources)), key=lambda index: (-sources[index].size_bytes, index))
+    todo = [index for index in order[share[0] - 1 :: share[1]] if answers[index] is None]
+    if old := len(answers) - answers.count(None):
+        say(f"going on; {old} of {len(answers)} tracks are {done} already")
     with progress.bar(doing, sum(sources[index].size_bytes for index in todo), "B") as bar:
         for place, answer in pool.run([(function, jobs[index]) for index in todo]):
             answers[todo[place]] = answer
@@ -198,6 +215,9 @@ def _answer_all(
             [(_, answer)] = pool.run([(function, jobs[index])])
             if isinstance(answer, workers.Crash):
                 answer = tracks.rejection("crashed the decoder", f"the decoder crashed on it ({answer})")
+                if share != (1, 1):  # the other tasks wait for it
+                    with tracks.replacing(f"{jobs[index][1]}.json") as temporary:
+                        temporary.write_text(json.dumps(answer), encoding="utf-8")
             answers[index] = answer
 
 
@@ -229,14 +249,14 @@ def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) ->
 
 
 @contextlib.contextmanager
-def _lock(folder: pathlib.Path, name: str) -> Iterator[None]:
-    """Keeps a second run out of the folder; the lock goes with the process, however it ends."""
+def _lock(folder: pathlib.Path, name: str, shared: bool = False) -> Iterator[None]:
+    """Keeps a second run out of the folder, but not one task another; the lock goes with the process, however it ends."""
     if os.name == "nt":  # opens no folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        if not files.lock(handle):
+        if not files.lock(handle, shared=shared):
             raise CommandError(f"{name}: another run is preparing it; wait, or name another --output")
         yield
     finally:

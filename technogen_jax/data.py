@@ -199,14 +199,14 @@ def _check_crop(crop: str) -> None:
 class Audio(Sequence):
     """The audio of each clip alone."""
 
-    def __init__(self, source: Sequence[dict[str, Any]]):
+    def __init__(self, source: records.ClipSource):
         self._source = source
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self._source[index]["audio"]
+        return self._source.audio(index)
 
     def __repr__(self) -> str:
         return repr(self._source)

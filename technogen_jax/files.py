@@ -34,8 +34,10 @@ def replacing(path: str | os.PathLike, *, shared: bool = False, synced: bool = T
         raise
 
 
-def lock(handle: int) -> bool:
+def lock(handle: int, *, shared: bool = False) -> bool:
     """Whether this process now has the open file, or folder, alone; the lock goes with the handle, however the process ends.
+
+    With `shared` others that say the same may have it too.
 
     Where there are no locks (Windows, some network file systems) it is True.
     """
@@ -44,7 +46,7 @@ def lock(handle: int) -> bool:
     except ImportError:  # Windows
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno not in (errno.EAGAIN, errno.EACCES)
     return True

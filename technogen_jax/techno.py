@@ -449,9 +449,6 @@ def _third_octave_edges_hz(sample_rate_hz: int) -> np.ndarray:
     return np.append(edges_hz[edges_hz < sample_rate_hz / 2], sample_rate_hz / 2)
 
 
-# -------------------------------------------------------------------------------------------------------------- stereo
-
-
 def _line_share(clip: _Clip) -> float | None:
     """Energy in bins that stand out of 400 Hz around them, of all between 200 Hz and 5 kHz; None for a clip below 0.1 s."""
     signal, rate_hz = _filtered(clip, 200, 5000, 12000)
@@ -467,6 +464,9 @@ def _line_share(clip: _Clip) -> float | None:
     )  # with a window's two neighbours
     power = magnitude**2
     return float(np.sum(power * lines) / power.sum()) if power.any() else None
+
+
+# -------------------------------------------------------------------------------------------------------------- stereo
 
 
 def _stereo(clip: _Clip) -> dict[str, float | None]:

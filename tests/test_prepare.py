@@ -14,12 +14,13 @@ import pytest
 import tensorflow_datasets as tfds
 from beats import beat_times, drums
 
-from data_prep import options, prepare
+from data_prep import options, prepare, workers
 from technogen_jax import audio, records
 
 RATE = 16000
 ROOT = pathlib.Path(prepare.__file__).parent.parent
 SMALL = ("--sample_rate", str(RATE), "--hop_size", "0.5", "--shard_mb", "0.2")
+BARS = ("--grid", "bars", "--bars", "2", "--stride_bars", "1", "--sample_rate", str(RATE), "--split", "0.5,0.25,0.25")
 
 
 def track(seconds, rate, channels, seed):
@@ -207,6 +208,34 @@ def test_a_killed_run_goes_on_to_the_same_bytes(corpus, whole, tmp_path, pattern
     assert os.listdir(tmp_path) == ["set"]
 
 
+class InThisProcess(workers.Workers):
+    def run(self, jobs):
+        return ((index, function(job)) for index, (function, job) in enumerate(jobs))
+
+
+def test_an_array_of_tasks_makes_the_same_bytes(corpus, whole, beats, tmp_path, monkeypatch):
+    """The last command does what a task that failed has left."""
+    monkeypatch.setattr(workers, "Workers", InThisProcess)
+    said = []
+
+    def run(folder, *more):
+        words = ["--input", str(folder), "--output", str(tmp_path / folder.name), *more]
+        return prepare.prepare(options.parse_options(words), said.append)
+
+    assert run(corpus, *SMALL, "--task", "1/3") is run(corpus, *SMALL, "--task", "2/3") is None
+    assert "already" in said[-2] and "the same command without --task writes the set" in said[-1]
+    run(corpus, *SMALL)
+    assert contents(tmp_path / corpus.name) == contents(whole[0])
+    assert run(corpus, *SMALL, "--task", "1/2") is not None and "already done" in said[-1]
+    # No task decodes before all tracks are searched for beats; one that crashes the search is. Of one track share 2 is none.
+    bars = (*BARS, "--limit", "1", "--no-shuffle", "--task")
+    run(beats, *bars, "2/2")
+    assert "when all have ended, run them again" in said[-1]
+    monkeypatch.setattr(InThisProcess, "run", lambda self, jobs: [(i, workers.Crash(11)) for i in range(len(jobs))])
+    for task in ("1/2", "2/2"):
+        assert run(beats, *bars, task) is None and "the same command without --task" in said[-1]
+
+
 def run_main(capsys, *argv):
     status = prepare.main([str(word) for word in argv])
     return status, capsys.readouterr()
@@ -252,6 +281,8 @@ def test_a_second_run_keeps_out(corpus, tmp_path, capsys):
     (tmp_path / "set.incomplete").mkdir()
     with prepare._lock(tmp_path / "set.incomplete", "set"):
         status, said = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL)
+        assert status == 1 and "another run is preparing it" in said.err
+        status, said = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL, "--task", "1/2")
     assert status == 1 and "another run is preparing it" in said.err
 
 
@@ -277,7 +308,6 @@ def test_modules_load_without_jax():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-BARS = ("--grid", "bars", "--bars", "2", "--stride_bars", "1", "--sample_rate", str(RATE), "--split", "0.5,0.25,0.25")
 TEMPOS_BPM = {"a.wav": 128.0, "b.flac": 131.37, "c.wav": 135.0}
 
 

@@ -16,9 +16,9 @@ from ml_collections import config_flags
 
 from technogen_jax import fields
 
-PAGES = ("README.md", "experiments/tpu.md", "experiments/troubleshooting.md")
+PAGES = ("README.md", "experiments/tpu.md", "experiments/troubleshooting.md", "experiments/trust.md")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-OTHERS_OPTIONS = {"--logdir", "--worker"}  # of TensorBoard and gcloud
+OTHERS_OPTIONS = {"--logdir", "--worker", "--strict"}  # of TensorBoard, gcloud and pip-audit
 PATTERNS = ("...", "LOSS", "FILE", "NAME.py", "STEP", "SIZE")  # words that stand for others
 
 
@@ -79,7 +79,7 @@ def test_each_command_that_is_shown_would_be_taken(name, module, argv, monkeypat
 
 
 def test_each_option_and_field_that_a_page_names_is_there(capsys):
-    known = {"--config", "--workdir"} | OTHERS_OPTIONS
+    known = {"--config", "--workdir", "--coordinator", "--processes", "--process"} | OTHERS_OPTIONS
     for module in {module for _, module, _ in COMMANDS} - {"technogen_jax.train"}:
         with pytest.raises(SystemExit, match="^0$"):
             parser_of(module)(["--help"])

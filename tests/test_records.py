@@ -98,6 +98,7 @@ def test_clips_come_back(tmp_path):
         assert len(source) == len(want)
         for index, example in enumerate(want):
             assert_same_example(source[index], example)
+            np.testing.assert_array_equal(source.audio(index), example["audio"])
     source = records.ClipSource(tmp_path, "train")
     copy = pickle.loads(pickle.dumps(source))
     assert repr(copy) == repr(source)
@@ -115,6 +116,19 @@ def test_the_record_is_what_tensorflow_datasets_makes(tmp_path):
     data = records.TFRecordSource([tmp_path / records.shard_names("train", 3)[0]])[0]
     assert_same_example(builder.info.features.deserialize_example_np(data) | {"track": want["track"]}, want)
     assert sorted(builder.info.features.serialize_example(want)) == sorted(data)  # its order of fields varies
+
+
+def test_audio_is_found_wherever_it_is_in_a_record(tmp_path):
+    want = make_set(tmp_path)["train"][0]["audio"]
+    source = records.ClipSource(tmp_path, "train")
+    record = source._records[0]
+    start, end = record.index(b"\x05audio") - 4, record.index(b"\x05label") - 3
+    records.write_shard(tmp_path / "a", [record[:start] + record[end:] + record[start:end]])
+    source._records = records.TFRecordSource([tmp_path / "a"])
+    np.testing.assert_array_equal(source.audio(0), want)
+    source.manifest = dataclasses.replace(source.manifest, clip_samples=CLIP + 1)
+    with pytest.raises(records.RecordError, match="is no clip of this set"):
+        source.audio(0)
 
 
 def test_tensorflow_datasets_knows_the_set(tmp_path):
@@ -275,6 +289,7 @@ def test_a_record_with_the_right_checksum_is_a_clip_or_named(one_clip, tmp_path,
     if clip is not None:
         assert clip["audio"].shape == (CLIP, 2) and clip["audio"].dtype == np.int16
         assert clip["label"] in (0, 1) and isinstance(clip["track"], str) and isinstance(clip["offset"], int)
+        np.testing.assert_array_equal(source.audio(0), clip["audio"])
 
 
 anything = st.recursive(

@@ -1,9 +1,10 @@
 """Sound made, times as fast as it plays.
 
 From random weights for WaveGAN and SpecGAN, whose speed does not depend on them, and from the model that comes with TechnoGen:
-one clip; sixteen as `technogen_jax.sample` renders them, each by itself on the CPU's cores; sixteen in one call; and, of a model that plays without
-end, a track in blocks, its latents and the joints between blocks included. `x_realtime` is seconds of sound (of all
-channels together) over the median time.
+one clip; sixteen as `technogen_jax.sample` renders them, each by itself on the CPU's cores; sixteen in one call; and, of a model that
+plays without end, a track in blocks, its latents and the joints between blocks included. `x_realtime` is seconds of sound (of
+all channels together) over the median time, `x_processor` over the processor time of all cores, which other programs lengthen
+less.
 """
 
 from __future__ import annotations
@@ -53,24 +54,23 @@ def case(name: str, rounds: int) -> dict:
         track = arrange.latents_of(gan, [arrange.Section(bars)], 4 * gan.endless.bars)
         sides["endless"] = lambda: list(arrange.render(trained, track))
         seconds["endless"] = bars / gan.endless.bars * clip_s
-    taken = timing.taking_turns(sides, rounds)
+    wall, processor = timing.wall_and_processor(sides, rounds)
     return {
         "model": name,
         "sample_rate_hz": audio.sample_rate_hz,
         "channels": audio.channels,
         "clip_samples": audio.clip_samples,
         "rounds": rounds,
-        "ms": {side: timing.spread(values, 1e3) for side, values in taken.items()},
-        "x_realtime": {side: timing.digits(seconds[side] / np.median(values), 3) for side, values in taken.items()},
+        "ms": {side: timing.spread(values, 1e3) for side, values in wall.items()},
+        "x_realtime": {side: timing.digits(seconds[side] / np.median(values), 3) for side, values in wall.items()},
+        "x_processor": {
+            side: timing.digits(seconds[side] / np.median(values), 3) for side, values in processor.items()
+        },
     }
 
 
 def random(name: str) -> generate.Trained:
     """A generator of a config as it is before training."""
     config = steps.load(name)
-    statistics, key = None, jax.random.key(0)
-    if models.find(config).measure:
-        noise = np.random.default_rng(0).normal(0, 0.1, (2, config.audio.clip_samples, config.audio.channels))
-        statistics = models.measure(config, [noise.astype(np.float32)])
-    gan = models.build(config, statistics)
-    return generate.Trained(gan, jax.jit(gan.init_g)(key), config, name, 0, "")
+    gan = models.build(config, steps.statistics(config))
+    return generate.Trained(gan, jax.jit(gan.init_g)(jax.random.key(0)), config, name, 0, "")

@@ -48,18 +48,23 @@ def load(name: str, **model: Any) -> ConfigDict:
     return config
 
 
-def build(config: ConfigDict, statistics: models.Statistics | None = None) -> Step:
+def statistics(config: ConfigDict) -> models.Statistics | None:
+    """What the model has to know of a set, of one of noise; None where it has to know nothing."""
+    if not models.find(config).measure:
+        return None
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, config.audio.clip_samples, config.audio.channels))
+    return models.measure(config, [noise.astype(np.float32)])
+
+
+def build(config: ConfigDict) -> Step:
     """As `technogen_jax.train` builds it."""
-    gan, train_step, new_state = train._build(config, None, statistics)
+    gan, train_step, new_state = train._build(config, None, statistics(config))
     every, audio = config.train, config.audio
     leading = (every.steps_per_dispatch, every.n_critic, every.batch_size)
     clips = jax.ShapeDtypeStruct((*leading, audio.clip_samples, audio.channels), jnp.int16)
     if gan.encode_once:
         x = jax.eval_shape(lambda key: gan.generate(gan.init_g(key), gan.sample_latents(key, 1)), jax.random.key(0))
         clips = jax.ShapeDtypeStruct((*leading, *x.shape[1:]), x.dtype)
-    elif models.find(config).measure and statistics is None:
-        noise = np.random.default_rng(0).normal(0, 0.1, (2, audio.clip_samples, audio.channels)).astype(np.float32)
-        return build(config, models.measure(config, [noise]))
     return Step(gan, jax.jit(repeated(train_step), donate_argnums=0), new_state, clips)
 
 
