@@ -261,7 +261,7 @@ def _matmul(x, matrix):
 
 
 def _running_sum(x, *, axis, reverse):
-    """In JAX's own order on a CPU: pairs first. One by one, as runtimes do it, a pitch's phase would be off by a radian."""
+    """In JAX's own order on a CPU: pairs first. One by one, as runtimes do it, sums of floats would drift apart."""
     if reverse:
         return jnp.flip(_running_sum(jnp.flip(x, axis), axis=axis, reverse=False), axis)
     return jnp.moveaxis(_in_pairs(jnp.moveaxis(x, axis, -1)), -1, axis)

@@ -62,7 +62,7 @@ def run_cells(folder, fields, cells=CODE, cwd=ROOT / "experiments"):
     shown.write_text("")
     first = f"import sys\nsys.path.insert(0, {str(stub.parent.parent)!r})"
     script.write_text("\n".join([first, *(filled_in(source, fields) for source in cells)]), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], cwd=cwd, capture_output=True, text=True, timeout=900)
+    done = subprocess.run([sys.executable, str(script)], cwd=cwd, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, [eval(line) for line in shown.read_text(encoding="utf-8").splitlines()]
 
@@ -96,6 +96,8 @@ def test_the_notebook_from_nothing_to_a_file_and_on_after_a_disconnect(tmp_path)
     assert "the bars are there already" in said and "rendering:" not in said
     assert "going on from step 5" in (scratch / "tiny" / "training.txt").read_text(encoding="utf-8")
     assert "step 10 of 10" in said
+    config = json.loads((kept / "workdir" / "config.json").read_text(encoding="utf-8"))
+    assert config["model"]["classes"] == ["acid", "industrial"]
     made = sorted(path.name for path in (kept / "sound").iterdir() if path.suffix == ".wav")
     assert len(made) == TINY["BARS"]
     heard = [page for page in pages if page.count("<audio") == len(made)]

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
+from scipy import stats
 
 from technogen_jax import audio, loudness
 from technogen_jax.clipsets import ClipSetError
@@ -71,7 +72,7 @@ class Client:
     """One listener's requests, and all that came back."""
 
     def __init__(self, port, link):
-        self.connection, self.link, self.received = http.client.HTTPConnection("127.0.0.1", port, timeout=20), link, []
+        self.connection, self.link, self.received = http.client.HTTPConnection("127.0.0.1", port, timeout=300), link, []
 
     def ask(self, path, body=None, raw=None):
         data = raw if body is None else json.dumps(body).encode()
@@ -181,12 +182,12 @@ def test_each_real_clip_meets_the_generated_one_that_is_nearest_in_all(heard):
     assert all(heard.sounds[a].source == "real" and heard.sounds[b].source == "generated" for a, b in heard.pairs)
     assert [heard.sounds[b].source for _, b in heard.anchors] == list(stimuli.ANCHORS)
     random = np.random.default_rng(1)
-    noise = random.standard_normal((20, 2 * RATE_HZ, 1)) * np.linspace(0.001, 0.1, 20)[:, None, None]
-    tone = np.sin(np.arange(2 * RATE_HZ) * np.arange(1, 21)[:, None] / 8)[..., None]
+    noise = random.standard_normal((12, 2 * RATE_HZ, 1)) * np.linspace(0.001, 0.1, 12)[:, None, None]
+    tone = np.sin(np.arange(2 * RATE_HZ) * np.arange(1, 13)[:, None] / 8)[..., None]
     clips = list(np.float32(0.1 * tone + noise))
-    shuffled = random.permutation(20)
+    shuffled = random.permutation(12)
     pairs, matched = stimuli._match(clips, [2 * clips[index] for index in shuffled], RATE_HZ, beats=2)
-    assert matched and all(shuffled[j] == i for i, j in pairs) and len(pairs) == 20
+    assert matched and all(shuffled[j] == i for i, j in pairs) and len(pairs) == 12
 
 
 def test_pairs_of_different_tempo_are_none(monkeypatch):
@@ -270,6 +271,15 @@ def test_two_ways_of_clustering_against_sums_by_hand():
     expected = max(by_listener + by_item - meat(range(108)), by_listener, by_item, binomial)
     assert found.effect == pytest.approx(expected / binomial) and found.effect > 2
     assert found.high - found.accuracy == pytest.approx(2.306004135 * math.sqrt(expected))  # t, 8 degrees of freedom
+
+
+def test_the_bootstrap_draws_listeners_and_items():
+    """Where an answer is its listener's, or its item's, alone, a draw's share is a binomial one."""
+    columns = [grid.ravel() for grid in np.indices((10, 10))]
+    expected = (stats.binom(10, 0.5).ppf([0.025, 0.975]) / 10).tolist()
+    for column in columns:
+        assert verdict.bootstrap(column < 5, *columns) == pytest.approx(expected)
+    assert verdict.bootstrap([True], [3], [4]) == (1, 1)
 
 
 def test_clustered_answers_of_guessing_listeners_are_seldom_significant():
@@ -532,7 +542,7 @@ def test_a_killed_server_loses_no_answer_and_goes_on(folders, tmp_path, capsys):
             assert client.answer(place, trials[place].truth or "left")[0] == 200
         client.connection.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
     assert command.main(["--report", str(tmp_path / "test")]) == 0
     assert "Pairs, after exclusions: 4 of 4 right" in capsys.readouterr().out
     result = json.loads((tmp_path / "test" / "report.json").read_text())
@@ -583,7 +593,7 @@ def test_a_whole_test_by_keyboard_alone(heard, tmp_path, browser):
 
         page.route("**/*", pass_on)
         # The clock of the page alone runs faster: two seconds of a clip have to be heard before an answer counts.
-        page.set_default_timeout(15000)
+        page.set_default_timeout(300_000)
         page.add_init_script("const now = performance.now.bind(performance); performance.now = () => 20 * now();")
         page.goto(f"http://127.0.0.1:{port}/{links[0]}")
         page.wait_for_selector("#welcome:visible")

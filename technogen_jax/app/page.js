@@ -251,8 +251,8 @@ function recall(other) {
   make();
 }
 
-const kept = () => JSON.parse(sessionStorage.getItem(KEPT) ?? "[]").filter((item) => models[item.model]);
-const setKept = (list) => { sessionStorage.setItem(KEPT, JSON.stringify(list.slice(-50))); showKept(); };
+const kept = () => JSON.parse(localStorage.getItem(KEPT) ?? "[]").filter((item) => models[item.model]);
+const setKept = (list) => { localStorage.setItem(KEPT, JSON.stringify(list.slice(-50))); showKept(); };
 
 function showKept() {
   const list = kept();
