@@ -2,22 +2,26 @@
 
     python -m experiments.torture [--only kills|disk|drift|zoo|bars|fuzz] [--kills 50] [--seeds 5] [--inputs 20000]
 
-`kills` trains a tiny WaveGAN and a tiny TechnoGAN, prepares a set and evaluates a run, each SIGKILLed at random moments until that
-many kills are reached: what comes out must be, bit for bit, what comes out undisturbed, with no temporary file left. It then sends
-SIGTERM at moments of each phase. `disk` fills a small disk (as root, on Linux), makes a workdir read-only, and takes the set away.
+`kills` trains a tiny WaveGAN and a tiny TechnoGAN, prepares sets and evaluates a run, each SIGKILLed at random moments, or just when
+a checkpoint or a preview is being written, until that many kills are reached: what comes out must be, bit for bit, what comes
+out undisturbed, with no temporary file left. It then sends SIGTERM at moments of each phase. `disk` fills a small disk (as root, on Linux), makes a workdir read-only, and takes the set away.
 `drift` trains 20,000 tiny steps and looks at memory, file handles and threads. `zoo` prepares a folder of broken and odd files
 beside five good ones, as `tests/test_zoo.py` does, for each seed; `bars` the same with --grid bars. `fuzz` runs the property tests of
-records and config fields, with so many inputs for each. Prints a JSON line for each; the status is 1 if one failed.
+records and config fields, with so many inputs for each. Prints a JSON line for each, and on stderr what is going on; the
+status is 1 if one failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import itertools
 import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,7 +43,15 @@ TINY = {  # flags of the smallest models that do all that large ones do
 }
 CUTS = {"wavegan": "--hop_size 1.024", "technogan": "--grid bars --bars 1 --bpm 133.92857 --max_speed 12"}
 SAVING = "--config.train.log_every=4 --config.train.save_every=8 --config.train.sample_every=16 --config.eval.every=16 --config.eval.clips=16"
+DRIFTING = (
+    "--config.audio.clip_samples=2048 --config.train.steps_per_dispatch=20 --config.train.log_every=100 "
+    "--config.train.save_every=1000 --config.train.sample_every=2000 --config.eval.every=2000 --config.eval.clips=16"
+)
 KILLS_A_RUN = 5
+SIGHTS = {
+    "wavegan": ("checkpoints/*tmp*", "samples/.*"),
+    "technogan": ("checkpoints/*tmp*", "samples/.*"),
+}  # what is being written
 VOLATILE = ("time/",)  # of metrics.jsonl
 
 
@@ -84,6 +96,11 @@ def start(argv: list[str], more: dict[str, str] | None = None) -> subprocess.Pop
     )
 
 
+def tell(line: str) -> None:
+    """Says how far it is."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
     """What a finished set, or a finished evaluation, consists of."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -99,7 +116,7 @@ def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
     measured = (workdir / checkpoint.STATISTICS_FILE).exists()
     _, _, new_state = train._build(config, statistics=checkpoint.read_statistics(workdir) if measured else None)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
-        assert checkpoints.steps()[-1] == config.train.steps
+        assert checkpoints.steps()[-1] == config.train.steps, f"{workdir}: at step {checkpoints.steps()[-1]}"
         state = checkpoints.restore(config.train.steps, jax.jit(new_state)(jax.random.key(0)))
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     metrics = [{name: value for name, value in line.items() if not name.startswith(VOLATILE)} for line in lines]
@@ -109,37 +126,84 @@ def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
 # ---------------------------------------------------------------------------------------------------------------- kills
 
 
-def phase_of(output: pathlib.Path) -> str:
-    """What a run was doing when it was killed, as far as its files tell."""
-    if any(output.parent.glob(f".{output.name}*")) or not output.exists():
-        return "before its first file" if not output.exists() else "preparing"
+def phase_of(output: pathlib.Path, started: float = 0) -> str:
+    """What a run, started at a time, was doing when it was killed, as far as its files tell."""
+    if not output.exists():
+        return "preparing" if incomplete(output) else "before its first file"
     if list(output.glob("checkpoints/*tmp*")):
         return "writing a checkpoint"
+    if list(output.glob("samples/.*")):
+        return "writing a preview"
     if list(output.rglob(".*tmp*")):
         return "writing a file"
-    steps = [path.name for path in output.glob("checkpoints/*")]
-    return "training" if steps else "before its first checkpoint"
+    if not (output / "config.json").exists():
+        return "writing what comes out"
+    if not list(output.glob("checkpoints/*[0-9]")):
+        return "before its first checkpoint"
+    return "training" if (output / "metrics.jsonl").stat().st_mtime >= started else "starting again"
+
+
+def incomplete(output: pathlib.Path) -> list[pathlib.Path]:
+    """What stands beside an output that is not yet there."""
+    return [path for path in output.parent.iterdir() if output.name in path.name and path != output]
+
+
+def wait_until(
+    process: subprocess.Popen, output: pathlib.Path, cpu_s: float, sight: str | None = None, after_s: float = 0
+) -> None:
+    """Returns when it has had so much of the CPU, when it ends, or a little after a file appears that is named like the sight."""
+    old = set(output.glob(sight)) if sight else set()
+    while process.poll() is None and cpu_of(process.pid) < cpu_s:
+        if sight:
+            there = set(output.glob(sight))
+            if there - old:
+                time.sleep(after_s)
+                return
+            old &= there
+        time.sleep(0.002)
+
+
+def cpu_of(pid: int | str) -> float:
+    """CPU seconds that a process and its children have had: a measure of its course that other programs do not stretch."""
+    try:
+        numbers = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = [
+            one for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()
+        ]
+    except OSError:  # it has ended
+        return 0
+    return sum(map(int, numbers[11:15])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_of, children))
+
+
+def cpu_of_ended() -> float:
+    """CPU seconds of all processes that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def kill_until_done(
-    argv: list[str], output: pathlib.Path, draw: random.Random, takes_s: float, cache: pathlib.Path
+    argv: list[str], output: pathlib.Path, draw: random.Random, takes_s: float, sights: tuple[str, ...], cache: dict
 ) -> Iterator[str]:
     """Runs a command again and again, killed at random moments, then lets it end; yields what each kill met.
 
-    By turns it compiles anew and takes what it compiled from a cache, itself written under kills.
+    First it compiles anew; then it takes what it compiled from a cache, itself written under kills.
     """
-    caching = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    for number in range(KILLS_A_RUN + 1):
-        process = start(argv, caching if number % 2 else None)
-        patience_s = draw.uniform(0.05, 1.0) * takes_s if number < KILLS_A_RUN else None
-        try:
-            said, _ = process.communicate(timeout=patience_s)
-            assert not process.returncode, f"after {number} kills: {said[-2000:]}"
-            return
-        except subprocess.TimeoutExpired:
+    for number in range(KILLS_A_RUN):
+        started, process = time.time(), start(argv, cache if number else None)
+        if sights and number % 2:
+            wait_until(process, output, takes_s, draw.choice(sights), draw.uniform(0, 0.02))
+        else:
+            wait_until(process, output, draw.uniform(0.05, 0.7 if number else 1) * takes_s)  # the cache spares a third
+        if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            yield phase_of(output)
+            yield phase_of(output, started)
+            continue
+        said, _ = process.communicate()
+        assert not process.returncode, f"after {number} kills: {said[-2000:]}"
+        return
+    done = subprocess.run(argv, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True)
+    assert not done.returncode, f"after {KILLS_A_RUN} kills: {done.stderr[-2000:]}"
 
 
 def kills(options: argparse.Namespace) -> dict[str, Any]:
@@ -148,6 +212,7 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         make_sets(folder)
+        cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         whole, takes_s = {}, {}
         jobs = {
             "wavegan": lambda output: training(folder, "wavegan", output),
@@ -165,21 +230,26 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
             "evaluate": result_of,
         }
         for name, job in jobs.items():
-            output, begun = folder / f"whole-{name}", time.monotonic()
+            output, begun_s = folder / f"whole-{name}", cpu_of_ended()
             done = subprocess.run(job(output), cwd=ROOT, capture_output=True, text=True)
             assert not done.returncode, f"{name}: {done.stderr[-2000:]}"
-            takes_s[name], whole[name] = time.monotonic() - begun, results[name](output)
-        while sum(met.values()) < options.kills:
-            for name, job in jobs.items():
-                output = folder / f"killed-{name}"
-                for phase in kill_until_done(job(output), output, draw, takes_s[name], folder / "cache"):
-                    met[f"{name}: {phase}"] += 1
-                assert results[name](output) == whole[name], f"{name}: not what it is undisturbed"
-                left = list(output.rglob("*tmp*"))
-                assert not left, f"{name}: left {left}"
-                shutil.rmtree(output)
-                rounds[name] += 1
-        stops = {model: stop_times(folder, model, takes_s[model], draw) for model in TINY}
+            takes_s[name], whole[name] = cpu_of_ended() - begun_s, results[name](output)
+            tell(f"{name}: undisturbed, {takes_s[name]:.1f} s of CPU")
+        for name in itertools.cycle(jobs):
+            if sum(met.values()) >= options.kills:
+                break
+            output = folder / f"killed-{name}"
+            argv, sights = jobs[name](output), SIGHTS.get(name, ())
+            for phase in kill_until_done(argv, output, draw, takes_s[name], sights, cache):
+                met[f"{name}: {phase}"] += 1
+                tell(f"kill {sum(met.values())}: {name}, {phase}")
+            assert results[name](output) == whole[name], f"{name}: not what it is undisturbed"
+            left = [*output.rglob("*tmp*"), *incomplete(output)]
+            assert not left, f"{name}: left {left}"
+            shutil.rmtree(output)
+            rounds[name] += 1
+            tell(f"{name}: the same as undisturbed")
+        stops = {model: stop_times(folder, model, takes_s[model], draw, cache) for model in TINY}
     return {"kills": sum(met.values()), "met": dict(met), "equal": dict(rounds), "seconds_to_stop": stops}
 
 
@@ -188,19 +258,23 @@ def result_of(output: pathlib.Path) -> dict[str, Any]:
     return json.loads((next(output.rglob("result.json"))).read_text())
 
 
-def stop_times(folder: pathlib.Path, model: str, takes_s: float, draw: random.Random, count: int = 6) -> list[float]:
-    """How long a training went on after SIGTERM, sorted; it saved and ended with 0."""
+def stop_times(
+    folder: pathlib.Path, model: str, takes_s: float, draw: random.Random, cache: dict, count: int = 6
+) -> list[tuple[float, float]]:
+    """How long a training goes on after SIGTERM, in seconds and in those of CPU; it saves and ends with 0. One of three compiles anew."""
     times_s = []
     for number in range(count):
-        output = folder / f"stopped-{model}-{number}"
-        process = start(training(folder, model, output, steps=10_000))
-        wait_for(output / "config.json", process)
-        time.sleep(draw.uniform(0, takes_s))
-        begun = time.monotonic()
+        output, before_s = folder / f"stopped-{model}-{number}", cpu_of_ended()
+        process = start(training(folder, model, output, steps=10_000), cache if number % 3 else None)
+        wait_for(output, process, 3600)
+        wait_until(process, output, cpu_of(process.pid) + draw.uniform(0, takes_s / 2))
+        begun, had_s = time.monotonic(), cpu_of(process.pid)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
-        times_s.append(round(time.monotonic() - begun, 1))
-        assert not process.returncode and "the same command goes on" in said, said[-2000:]
+        said, _ = process.communicate(timeout=600)
+        times_s.append((round(time.monotonic() - begun, 1), round(cpu_of_ended() - before_s - had_s, 1)))
+        ended = f"{model}: SIGTERM ended it with {process.returncode}: {said[-2000:]}"
+        assert not process.returncode and "the same command goes on" in said, ended
+        tell(f"SIGTERM {number + 1}: {model}, over after {times_s[-1][0]} s, {times_s[-1][1]} of CPU")
         shutil.rmtree(output)
     return sorted(times_s)
 
@@ -262,22 +336,25 @@ def last_lines(done: subprocess.CompletedProcess) -> str:
 
 
 def drift(_: argparse.Namespace) -> dict[str, Any]:
-    """20,000 steps: memory, file handles and threads after 2,000 and at the end."""
+    """20,000 steps: the most of memory, file handles and threads in the first and in the last tenth of the time from step 2,000 on."""
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
+        folder, seen = pathlib.Path(name), []
         make_sets(folder)
-        more = "--config.train.log_every=100 --config.train.save_every=1000 --config.train.sample_every=4000 --config.eval.every=0"
-        process, seen = start(training(folder, "wavegan", folder / "run", 20_000, more)), {}
-        for step in (2_000, 20_000):
-            while not (folder / "run" / "checkpoints" / str(step)).exists() and process.poll() is None:
-                time.sleep(0.02)
-                if process.poll() is None:
-                    seen[step] = load_of(process.pid)
-        process.communicate()
-    early, late = seen[2_000], seen[20_000]
+        process = start(training(folder, "wavegan", folder / "run", 20_000, DRIFTING))
+        wait_for(folder / "run" / "checkpoints" / "2000", process, 3600)
+        while process.poll() is None:
+            with contextlib.suppress(OSError, KeyError):  # it ends meanwhile
+                seen.append(load_of(process.pid))
+            time.sleep(0.2)
+        said, _ = process.communicate()
+    assert not process.returncode, said[-2000:]
+    tenth = len(seen) // 10 + 1
+    early, late = (
+        {name: max(load[name] for load in some) for name in some[0]} for some in (seen[:tenth], seen[-tenth:])
+    )
     grown = {name: late[name] - early[name] for name in early}
     assert grown["memory_mb"] < 50 and grown["handles"] <= 2 and grown["threads"] <= 2, (early, late)
-    return {"after_2000": early, "after_20000": late}
+    return {"after_2000": early, "after_20000": late, "looks": len(seen)}
 
 
 def load_of(pid: int) -> dict[str, int]:

@@ -2,6 +2,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import numpy as np
@@ -16,6 +17,35 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 ROOT = pathlib.Path(__file__).parent.parent
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "", None)
+reached = []  # beyond this machine, since the last test
+
+
+class NetworkError(AssertionError):
+    """Something went out of the machine."""
+
+
+def _watch(event, args):
+    host = None
+    if event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple):
+        host = args[1][0]
+    elif event == "socket.getaddrinfo":
+        host = args[0].decode() if isinstance(args[0], bytes) else args[0]
+    if host not in LOOPBACK:
+        reached.append(host)
+        raise NetworkError(f"{event} {host}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(autouse=True)
+def stays_here():
+    """Fails a test that tries to reach another machine, also where the one who tried made nothing of the error."""
+    yield
+    assert not reached, f"it tried to reach {reached}"
+
+
 RATE_HZ = 8000
 
 
