@@ -20,7 +20,7 @@ def test_defaults_are_the_original_projects():
 
 def test_everything_given_arrives():
     line = "--sample_rate 16000 --hop_size 1.024 --stride 0.5 --channels 2 --split 0.5,0.25,0.25 --limit 9 --no-shuffle"
-    line += " --seed 7 --silence_db -50 --normalise loudness --target_lufs -20 --labels none --workers 3 --shard_mb 1"
+    line += " --seed 7 --silence_db -50 --normalise loudness --target_lufs -20 --labels none --workers 3 --task 2/4 --shard_mb 1"
     parsed = options.parse_options([*REQUIRED, *line.split()])
     assert dataclasses.astuple(parsed) == (
         *(
@@ -40,11 +40,13 @@ def test_everything_given_arrives():
             -20.0,
             "none",
             3,
+            "2/4",
             1.0,
         ),
     )
+    assert parsed.share == (2, 4)
     assert (parsed.clip_samples, parsed.stride_samples) == (16384, 8000)
-    assert parsed.shaping["stride"] == 0.5 and "workers" not in parsed.shaping
+    assert parsed.shaping["stride"] == 0.5 and not {"workers", "task"} & parsed.shaping.keys()
     assert options.parse_options([*REQUIRED, "--normalise", "loudness"]).cut.target_lufs == -14
 
 
@@ -63,6 +65,9 @@ def test_bars():
     "given",
     [
         "--sample_rate 10",
+        "--task 0/4",
+        "--task 5/4",
+        "--task 2",
         "--sample_rate 44.1",
         "--hop_size 0",
         "--hop_size nan",

@@ -219,7 +219,8 @@ def build(
     lengths = codec.part_sizes(grid, n_mels, audio_channels, shaper != "none")
     parts = {part: parts[part] for part in lengths}
     for part, value in parts.items():
-        check_field(f"model.{part}_components", value, value <= lengths[part], f"at most {lengths[part]}, which is all")
+        all_of = f"at most {lengths[part]}, all that n_mels = {n_mels} and frames_per_step = {frames_per_step} give"
+        check_field(f"model.{part}_components", value, value <= lengths[part], all_of)
     for part, value in parts.items() if statistics else ():
         wanted, found = (lengths[part], value), statistics.get(f"{part}_basis", np.zeros(0)).shape
         if found != wanted:
