@@ -2,7 +2,7 @@
 # make demo   a corpus, records, training and sound, from nothing; again: trains on
 # make app    play that model in the browser
 # make test   the tests
-# make torture   broken files and made-up inputs by the ten thousand
+# make torture   kills, full disks, long runs, broken files, made-up inputs; hours
 # All make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
