@@ -215,12 +215,17 @@ def make_train_step(
     return train_step
 
 
+def all_finite(tree: Any) -> jax.Array:
+    """`[]` bool: whether no number of the arrays is NaN or Inf."""
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+
+
 def skipping(train_step: Callable) -> Callable:
     """`train_step` that, where a metric or a number of the new state is NaN or Inf, only counts on; the metrics are then all NaN."""
 
     def step(state, clips, key):
         new, metrics = train_step(state, clips, key)
-        good = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((new, metrics))]).all()
+        good = all_finite((new, metrics))
         kept = jax.tree.map(lambda after, before: jnp.where(good, after, before), new, state)
         return kept._replace(step=new.step), jax.tree.map(lambda value: jnp.where(good, value, jnp.nan), metrics)
 

@@ -34,7 +34,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from jax.sharding import Mesh, NamedSharding
@@ -59,6 +58,7 @@ from technogen_jax import (
 from technogen_jax.step import (
     Pair,
     TrainState,
+    all_finite,
     falling,
     init_state,
     make_optimizer,
@@ -199,7 +199,7 @@ def _loop(
     every = config.train
     agree = devices.agreement(mesh, _AHEAD)
     key = generate.run_key(config.seed, "train")
-    finite = jax.jit(lambda state: jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]).all())
+    finite = jax.jit(all_finite)
     begun, window_begun, pending = time.monotonic(), None, []
     first, in_a_row = int(state.step), 0
 
