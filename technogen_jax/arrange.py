@@ -202,19 +202,29 @@ def render(
     count = len(latents) // bars
     block = min(max(1, block_bars // bars - 1), count)
     decode, sequence = _programs(trained.gan).decode, sequences(trained, latents)
-    # A block is decoded from `block` clips and the one before them. Half a clip at either end is thrown away.
-    half, before = clip_samples // 2, sequence(-1)
-    for first in range(0, count + 1, block):
-        begin, end = (first - 1) * clip_samples, (first + block) * clip_samples
-        kept = slice(max(first * clip_samples - half, 0) - begin, min(end - half, count * clip_samples) - begin)
-        if kept.start >= kept.stop:
-            return
-        clips = [before, *(sequence(clip) for clip in range(first, first + block))]
-        sound, before = decode(np.concatenate(clips)), clips[-1]
+    half = clip_samples // 2
+
+    def parts():
+        """Of each block its first sample, which of its samples are kept, and the sequences to decode."""
+        before = sequence(-1)
+        for first in range(0, count + 1, block):
+            begin, end = (first - 1) * clip_samples, (first + block) * clip_samples
+            kept = slice(max(first * clip_samples - half, 0) - begin, min(end - half, count * clip_samples) - begin)
+            if kept.start < kept.stop:
+                clips = [before, *(sequence(clip) for clip in range(first, first + block))]
+                before = clips[-1]
+                yield begin, kept, np.concatenate(clips)
+
+    def sound_of(part):
+        begin, kept, clips = part
+        sound = decode(clips)
         if energy is not None:
-            low, high = _levels(energy, np.arange(begin, end) % (count * clip_samples), clip_samples / bars, rate_hz)
-            sound = _shape(sound, low, high, rate_hz)
-        yield np.asarray(sound)[kept]
+            places = np.arange(begin, begin + len(sound)) % (count * clip_samples)
+            sound = _shape(sound, *_levels(energy, places, clip_samples / bars, rate_hz), rate_hz)
+        return np.asarray(sound)[kept]
+
+    # A block is decoded from `block` clips and the one before them. Half a clip at either end is thrown away.
+    return generate.ahead(sound_of, parts())
 
 
 def sequences(trained: generate.Trained, latents: np.ndarray) -> Callable[[int], np.ndarray]:

@@ -224,7 +224,7 @@ def limit_circular(
     audio: jax.Array,
     sample_rate_hz: int,
     *,
-    ceiling_dbfs: float = -1.0,
+    ceiling_dbfs: float = -0.5,
     attack_s: float = 0.003,
     hold_s: float = 0.01,
     release_s: float = 0.05,
@@ -238,7 +238,7 @@ def limit_circular(
     Args:
         audio: `[B, T, C]`; its end goes on at its beginning.
         sample_rate_hz: its rate.
-        ceiling_dbfs: of samples. Between them a wave can be higher: EBU R 128 allows it -1 dB.
+        ceiling_dbfs: of samples, where masters of techno end. Between samples a wave can be higher: for EBU R 128, which allows -1 dB there, -2.
         attack_s: in which the gain falls; of a power of two samples, twice, so only about this long.
         hold_s: in which it then stays.
         release_s: in which the reduction, in decibels, falls to 1 / e.

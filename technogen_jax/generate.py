@@ -11,9 +11,9 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from technogen_jax import checkpoint, models, package
 
 PURPOSES = ("init", "train", "preview", "evaluate")  # what a run draws keys for; the order decides them
+_MOST_THREADS = 8  # that make clips: each takes memory
 _CALIBRATION_SEED = 0  # of the latents over which batch statistics are measured
 
 
@@ -168,15 +169,22 @@ def interpolate(start: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
 
 
 def render(trained: Trained, latents: np.ndarray) -> Iterator[np.ndarray]:
-    """The clip of each latent, in order: float32 `[T, C]`, not clipped; no more are made ahead than a CPU has cores."""
+    """The clip of each latent, in order: float32 `[T, C]`, not clipped."""
     one = _renderer(trained.gan)
-    # Of one clip's operations few are large enough to be shared by cores.
-    ahead = 1 + (os.cpu_count() or 1) if len(latents) > 1 and jax.default_backend() == "cpu" else 1
-    with futures.ThreadPoolExecutor(ahead) as pool:
+    return ahead(lambda z: np.asarray(one(trained.params, z[None]))[0], latents)
+
+
+def ahead(make: Callable[[Any], np.ndarray], items: Iterable[Any]) -> Iterator[np.ndarray]:
+    """What `make` gives for each item, in order; on a CPU cores make one each, and one more is waiting at most.
+
+    Of the operations behind one clip few are large enough to be shared by cores.
+    """
+    most = 1 + min(os.cpu_count() or 1, _MOST_THREADS) if jax.default_backend() == "cpu" else 1
+    with futures.ThreadPoolExecutor(most) as pool:
         waiting = collections.deque()
-        for z in latents:
-            waiting.append(pool.submit(lambda z: np.asarray(one(trained.params, z[None]))[0], z))
-            if len(waiting) == ahead:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) == most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

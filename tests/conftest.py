@@ -1,3 +1,4 @@
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -15,6 +16,14 @@ from technogen_jax import audio
 _CACHE = tempfile.TemporaryDirectory(prefix="technogen-test-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Nearly all programs of the tests run once, so they are compiled in a hurry. In an environment with
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 and an empty XLA_FLAGS all are compiled as users' are.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# What must hold of users' programs to the bit, two programs' results being compared, asks for their compilation.
+AS_USERS = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # XLA ends a process at a flag that it does not know
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    AS_USERS["xla_cpu_use_fusion_emitters"] = True
 
 ROOT = pathlib.Path(__file__).parent.parent
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "", None)

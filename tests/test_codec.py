@@ -135,7 +135,7 @@ def test_noise_comes_back_as_loud_in_each_band():
     audio = np.random.default_rng(0).normal(0, [0.1, 0.03], (6, 14336, 2)).astype(np.float32)
     audio = scipy.signal.sosfilt(scipy.signal.butter(1, 800, fs=8000, output="sos"), audio, axis=1).astype(np.float32)
     made, _ = known(audio)
-    again = np.asarray(made.decode(made.encode(audio)))
+    again = np.asarray(jax.jit(lambda audio: made.decode(made.encode(audio)))(audio))
     powers = [np.square(np.abs(np.fft.rfft(codec.mid_and_side(x)))) for x in (again, audio)]
     bands = [power[..., 540:7164].reshape(6, 2, 12, -1).mean((0, 3)) for power in powers]  # from 300 Hz up
     np.testing.assert_allclose(10 * np.log10(bands[0] / bands[1]), 0, atol=1.5)
@@ -143,13 +143,19 @@ def test_noise_comes_back_as_loud_in_each_band():
 
 def test_levels_come_back_with_the_power_of_the_noise_that_is_lost(linear, monkeypatch):
     """With levels spread by a variance v about m the mean power is exp(2 m + 2 v), of a log-normal distribution."""
-    given = []
+    given, magnitudes = [], []
     inverse = dsp.istft_circular
-    monkeypatch.setattr(dsp, "istft_circular", lambda s, *rest: given.append(np.abs(s)) or inverse(s, *rest))
+    monkeypatch.setattr(dsp, "istft_circular", lambda s, *rest: magnitudes.append(jnp.abs(s)) or inverse(s, *rest))
+
+    def magnitude(statistics, x):
+        coder(statistics).decode(x)
+        return magnitudes.pop()
+
     for lost in (0, 0.5):
         statistics = linear[1] | {f"{part}_mean": np.full(64 + 4 * (part == "side"), -2.0) for part in ("mid", "side")}
         statistics |= {f"{part}_lost": np.full(64 + 4 * (part == "side"), lost) for part in ("mid", "side")}
-        coder(statistics).decode(np.zeros((1, 16, 27), np.float32))
+        given.append(jax.jit(functools.partial(magnitude, statistics))(np.zeros((1, 16, 27), np.float32)))
+    given = np.asarray(given)
     heard = given[0] > 1e-3
     assert given[0].shape == (1, 2, 128, 225) and heard.mean() > 0.5
     louder = (np.exp(-1.5) - 1e-4) / (np.exp(-2) - 1e-4)
@@ -204,7 +210,7 @@ def biased(**gates):
 
 def test_gates_multiply_what_they_are_named_after(toned, bars):
     made = coder(toned[1] | dict(pan_mean=np.zeros(8), pan_basis=np.zeros((8, 2))))  # nothing of the mid in the side
-    x, noise = made.encode(bars[:2]), jax.random.normal(KEY, (2, 2, 14336))
+    x, noise = jax.jit(made.encode)(bars[:2]), jax.random.normal(KEY, (2, 2, 14336))
     play = jax.jit(made.play)
     plain = play(None, x, noise)
     above = functools.partial(scipy.signal.sosfiltfilt, scipy.signal.butter(8, 400, "high", fs=8000, output="sos"))
@@ -223,14 +229,13 @@ def test_gates_multiply_what_they_are_named_after(toned, bars):
         assert mid < 1e-6 and 0.1 * loudness[1] < side < 3 * loudness[1]
 
 
-def test_the_shaper_among_the_statistics_is_used_and_mono_is_shaped_too(bars):
-    for channels in (1, 2):
-        made, statistics = known(bars[..., :channels], **TONES, shaper="new")
+def test_the_shaper_among_the_statistics_is_used_and_mono_is_shaped_too(bars, toned):
+    for channels, (made, statistics) in ((1, known(bars[..., :1], **TONES, shaper="new")), (2, toned)):
         params = biased(mid_noise=np.log(2))
         arrays = {f"{codec.SHAPER}{layer}/{kind}": v for layer, kinds in params.items() for kind, v in kinds.items()}
         shaped = coder(statistics | arrays, channels)
-        x = made.encode(bars[..., :channels])
-        sounds = [np.asarray(each.decode(x)).mean(-1) for each in (made, shaped)]
+        x = jax.jit(made.encode)(bars[..., :channels])
+        sounds = [np.asarray(jax.jit(each.decode)(x)).mean(-1) for each in (made, shaped)]
         above = scipy.signal.butter(8, 600, "high", fs=8000, output="sos")
         plain, louder = (scipy.signal.sosfiltfilt(above, sound).std() for sound in sounds)
         assert louder == pytest.approx(2 * plain, rel=0.02)
@@ -275,4 +280,66 @@ def test_a_shaper_for_another_grid_or_no_shaper_is_an_error(tmp_path):
 def test_however_wild_the_numbers_no_sample_is_above_the_ceiling(linear):
     x = np.random.default_rng(0).normal(0, 5, (2, 16, 27)).astype(np.float32)
     sound = np.asarray(jax.jit(linear[0].decode)(x))
-    assert np.abs(sound).max() == pytest.approx(10 ** (-1 / 20), rel=1e-3)
+    assert np.abs(sound).max() == pytest.approx(10 ** (-0.5 / 20), rel=1e-3)
+
+
+def mix(count, curve=(0, 0, 0, 0), bass=0.0, width=0.0, swapped=False):
+    """The same mix for so many clips."""
+    return codec.Mix(
+        jnp.tile(jnp.array(curve, jnp.float32), (count, 1)),
+        jnp.full(count, bass),
+        jnp.full(count, width),
+        jnp.full(count, swapped),
+    )
+
+
+def noisy(bars):
+    """Bars with noise, so that no band is silent."""
+    return bars + 0.5 * np.random.default_rng(3).standard_normal(bars.shape).astype(np.float32)
+
+
+def test_a_remixed_sequence_is_that_of_the_audio_when_it_is_mixed_so(bars):
+    audio = noisy(bars)
+    one, _ = known(audio)
+    sequence = one.encode(audio)
+    swapped = one.remix(sequence, mix(6, swapped=True))
+    np.testing.assert_allclose(swapped, one.encode(audio[..., ::-1]), atol=2e-3)
+    gain, width = 0.3, -0.4  # nepers
+    mid, side = np.moveaxis(codec.mid_and_side(jnp.asarray(audio)), 1, 0)
+    mid, side = np.exp(gain) * mid, np.exp(gain + width) * side
+    wanted = one.encode(np.stack([mid + side, mid - side], -1))
+    found = one.remix(sequence, mix(6, (gain, 0, 0, 0), gain, width))
+    assert jnp.abs(wanted - sequence).max() > 0.5
+    np.testing.assert_allclose(found, wanted, atol=0.02)  # the floor of levels is not moved
+
+
+def test_an_equaliser_lifts_what_lies_low_and_lowers_what_lies_high(bars):
+    audio = noisy(bars)
+    one, _ = known(audio, mid_components=64, side_components=68)  # all there are
+    tilt_db = 6.0
+    plain = one.encode(audio)
+    bent = one.remix(plain, mix(6, (0, tilt_db * np.log(10) / 20, 0, 0)))
+    change = np.mean(
+        [
+            techno.ltas_db(b, 8000, loop=True) - techno.ltas_db(a, 8000, loop=True)
+            for a, b in zip(*map(one.decode, (plain, bent)), strict=True)
+        ],
+        0,
+    )
+    assert change[-1] < -0.75 * tilt_db and change[10] > 0.5 * tilt_db  # the eleventh third of an octave is 250 Hz
+
+
+def test_mixes_are_drawn_apart_and_centred():
+    drawn = codec.draw_mix(KEY, 4000)
+    for values in (*drawn.curve.T, drawn.bass, drawn.width):
+        assert abs(values.mean()) < 0.02 and 0.2 < values.std() < 0.4
+    assert 0.45 < drawn.swapped.mean() < 0.55
+    assert np.abs(np.corrcoef(np.c_[drawn.curve, drawn.bass, drawn.width, drawn.swapped].T) - np.eye(7)).max() < 0.08
+
+
+def test_nothing_that_is_not_heard_comes_out(linear):
+    """A generator may put anything into the waveform below the crossover."""
+    x = 3 * jax.random.normal(KEY, (2, 16, linear[0].components))
+    power = np.abs(np.fft.rfft(np.asarray(linear[0].decode(x)).mean(-1))) ** 2
+    frequencies_hz = np.fft.rfftfreq(14336, 1 / 8000)
+    assert power[:, frequencies_hz < 8].sum() < 1e-4 * power.sum()  # what the limiter's gain leaves

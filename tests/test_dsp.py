@@ -114,7 +114,7 @@ def test_a_tone_peaks_in_its_band():
 
 
 RATE_HZ = 44100
-CEILING = np.float32(10 ** (-1 / 20))
+CEILING = np.float32(10 ** (-0.5 / 20))
 limit = jax.jit(dsp.limit_circular, static_argnums=1, static_argnames=("attack_s", "hold_s", "release_s"))
 
 

@@ -177,10 +177,9 @@ def test_minutes_end_a_run_that_goes_on_later(tiny_config, tmp_path):
     assert int(state.step) == 2
 
 
-def test_nan_stops_with_step_quantity_and_last_good_checkpoint(tiny_config, tmp_path):
-    run(tiny_config, tmp_path / "good", steps=2)
+def test_nan_stops_with_step_quantity_and_last_good_checkpoint(tiny_config, trained_workdir, tmp_path):
     tiny_config.optimizer.learning_rate_d = 1e30
-    tiny_config.train.init_from = str(tmp_path / "good")
+    tiny_config.train.init_from = str(trained_workdir)
     tiny_config.eval.every = 0
     with pytest.raises(train.TrainError, match=r"step \d+: \S+ is (nan|inf|-inf); there is no checkpoint yet"):
         run(tiny_config, tmp_path / "bad", steps=50, save_every=60)

@@ -33,6 +33,7 @@ from technogen_jax.models.layers import CircularConv, Dense
 STEPS = 16  # sixteenth notes in a bar
 SHAPER = "shaper/"  # what the names of its parameters begin with, among the statistics
 CROSSOVER_HZ = (125.0, 235.0)  # below the first all is coded as a waveform, above the second all as magnitudes
+_RUMBLE_HZ = (8.0, 24.0)  # below them nothing is heard, and what a generator puts there only takes headroom
 _FLOOR = 1e-4  # of magnitudes, a sine at full scale being 1: what is below -80 dB says nothing
 _LOUDEST = 0.0  # of log-magnitudes, a sine at full scale: no sound is louder, a generator may be
 _SHAPED_HZ = 32000  # the least rate that the shaper is for: its bands reach from the crossover to half of it
@@ -44,6 +45,12 @@ _DELAY = 2  # frames of synthesis, by which the side gets some of the mid's nois
 _GATES = dict(mid=("noise", "square", "rectified", "pulse", "pitch", "lines"), side=("noise", "square", "delayed"))
 _PANS = 8  # groups of bands in which mid and side are compared
 _WEIGHTS = dict(pitch=0.7, line=0.5, pan=0.5)  # of the parts that count less than the others, so that kicks come first
+_CURVES = 4  # of an equaliser: cosines over the bands, the first their level
+# Deviations of a mix: of each curve, of the bass, of the width. Chosen as what an engineer might as well have done, not searched for.
+_MIX_DB = (2.0, 2.0, 3.0)
+# Of pulses and lines against what the shaper asks for. Where it is unsure it asks for less, and what it is trained by forgives a
+# line too weak rather than one too strong: decoded real bars had half of the energy in lines, see experiments/README.md.
+_TONE = 1.8
 _LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 _WEIGHTING = 0.75  # power of a component's deviation that its numbers keep: measured, see experiments/README.md
 _LEAST_DEVIATION = 1e-3  # a component that changes less is constant (side of mono): dividing would blow up rounding
@@ -58,17 +65,35 @@ class Codec(NamedTuple):
             less than they are larger. Ones without statistics.
         encode: `[B, T, C]` -> `[B, bars * 16, K]`.
         decode: the reverse.
-        play: shaper parameters or None, sequences, white noise `[B, C, samples]` of unit deviation -> mid and side (mono: the
-            signal) `[B, C, T]`, their peaks as they come.
+        play: shaper parameters or None, sequences, white noise `[B, C, samples]` of unit deviation, and how strong tones are
+            against what the shaper asks for (1) -> mid and side (mono: the signal) `[B, C, T]`, their peaks as they come.
         code: a part's name and features `[..., D]` -> its numbers of a sequence.
+        remix: sequences `[B, steps, K]` and a `Mix` of each -> the sequences as if they had been mixed so.
     """
 
     components: int
     scale: np.ndarray
     encode: Callable[[jax.Array], jax.Array]
     decode: Callable[[jax.Array], jax.Array]
-    play: Callable[[dict | None, jax.Array, jax.Array], jax.Array]
+    play: Callable[..., jax.Array]
     code: Callable[[str, jax.Array], jax.Array]
+    remix: Callable[[jax.Array, Mix], jax.Array]
+
+
+class Mix(NamedTuple):
+    """What is changed in each of B clips.
+
+    Attributes:
+        curve: `[B, 4]` of an equaliser above the crossover, nepers: the level, and cosines over the bands, half a turn each more.
+        bass: `[B]` of what lies below the crossover, nepers.
+        width: `[B]` of the side, nepers.
+        swapped: `[B]`, whether left is right.
+    """
+
+    curve: jax.Array
+    bass: jax.Array
+    width: jax.Array
+    swapped: jax.Array
 
 
 class Grid(NamedTuple):
@@ -304,14 +329,14 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         levels = (features[part] + measured(part)[3]).reshape(len(features[part]), grid.steps * grid.frames, -1)
         return jnp.minimum(levels, _LOUDEST)  # [B, N, bands]
 
-    def play(shaper_params, x, noise):
+    def play(shaper_params, x, noise, tone=1.0):
         features = read(x)
         levels = {part: levels_of(features, part) for part in spectra}
         low = features["low"].reshape(len(x), -1)
         if shaper_params is None:
             sounds = list(jnp.moveaxis(_noise_spectrum(noise, grid), 1, 0))
         else:
-            sounds = shaped(shaper_params, levels, low, features, noise)
+            sounds = shaped(shaper_params, levels, low, features, noise, tone)
         if len(sounds) == 2:
             pan = jnp.clip(features["pan"], -1, 1)
             pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), _pan_groups(n_mels) @ spread)  # [B, N, bins]
@@ -324,7 +349,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         sound = dsp.resample_circular(sound, clip_samples)
         return jnp.concatenate([_crossed(low, sound[:, :1], sample_rate_hz), sound[:, 1:]], 1)
 
-    def shaped(params, levels, low, features, noise):
+    def shaped(params, levels, low, features, noise, tone_gain):
         """The spectra of excitations, `[B, N, bins]`, of mid and side."""
         below = jnp.full_like(levels["mid"], np.log(_FLOOR))
         both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
@@ -337,6 +362,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         gates = jnp.matmul(_between(gates), spread)  # [B, 9, N, bins]
         names = [f"{part} {name}" for part, names in _GATES.items() for name in names]
         of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))
+        of |= {name: tone_gain * of[name] for name in ("mid pitch", "mid lines")}
 
         hiss = _noise_spectrum(excitation.swelling(noise, swells, grid.steps, rate_hz), grid)
         waves = jnp.concatenate(
@@ -360,7 +386,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     def decode(x):
         noise = excitation.white_noise(x, len(spectra), grid.samples // grid.steps)
-        sound = play(shaper_of(statistics), x, noise)
+        sound = play(shaper_of(statistics), x, noise, _TONE)
         if len(spectra) == 1:
             sound = jnp.moveaxis(sound, 1, -1)
         else:
@@ -368,9 +394,40 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             sound = jnp.stack([mid + side, mid - side], -1)
         return dsp.limit_circular(sound, sample_rate_hz)
 
+    def remix(x, mix):
+        curve = mix.curve @ _curves(n_mels)  # [B, M]
+        remixed = []
+        for part, values in zip(parts, jnp.split(x, offsets, -1), strict=True):
+            mean, basis, deviation, _, scale = measured(part)
+            weights = basis * (scale / deviation)
+            if part == "mid":
+                values = values + (jnp.tile(curve, grid.frames) @ weights)[:, None]
+            elif part == "side":
+                below_and_above = jnp.concatenate([curve[:, :1], curve], -1) + mix.width[:, None]
+                values = values + (jnp.tile(below_and_above, grid.frames) @ weights)[:, None]
+            elif part == "low":
+                louder = jnp.exp(mix.bass)[:, None, None]
+                values = values * louder + (louder - 1) * (mean @ weights)
+            elif part == "pan":
+                values = jnp.where(mix.swapped[:, None, None], -values - 2 * (mean @ weights), values)
+            remixed.append(values)
+        return jnp.concatenate(remixed, -1)
+
     components = sum(parts.values())
     scale = np.concatenate([measured(part)[-1] for part in parts]) if statistics else np.ones(components, np.float32)
-    return Codec(components, scale, encode, decode, play, code)
+    return Codec(components, scale, encode, decode, play, code, remix)
+
+
+def draw_mix(key: jax.Array, count: int) -> Mix:
+    """Mixes at random, so little apart from what was that each could be."""
+    curve_key, bass_key, width_key, swap_key = jax.random.split(key, 4)
+    curve, bass, width = (
+        jax.random.normal(key, shape) * np.float32(db * np.log(10) / 20)
+        for key, shape, db in zip(
+            (curve_key, bass_key, width_key), ((count, _CURVES), (count,), (count,)), _MIX_DB, strict=True
+        )
+    )
+    return Mix(curve, bass, width, jax.random.bernoulli(swap_key, 0.5, (count,)))
 
 
 def mid_and_side(audio: jax.Array) -> jax.Array:
@@ -436,6 +493,11 @@ def _pan(spectra, filters, grid):
     return both * jax.lax.rsqrt(power(jnp.abs(mid) ** 2) * power(jnp.abs(side) ** 2) + _FLOOR**4)
 
 
+def _curves(n_mels):
+    """`[4, M]`: cosines of 0, 1, 2 and 3 half turns from the lowest band to the highest."""
+    return np.cos(np.pi * np.arange(_CURVES)[:, None] * (np.arange(n_mels) + 0.5) / n_mels).astype(np.float32)
+
+
 def _pan_groups(n_mels):
     """`[8, M]`: which bands are in which group."""
     return np.float32(np.arange(n_mels) * _PANS // n_mels == np.arange(_PANS)[:, None])
@@ -464,7 +526,8 @@ def _crossed(low, sound, sample_rate_hz):
     above = dsp.rise(hz, CROSSOVER_HZ).astype(np.float32)
     kept = (low.shape[-1] + 1) // 2  # bins of the low waveform, below half of its rate
     spectrum = jnp.fft.rfft(sound[:, 0]) * above
-    below = jnp.fft.rfft(low)[:, :kept] * ((1 - above[:kept]) * samples / low.shape[-1])
+    heard = dsp.rise(hz[:kept], _RUMBLE_HZ).astype(np.float32)
+    below = jnp.fft.rfft(low)[:, :kept] * ((1 - above[:kept]) * heard * (samples / low.shape[-1]))
     return jnp.fft.irfft(spectrum.at[:, :kept].add(below), samples)[:, None]
 
 

@@ -38,21 +38,27 @@ from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibat
 
 TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
+_BEATS = 4  # of a bar
 _GROUP = 4  # of the minibatch deviation, as in its paper
 
 
 class Block(nnx.Module):
-    """Two convolutions around the grid beside an identity; what goes in is scaled by the style, where there is one."""
+    """Two convolutions around the grid beside an identity; what goes in is scaled by the style, where there is one.
 
-    def __init__(self, channels, taps, style, *, rngs):
+    With `beats` the first also hears the mean of the bar's beats: what repeats, which is most of techno, is made or seen at once.
+    """
+
+    def __init__(self, channels, taps, style, beats=False, *, rngs):
+        self.beats = Dense(channels, channels, rngs=rngs) if beats else None
         self.style = Dense(channels, channels, rngs=rngs) if style else None
         self.conv_0 = CircularConv(channels, channels, taps, rngs=rngs)
         self.conv_1 = CircularConv(channels, channels, taps, zero=True, rngs=rngs)
 
     def __call__(self, x, style=None):
         """`[B, S, channels]` to the same; the style is `[B, N, channels]`, of N bars."""
-        y = x if self.style is None else x * (1 + _between(self.style(style), x.shape[1]))
-        return x + self.conv_1(leaky_relu(self.conv_0(leaky_relu(y))))
+        y = leaky_relu(x if self.style is None else x * (1 + _between(self.style(style), x.shape[1])))
+        hidden = self.conv_0(y) if self.beats is None else self.conv_0(y) + _of_beats(self.beats, y)
+        return x + self.conv_1(leaky_relu(hidden))
 
 
 class Generator(nnx.Module):
@@ -70,7 +76,7 @@ class Generator(nnx.Module):
             self.plan_start = nnx.Param(jax.random.normal(rngs.params(), (bars, channels)))
             self.plan = Block(channels, PLAN_TAPS, True, rngs=rngs)
         for i in range(blocks):
-            setattr(self, f"block_{i}", Block(channels, TAPS, True, rngs=rngs))
+            setattr(self, f"block_{i}", Block(channels, TAPS, True, True, rngs=rngs))
         self.output_style = Dense(channels, channels, rngs=rngs)
         self.output = Dense(channels, outputs, rngs=rngs)
 
@@ -96,7 +102,7 @@ class Discriminator(nnx.Module):
         self.bars, self.blocks, self.labels = bars, blocks, labels
         self.input = Dense(2 * components + labels, channels, rngs=rngs)
         for i in range(blocks):
-            setattr(self, f"block_{i}", Block(channels, TAPS, False, rngs=rngs))
+            setattr(self, f"block_{i}", Block(channels, TAPS, False, True, rngs=rngs))
         self.bar = Dense(codec.STEPS * (channels + 1), channels, rngs=rngs)
         if bars > 1:
             self.plan = Block(channels, PLAN_TAPS, False, rngs=rngs)
@@ -130,6 +136,13 @@ def _between(values: jax.Array, steps: int) -> jax.Array:
     return (values + share * (after - values)).reshape(len(values), steps, -1)
 
 
+def _of_beats(layer, x: jax.Array) -> jax.Array:
+    """A layer of the mean of each bar's four beats, `[B, bars * 16, W]`, the same for each of them."""
+    beats = x.reshape(len(x), -1, _BEATS, codec.STEPS // _BEATS, x.shape[2])
+    made = layer(beats.mean(2))[:, :, None]
+    return jnp.broadcast_to(made, (*beats.shape[:4], made.shape[-1])).reshape(*x.shape[:2], -1)
+
+
 def _as_loud(labels: jax.Array, size: int) -> jax.Array:
     """Label weights scaled so that to a new network they count as much as `size` numbers of unit deviation beside them."""
     return labels * size**0.5
@@ -155,6 +168,7 @@ def build(
     line_components: int = 20,
     pan_components: int = 4,
     shaper: str = "none",
+    remix: float = 0.0,
     statistics: dict[str, np.ndarray] | None = None,
 ) -> GAN:
     """TechnoGAN; `x` is `[B, bars * 16, K + labels]`, the K numbers of the deviation over the training set that `codec.Codec.scale` says.
@@ -183,6 +197,8 @@ def build(
         pan_components: of how mid and side go together; stereo.
         shaper: of the excitations that sound is made of: "shipped", the one that comes with the package; "new", to be trained first;
             the file of another run's statistics; or "none".
+        remix: share of the clips, real and made, that the critic hears mixed otherwise: another equaliser, bass and width, left
+            and right changed. So it learns fewer tracks by heart.
         statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
 
     Raises:
@@ -204,6 +220,8 @@ def build(
     for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
         check_whole(f"model.{field}", value, 1)
     check_whole("model.frames_per_step", frames_per_step, 2)
+    is_share = type(remix) in (int, float) and 0 <= remix <= 1
+    check_field("model.remix", remix, is_share, "a number from 0 to 1")
     is_shaper = isinstance(shaper, str) and (shaper in ("shipped", "none", "new") or shaper.endswith(".npz"))
     check_field("model.shaper", shaper, is_shaper, "shipped, none, new or a .npz file")
     odd = shaper != "none" and frames_per_step % 2
@@ -249,6 +267,16 @@ def build(
             return gaussian
         return jnp.concatenate([gaussian, jax.nn.one_hot(jax.random.randint(label_key, (n,), 0, labels), labels)], -1)
 
+    def remixed(x, key):
+        """A share of the clips as if they had been mixed otherwise; the critic hears reals and fakes so."""
+        if not remix:
+            return x
+        share_key, key = jax.random.split(key)
+        sequence, weights = x[..., : one.components], x[..., one.components :]
+        chosen = jax.random.bernoulli(share_key, remix, (len(x), 1, 1))
+        mixed = one.remix(sequence, codec.draw_mix(key, len(x)))
+        return jnp.concatenate([jnp.where(chosen, mixed, sequence), weights], -1)
+
     def of_bars(z):
         """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
         style, anchors, weights = jnp.split(z, [latent_size, z.shape[1] - labels], -1)
@@ -289,7 +317,7 @@ def build(
         init_g=generator.init,
         init_d=discriminator.init,
         generate=generate,
-        discriminate=lambda d_params, x, key: (discriminator.apply(d_params, x),),
+        discriminate=lambda d_params, x, key: (discriminator.apply(d_params, remixed(x, key)),),
         encode=encode,
         decode=lambda x: coder(x.shape[1] // (codec.STEPS * bars)).decode(x[..., : one.components]),
         calibrate=lambda g_params, key: g_params,
@@ -312,5 +340,5 @@ def check_classes(classes) -> tuple[str, ...]:
 
 def reach_bars(bars: int, blocks: int) -> int:
     """Bars on either side on which what the generator makes depends; the arguments are `build`'s."""
-    convolutions = -(-2 * blocks * (TAPS // 2) // codec.STEPS)
-    return convolutions + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1)  # a style reaches back one bar
+    # A block's convolutions hear the edges of the bars beside, and the next block's mean of beats spreads that over the bar.
+    return blocks + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1)  # a style reaches back one bar
