@@ -198,7 +198,8 @@ def test_a_bar_depends_on_those_that_it_is_said_to_and_no_others(bars, blocks):
     middle = ring // 2
     slope = jax.jit(jax.grad(lambda z: jnp.sum(gan.generate(g, z)[:, 16 * middle : 16 * (middle + 1)] ** 2)))
     reached = np.flatnonzero(np.abs(slope(latents_of_bars(gan, ring))).max((0, 2))) - middle
-    assert reached.max() == gan.endless.reach_bars and reached.min() >= -gan.endless.reach_bars
+    assert max(reached.max(), -reached.min()) <= gan.endless.reach_bars
+    assert reached.max() > gan.endless.reach_bars - max(blocks - 1, 1)  # no more than one bar a block too many
 
 
 def test_a_ring_of_many_bars_is_made_with_the_same_parameters_as_a_clip():
