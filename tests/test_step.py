@@ -287,6 +287,7 @@ def a_technogan_on_codes():
     config.audio.update(sample_rate_hz=8000, clip_samples=14336)
     config.model.update(channels=4, blocks=1, latent_size=4, n_mels=16, frames_per_step=4, classes=("acid", "dub"))
     config.model.update(mid_components=3, side_components=1, low_components=2, pan_components=1, shaper="none")
+    config.model.remix = 0.0  # for which the codes would have to be of a set
     codes = np.random.default_rng(0).normal(size=(4, 1, 4, 16, 7)).astype(np.float32)
     labels = np.broadcast_to(np.float32([0, 1]), (4, 1, 4, 16, 2))
     return config, np.concatenate([codes, labels], -1)
