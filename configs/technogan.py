@@ -69,9 +69,7 @@ def get_config(size: str = "s") -> ConfigDict:
     # Of the excitations that sound is made of. "none": noise alone; "new", with train.shaping_steps: trained on this set first;
     # or the statistics.npz of a run that has done so.
     config.model.shaper = "shipped"
-    config.model.remix = (
-        0.5  # share of the clips that the critic hears mixed otherwise: so it learns fewer tracks by heart
-    )
+    config.model.remix = 0.5  # share of clips that the critic hears mixed otherwise: so it learns fewer tracks by heart
     config.loss.r1_weight = config.loss.r2_weight = 10.0
     config.loss.penalty_share = 0.25  # and below, train.reuse_fakes: a step takes three quarters of the time
     config.optimizer.learning_rate_g = config.optimizer.learning_rate_d = 1e-3

@@ -205,7 +205,10 @@ def render(
     half = clip_samples // 2
 
     def parts():
-        """Of each block its first sample, which of its samples are kept, and the sequences to decode."""
+        """Of each block its first sample, which of its samples are kept, and the sequences to decode.
+
+        They are of `block` clips and the one before them. Half a clip at either end is thrown away.
+        """
         before = sequence(-1)
         for first in range(0, count + 1, block):
             begin, end = (first - 1) * clip_samples, (first + block) * clip_samples
@@ -223,7 +226,6 @@ def render(
             sound = _shape(sound, *_levels(energy, places, clip_samples / bars, rate_hz), rate_hz)
         return np.asarray(sound)[kept]
 
-    # A block is decoded from `block` clips and the one before them. Half a clip at either end is thrown away.
     return generate.ahead(sound_of, parts())
 
 

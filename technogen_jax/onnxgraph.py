@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 OPSET = 18  # of 2022: what runtimes on phones know as well
 _IR_VERSION = 8  # the file format of that opset
+_LEAST_HALVED = 1024  # numbers: of fewer it is not worth an operation
 
 
 class Graph(NamedTuple):
@@ -28,7 +29,14 @@ class Graph(NamedTuple):
     """
 
     nodes: list[onnx.NodeProto]
-    constants: dict[Any, onnx.TensorProto]
+    constants: dict[Any, Constant]
+
+
+class Constant(NamedTuple):
+    """A stored array: by which name operations know it, and what is in the file."""
+
+    name: str
+    stored: onnx.TensorProto
 
 
 class Value(NamedTuple):
@@ -64,7 +72,7 @@ def convert(function: Callable, inputs: Mapping[str, Sequence[int]], output: str
     info = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in inputs.items()]
     made = helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, traced.out_avals[0].shape)
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "sound", info, [made], list(graph.constants.values())),
+        helper.make_graph(graph.nodes, "sound", info, [made], [each.stored for each in graph.constants.values()]),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="technogen_jax",
@@ -116,8 +124,21 @@ def _name(graph: Graph, source: str | np.ndarray) -> str:
     array = np.asarray(source)
     content = array.dtype.str, array.shape, array.tobytes()
     if content not in graph.constants:
-        graph.constants[content] = numpy_helper.from_array(array, f"c{len(graph.constants)}")
+        name = stored = f"c{len(graph.constants)}"
+        if (half := _halved(array)) is not None:
+            array, stored = half, f"{name}_16"
+            graph.nodes.append(helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
+        graph.constants[content] = Constant(name, numpy_helper.from_array(array, stored))
     return graph.constants[content].name
+
+
+def _halved(array: np.ndarray) -> np.ndarray | None:
+    """The same numbers in 16 bits, as `package` keeps weights, where these hold them and it saves something; else None."""
+    if array.dtype != np.float32 or array.size < _LEAST_HALVED:
+        return None
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half, array) else None
 
 
 def _emit(graph: Graph, operation: str, *inputs: str | np.ndarray, outputs: int = 0, **attributes) -> Any:

@@ -66,3 +66,16 @@ def test_a_constant_is_stored_once():
     table = np.ones((50, 50), np.float32)
     model = onnxgraph.convert(lambda x: (x @ table) @ table.copy(), {"x": (1, 50)}, "y")
     assert len(model.graph.initializer) == 1
+
+
+def test_what_16_bits_hold_is_stored_in_16_bits_and_heard_in_full():
+    exact = RNG.standard_normal((40, 40)).astype(np.float16).astype(np.float32)
+    for table, bits in ((exact, 16), (exact * np.float32(1.001), 32), (exact * np.float32(1e6), 32), (exact[:20], 32)):
+
+        def function(x, table=table):
+            return x + jnp.asarray(table)
+
+        x = np.zeros(table.shape, np.float32)
+        stored = onnxgraph.convert(function, {"input_0": x.shape}, "output").ByteSize()
+        assert 0 <= stored - table.size * bits / 8 < 500
+        np.testing.assert_array_equal(run(function, x), table)

@@ -66,7 +66,7 @@ class Codec(NamedTuple):
         encode: `[B, T, C]` -> `[B, bars * 16, K]`.
         decode: the reverse.
         play: shaper parameters or None, sequences, white noise `[B, C, samples]` of unit deviation, and how strong tones are
-            against what the shaper asks for (1) -> mid and side (mono: the signal) `[B, C, T]`, their peaks as they come.
+            against what the shaper asks for (1 if not given) -> mid and side (mono: the signal) `[B, C, T]`, their peaks as they come.
         code: a part's name and features `[..., D]` -> its numbers of a sequence.
         remix: sequences `[B, steps, K]` and a `Mix` of each -> the sequences as if they had been mixed so.
     """
@@ -75,7 +75,7 @@ class Codec(NamedTuple):
     scale: np.ndarray
     encode: Callable[[jax.Array], jax.Array]
     decode: Callable[[jax.Array], jax.Array]
-    play: Callable[..., jax.Array]
+    play: Callable[[dict | None, jax.Array, jax.Array, float], jax.Array]
     code: Callable[[str, jax.Array], jax.Array]
     remix: Callable[[jax.Array, Mix], jax.Array]
 
@@ -313,8 +313,12 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         return jnp.concatenate([code(part, features[part]) for part in parts], -1)
 
     def code(part, features):
-        mean, basis, deviation, _, scale = measured(part)
-        return jnp.matmul(features - mean, basis, precision="highest") * (scale / deviation)
+        return numbers_of(part, features - measured(part)[0])
+
+    def numbers_of(part, change):
+        """What a change of features changes in the numbers of a sequence."""
+        _, basis, deviation, _, scale = measured(part)
+        return jnp.matmul(change, basis, precision="highest") * (scale / deviation)
 
     def read(x):
         """The features of a sequence, `[B, steps, D]` a part."""
@@ -398,18 +402,17 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         curve = mix.curve @ _curves(n_mels)  # [B, M]
         remixed = []
         for part, values in zip(parts, jnp.split(x, offsets, -1), strict=True):
-            mean, basis, deviation, _, scale = measured(part)
-            weights = basis * (scale / deviation)
             if part == "mid":
-                values = values + (jnp.tile(curve, grid.frames) @ weights)[:, None]
+                values = values + numbers_of(part, jnp.tile(curve, grid.frames))[:, None]
             elif part == "side":
                 below_and_above = jnp.concatenate([curve[:, :1], curve], -1) + mix.width[:, None]
-                values = values + (jnp.tile(below_and_above, grid.frames) @ weights)[:, None]
+                values = values + numbers_of(part, jnp.tile(below_and_above, grid.frames))[:, None]
             elif part == "low":
                 louder = jnp.exp(mix.bass)[:, None, None]
-                values = values * louder + (louder - 1) * (mean @ weights)
+                values = values * louder + (louder - 1) * numbers_of(part, measured(part)[0])
             elif part == "pan":
-                values = jnp.where(mix.swapped[:, None, None], -values - 2 * (mean @ weights), values)
+                turned = -values - 2 * numbers_of(part, measured(part)[0])
+                values = jnp.where(mix.swapped[:, None, None], turned, values)
             remixed.append(values)
         return jnp.concatenate(remixed, -1)
 
@@ -421,13 +424,13 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 def draw_mix(key: jax.Array, count: int) -> Mix:
     """Mixes at random, so little apart from what was that each could be."""
     curve_key, bass_key, width_key, swap_key = jax.random.split(key, 4)
-    curve, bass, width = (
-        jax.random.normal(key, shape) * np.float32(db * np.log(10) / 20)
-        for key, shape, db in zip(
-            (curve_key, bass_key, width_key), ((count, _CURVES), (count,), (count,)), _MIX_DB, strict=True
-        )
+    curve, bass, width = np.float32(np.log(10) / 20 * np.array(_MIX_DB))
+    return Mix(
+        curve=curve * jax.random.normal(curve_key, (count, _CURVES)),
+        bass=bass * jax.random.normal(bass_key, (count,)),
+        width=width * jax.random.normal(width_key, (count,)),
+        swapped=jax.random.bernoulli(swap_key, 0.5, (count,)),
     )
-    return Mix(curve, bass, width, jax.random.bernoulli(swap_key, 0.5, (count,)))
 
 
 def mid_and_side(audio: jax.Array) -> jax.Array:

@@ -76,7 +76,7 @@ class Generator(nnx.Module):
             self.plan_start = nnx.Param(jax.random.normal(rngs.params(), (bars, channels)))
             self.plan = Block(channels, PLAN_TAPS, True, rngs=rngs)
         for i in range(blocks):
-            setattr(self, f"block_{i}", Block(channels, TAPS, True, True, rngs=rngs))
+            setattr(self, f"block_{i}", Block(channels, TAPS, True, beats=True, rngs=rngs))
         self.output_style = Dense(channels, channels, rngs=rngs)
         self.output = Dense(channels, outputs, rngs=rngs)
 
@@ -102,7 +102,7 @@ class Discriminator(nnx.Module):
         self.bars, self.blocks, self.labels = bars, blocks, labels
         self.input = Dense(2 * components + labels, channels, rngs=rngs)
         for i in range(blocks):
-            setattr(self, f"block_{i}", Block(channels, TAPS, False, True, rngs=rngs))
+            setattr(self, f"block_{i}", Block(channels, TAPS, False, beats=True, rngs=rngs))
         self.bar = Dense(codec.STEPS * (channels + 1), channels, rngs=rngs)
         if bars > 1:
             self.plan = Block(channels, PLAN_TAPS, False, rngs=rngs)
@@ -114,7 +114,9 @@ class Discriminator(nnx.Module):
         """One logit a sequence."""
         sequence, labels = jnp.split(x, [x.shape[2] - self.labels], -1)
         labels = jax.lax.stop_gradient(labels)  # gradient penalties are of the sequence
-        change = sequence - jnp.roll(sequence, codec.STEPS // 4, 1)  # since a beat before: what repeats is seen at once
+        change = sequence - jnp.roll(
+            sequence, codec.STEPS // _BEATS, 1
+        )  # since a beat before: what repeats is seen at once
         x = self.input(jnp.concatenate([sequence, change, _as_loud(labels, 2 * sequence.shape[2])], -1))
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x)
@@ -139,8 +141,7 @@ def _between(values: jax.Array, steps: int) -> jax.Array:
 def _of_beats(layer, x: jax.Array) -> jax.Array:
     """A layer of the mean of each bar's four beats, `[B, bars * 16, W]`, the same for each of them."""
     beats = x.reshape(len(x), -1, _BEATS, codec.STEPS // _BEATS, x.shape[2])
-    made = layer(beats.mean(2))[:, :, None]
-    return jnp.broadcast_to(made, (*beats.shape[:4], made.shape[-1])).reshape(*x.shape[:2], -1)
+    return jnp.tile(layer(beats.mean(2)), (1, 1, _BEATS, 1)).reshape(*x.shape[:2], -1)
 
 
 def _as_loud(labels: jax.Array, size: int) -> jax.Array:
@@ -340,5 +341,6 @@ def check_classes(classes) -> tuple[str, ...]:
 
 def reach_bars(bars: int, blocks: int) -> int:
     """Bars on either side on which what the generator makes depends; the arguments are `build`'s."""
-    # A block's convolutions hear the edges of the bars beside, and the next block's mean of beats spreads that over the bar.
-    return blocks + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1)  # a style reaches back one bar
+    # A block's convolutions hear four steps of the bar beside. The mean of beats spreads what was heard at a place of the beat to
+    # that place of all beats, so that the next bar but one is two steps further away, not sixteen: two bars in three blocks.
+    return -(-2 * blocks // 3) + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1)  # a style reaches back one bar
