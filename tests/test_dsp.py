@@ -126,6 +126,14 @@ def loud_loop(samples=44100):
     return (kick[:, None] + 0.3 * rng.standard_normal((2, samples, 2))).astype(np.float32)
 
 
+def test_saturation_leaves_a_part_of_what_is_above_the_knee():
+    audio = np.float32([0, 0.3, -CEILING, 2 * CEILING, -16 * CEILING])
+    found = np.asarray(dsp.saturate(audio, ratio=4.0))
+    np.testing.assert_array_equal(found[:3], audio[:3])
+    np.testing.assert_allclose(found[3:], CEILING * np.float32([2**0.25, -2]), rtol=1e-5)
+    assert np.isfinite(jax.grad(lambda x: dsp.saturate(x).sum())(audio)).all()
+
+
 def test_the_limiters_gain_is_the_plain_loops():
     audio = loud_loop(3000)
     doublings = 5  # 2 ** 5 samples, nearest to half of 1.5 ms

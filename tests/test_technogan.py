@@ -17,7 +17,7 @@ from flax import nnx
 
 from data_prep import prepare
 from technogen_jax import audio, checkpoint, dsp, generate, models, monitor, progress, sample, shaping, train
-from technogen_jax.models import codec, count_parameters, layers, technogan
+from technogen_jax.models import codec, count_parameters, layers, technogan, tones
 
 KEY = jax.random.key(0)
 NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1)
@@ -42,15 +42,35 @@ def linear(bars):
     return known(bars)
 
 
-def counts(components, outputs, latent_size, anchor_size, labels, channels, blocks, bars):
+def part_counts(statistics):
+    """The numbers of each part, in order."""
+    return {
+        part: statistics[f"{part}_basis"].shape[1]
+        for part in ("mid", "side", "low", "pitch", "line", "pan")
+        if f"{part}_basis" in statistics
+    }
+
+
+def part_places(statistics):
+    """Where each part's numbers begin and end."""
+    ends = np.cumsum(list(part_counts(statistics).values()))
+    return {
+        part: (int(end) - count, int(end))
+        for end, (part, count) in zip(ends, part_counts(statistics).items(), strict=True)
+    }
+
+
+def counts(components, outputs, palette, latent_size, anchor_size, labels, channels, blocks, bars):
     """Parameters of the two networks, counted by hand."""
     block, plan = (2 * (taps * channels + 1) * channels for taps in (5, 3))
     style = beats = (channels + 1) * channels
     generator = (
         (latent_size + anchor_size + labels + 1) * channels + style + 16 * channels + blocks * (block + style + beats)
     )
-    generator += style + (channels + 1) * outputs
-    critic = (2 * components + labels + 1) * channels + blocks * (block + beats) + (16 * (channels + 1) + 1) * channels
+    generator += style + (channels + 1) * (outputs + palette)
+    critic = (
+        (2 * components + 3 + labels + 1) * channels + blocks * (block + beats) + (16 * (channels + 1) + 1) * channels
+    )
     critic += bars * channels + 1 + (labels > 0) * (labels + 1) * channels
     if bars > 1:
         generator, critic = generator + bars * channels + plan + style, critic + plan
@@ -59,7 +79,7 @@ def counts(components, outputs, latent_size, anchor_size, labels, channels, bloc
 
 @pytest.mark.parametrize(
     "size, millions, bars, classes",
-    [("xs", 0.39, 4, ("a", "b")), ("s", 1.13, 1, ()), ("m", 4.5, 1, ()), ("l", 16.6, 1, ())],
+    [("xs", 0.49, 4, ("a", "b")), ("s", 1.28, 1, ()), ("m", 4.8, 1, ()), ("l", 17.0, 1, ())],
 )
 def test_the_ladder_of_sizes(size, millions, bars, classes):
     config = load_config("technogan", size)
@@ -67,8 +87,8 @@ def test_the_ladder_of_sizes(size, millions, bars, classes):
     gan, fields = models.build(config), config.model
     sizes = tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
     fields = fields.latent_size, fields.anchor_size, len(classes), fields.channels, fields.blocks
-    assert sizes == counts(116, 725, *fields, bars)
-    assert counts(116, 725, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
+    assert sizes == counts(116, 99, 6 * 97 + 8 * 150, *fields, bars)
+    assert counts(116, 99, 6 * 97 + 8 * 150, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
 
 
 def test_an_unknown_size_is_an_error():
@@ -170,6 +190,53 @@ def test_residual_branches_begin_as_nothing_and_the_latent_counts_from_the_start
     assert not g["block_0"]["conv_1"]["kernel"].any() and g["block_0"]["conv_0"]["kernel"].any()
     x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 4))
     assert float(jnp.std(x, 0).mean()) > 0.05
+
+
+@pytest.fixture(scope="module")
+def toned(bars):
+    """(model, statistics) of `bars`, pitch and lines too, all of their numbers kept."""
+    every = dict(pitch_components=tones.PITCH_SIZE, line_components=tones.LINE_SIZE)
+    return known(bars, **TONES | every, shaper="new")
+
+
+def test_a_bar_has_a_few_notes_and_another_has_others(toned):
+    gan, statistics = toned
+    g = random_parameters(gan.init_g)
+    for layer in ("output", "palette"):  # sure of what they choose
+        g[layer]["kernel"] = 30 * g[layer]["kernel"]
+    x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 24))
+    code = codec.make(14336, 8000, codec.grid_of(14336, 8000, 1, 4), 16, part_counts(statistics), statistics).code
+    silence, every = (code("pitch", jnp.asarray(v)) for v in (np.zeros(tones.PITCH_SIZE), np.eye(tones.PITCH_SIZE)))
+    first, last = part_places(statistics)["pitch"]
+    numbers = np.asarray(x[..., first:last] - silence) @ np.linalg.pinv(np.asarray(every - silence))
+    pitch_hz, sure = (np.asarray(values) for values in tones.pitches(jnp.asarray(numbers)))
+    notes = [
+        set(np.rint(24 * np.log2(hz[is_sure] / 55)).astype(int))
+        for hz, is_sure in zip(pitch_hz, sure > 0.6, strict=True)
+    ]
+    assert all(len(of_bar) <= tones.NOTES for of_bar in notes)
+    assert max(map(len, notes)) > 1 and len(set.union(*notes)) > tones.NOTES
+
+
+def test_the_critic_hears_how_quiet_a_rest_is(toned):
+    gan, statistics = toned
+    code = codec.make(14336, 8000, codec.grid_of(14336, 8000, 1, 4), 16, part_counts(statistics), statistics).code
+    judge, places, rng = jax.jit(gan.discriminate), part_places(statistics), np.random.default_rng(0)
+    x = rng.standard_normal((4, 16, places["pan"][1])).astype(np.float32)
+    for part in ("low", "pitch", "line"):
+        first, last = places[part]
+        d = random_parameters(gan.init_d)
+        for begin in (0, x.shape[2]):  # deaf to the numbers themselves, and to their change since a beat before
+            d["input"]["kernel"][begin + first : begin + last] = 0
+        quiet, change = x.copy(), 0.03 * rng.standard_normal((4, 16, last - first))
+        quiet[..., first:last] = code(part, jnp.zeros(len(statistics[f"{part}_mean"])))
+
+        def moved(x, d=d, first=first, last=last, change=change):
+            other = x.copy()
+            other[..., first:last] += change
+            return np.abs(judge(d, other, KEY)[0] - judge(d, x, KEY)[0]).mean()
+
+        assert moved(quiet) > 3 * moved(x) > 0, part
 
 
 def test_several_bars_differ_and_the_critic_knows_their_order():

@@ -90,19 +90,19 @@ def test_turned_by_a_sixteenth_the_numbers_turn_by_one():
 
 
 def test_logits_that_choose_say_what_is_read_back():
-    logits = np.full((1, STEPS, 2, tones.PITCH_LOGITS), -9.0, np.float32)
-    logits[..., 0], logits[..., 1 + 24], logits[:, :, 1, 1 + 31] = (
-        9,
-        9,
-        20,
-    )  # an octave up, then three and a half semitones more
-    pitch_hz, sure = (np.asarray(x) for x in tones.pitches(tones.speak_pitch(jnp.asarray(logits))))
+    notes = np.full((1, tones.NOTES, tones.QUARTER_TONES), -9.0, np.float32)
+    notes[0, 0, 24], notes[0, 1, 31] = 9, 9  # an octave up, and three and a half semitones more
+    choices = np.full((1, STEPS, 2, 1 + tones.NOTES), -9.0, np.float32)
+    choices[..., 0], choices[:, :, 0, 1], choices[:, :, 1, 2] = 9, 9, 9
+    numbers = tones.speak_pitch(jnp.asarray(choices), jnp.asarray(notes))
+    pitch_hz, sure = (np.asarray(x) for x in tones.pitches(numbers))
     np.testing.assert_allclose(pitch_hz[0], np.tile([110, 110 * 2 ** (3.5 / 12)], STEPS), rtol=1e-3)
     assert sure.min() > 0.95
-    logits = np.full((1, STEPS, tones.LINES_AT_ONCE, tones.LINE_LOGITS), -9.0, np.float32)
-    logits[..., 0] = [9, 0, -9]
-    for line, tone in enumerate((20, 60, 100)):
-        logits[..., line, 1 + tone] = 9
-    tone, height = (np.asarray(x)[0, 0] for x in tones.lines(tones.speak_lines(jnp.asarray(logits))))
+    lines = np.full((1, tones.BAR_LINES, tones.LINES // 2), -9.0, np.float32)
+    heights = np.full((1, STEPS, tones.BAR_LINES), -9.0, np.float32)
+    lines[0, [0, 1, 2], [20, 60, 100]] = 9
+    heights[..., 0], heights[..., 1] = 9, 0
+    numbers = tones.speak_lines(jnp.asarray(heights), jnp.asarray(lines))
+    tone, height = (np.asarray(x)[0, 0] for x in tones.lines(numbers))
     assert tone[:2].tolist() == [40, 120]
     np.testing.assert_allclose(height, [1, 0.5, 0], atol=0.1)

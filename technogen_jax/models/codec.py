@@ -396,7 +396,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         else:
             mid, side = sound[:, 0], sound[:, 1]
             sound = jnp.stack([mid + side, mid - side], -1)
-        return dsp.limit_circular(sound, sample_rate_hz)
+        return dsp.limit_circular(dsp.saturate(sound), sample_rate_hz)
 
     def remix(x, mix):
         curve = mix.curve @ _curves(n_mels)  # [B, M]

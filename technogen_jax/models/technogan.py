@@ -12,6 +12,10 @@ grid: what it makes depends on a few bars, and the same parameters make any numb
 are played (`arrange`). Nothing but rings of `bars` bars is judged in training. Anchors are drawn apart for each bar of a
 ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
 
+A bar has a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
+do in music, without the network having to repeat itself to the quarter-tone. What can be silent (low end, pitch, lines) the
+discriminator hears on a logarithmic scale too: that a rest is silence, not merely soft, is not seen otherwise.
+
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
 
@@ -40,6 +44,8 @@ TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
 _BEATS = 4  # of a bar
 _GROUP = 4  # of the minibatch deviation, as in its paper
+_OPEN = 2.0  # logit of how much of the low end a new generator lets through
+_QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
 
 class Block(nnx.Module):
@@ -62,12 +68,12 @@ class Block(nnx.Module):
 
 
 class Generator(nnx.Module):
-    """Latents of bars `[B, N, style + anchor + labels]` to `[B, N * 16, outputs]`. The arguments are `build`'s.
+    """Latents of bars `[B, N, style + anchor + labels]` to numbers of sixteenths and of bars. The arguments are `build`'s.
 
     N is a multiple of `bars`; the parameters do not depend on it.
     """
 
-    def __init__(self, bars, outputs, latent_size, anchor_size, labels, channels, blocks, *, rngs):
+    def __init__(self, bars, outputs, palette, latent_size, anchor_size, labels, channels, blocks, *, rngs):
         self.bars, self.blocks, self.labels = bars, blocks, labels
         self.map_0 = Dense(latent_size + anchor_size + labels, channels, rngs=rngs)
         self.map_1 = Dense(channels, channels, rngs=rngs)
@@ -79,9 +85,10 @@ class Generator(nnx.Module):
             setattr(self, f"block_{i}", Block(channels, TAPS, True, beats=True, rngs=rngs))
         self.output_style = Dense(channels, channels, rngs=rngs)
         self.output = Dense(channels, outputs, rngs=rngs)
+        self.palette = Dense(channels, palette, rngs=rngs) if palette else None
 
     def __call__(self, latents):
-        """The sequence for each row of latents."""
+        """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]` or None)."""
         count = latents.shape[1]
         gaussian, labels = jnp.split(latents, [latents.shape[2] - self.labels], -1)
         style = jnp.concatenate([gaussian, _as_loud(labels, gaussian.shape[2])], -1)
@@ -92,15 +99,16 @@ class Generator(nnx.Module):
             x = x + jnp.repeat(self.plan(plan, style), codec.STEPS, axis=1)  # [B, N, W] -> [B, N * 16, W]
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x, style)
-        return self.output(leaky_relu(x * (1 + _between(self.output_style(style), x.shape[1]))))
+        x = self.output(leaky_relu(x * (1 + _between(self.output_style(style), x.shape[1]))))
+        return x, None if self.palette is None else self.palette(style)
 
 
 class Discriminator(nnx.Module):
     """Sequences `[B, bars * 16, K + labels]` to logits `[B, 1]`. The arguments are `build`'s."""
 
-    def __init__(self, bars, components, labels, channels, blocks, *, rngs):
+    def __init__(self, bars, components, powers, labels, channels, blocks, *, rngs):
         self.bars, self.blocks, self.labels = bars, blocks, labels
-        self.input = Dense(2 * components + labels, channels, rngs=rngs)
+        self.input = Dense(2 * components + powers + labels, channels, rngs=rngs)
         for i in range(blocks):
             setattr(self, f"block_{i}", Block(channels, TAPS, False, beats=True, rngs=rngs))
         self.bar = Dense(codec.STEPS * (channels + 1), channels, rngs=rngs)
@@ -110,14 +118,14 @@ class Discriminator(nnx.Module):
         if labels:
             self.label = Dense(labels, channels, rngs=rngs)
 
-    def __call__(self, x):
-        """One logit a sequence."""
+    def __call__(self, x, powers):
+        """One logit a sequence, which has so loud parts `[B, bars * 16, powers]`."""
         sequence, labels = jnp.split(x, [x.shape[2] - self.labels], -1)
         labels = jax.lax.stop_gradient(labels)  # gradient penalties are of the sequence
         change = sequence - jnp.roll(
             sequence, codec.STEPS // _BEATS, 1
         )  # since a beat before: what repeats is seen at once
-        x = self.input(jnp.concatenate([sequence, change, _as_loud(labels, 2 * sequence.shape[2])], -1))
+        x = self.input(jnp.concatenate([sequence, change, powers, _as_loud(labels, 2 * sequence.shape[2])], -1))
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x)
         x = minibatch_deviation(leaky_relu(x), _GROUP)
@@ -253,13 +261,16 @@ def build(
         return codec.make(samples, sample_rate_hz, longer, n_mels, parts, statistics)
 
     one, labels = coder(1), len(classes)
-    # What the generator puts out for a part: its numbers, or which of all pitches and lines there is, to be coded.
-    said = dict(pitch=2 * tones.PITCH_LOGITS, line=tones.LINES_AT_ONCE * tones.LINE_LOGITS)
+    # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is, and which of the bar's notes and
+    # lines there are, which it chooses for a bar.
+    said = dict(low=1 + low_components, pitch=2 * (1 + tones.NOTES), line=tones.BAR_LINES)
     outputs = {part: said.get(part, count) for part, count in parts.items()}
+    palette = tones.NOTES * tones.QUARTER_TONES + tones.BAR_LINES * (tones.LINES // 2) if "pitch" in parts else 0
+    resting = [part for part in ("low", "pitch", "line") if part in parts]  # that can be silent
     shared = dict(bars=bars, labels=labels, channels=channels, blocks=blocks)
-    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()))
+    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()), palette=palette)
     generator = functional(partial(Generator, **sizes, **shared))
-    discriminator = functional(partial(Discriminator, components=one.components, **shared))
+    discriminator = functional(partial(Discriminator, components=one.components, powers=len(resting), **shared))
 
     def sample_latents(key, n):
         gaussian_key, label_key = jax.random.split(key)
@@ -278,6 +289,19 @@ def build(
         mixed = one.remix(sequence, codec.draw_mix(key, len(x)))
         return jnp.concatenate([jnp.where(chosen, mixed, sequence), weights], -1)
 
+    def discriminate(d_params, x, key):
+        x = remixed(x, key)
+        return (discriminator.apply(d_params, x, powers(x)),)
+
+    def powers(x):
+        """How loud low end, pitch and lines of each sixteenth are, on a logarithmic scale: only there one hears how quiet a rest is."""
+        of = dict(
+            zip(parts, jnp.split(x[..., : one.components], np.cumsum(list(parts.values()))[:-1], -1), strict=True)
+        )
+        rests = {part: one.code(part, jnp.zeros(lengths[part])) if statistics else 0.0 for part in resting}
+        loud = [jnp.mean((of[part] - rests[part]) ** 2, -1) for part in resting]
+        return jnp.log(jnp.stack(loud, -1) + _QUIETEST)
+
     def of_bars(z):
         """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
         style, anchors, weights = jnp.split(z, [latent_size, z.shape[1] - labels], -1)
@@ -286,22 +310,24 @@ def build(
 
     def generate(g_params, z):
         latents = of_bars(z) if z.ndim == 2 else z
-        x = spoken(generator.apply(g_params, latents))
+        x = spoken(*generator.apply(g_params, latents))
         return jnp.concatenate([x, _between(latents[..., latents.shape[2] - labels :], x.shape[1])], -1)
 
-    def spoken(said):
-        """What the generator puts out, as a sequence."""
-        values = jnp.split(said, np.cumsum(list(outputs.values()))[:-1], -1)
-        scales = np.split(one.scale, np.cumsum(list(parts.values()))[:-1])
-        x = []
-        for part, value, scale in zip(parts, values, scales, strict=True):
-            if part == "pitch":
-                x.append(one.code(part, tones.speak_pitch(value.reshape(*value.shape[:2], 2, -1))))
-            elif part == "line":
-                x.append(one.code(part, tones.speak_lines(value.reshape(*value.shape[:2], tones.LINES_AT_ONCE, -1))))
-            else:
-                x.append(value * scale)
-        return jnp.concatenate(x, -1)
+    def spoken(said, chosen):
+        """What the generator puts out for sixteenths and for bars, as a sequence."""
+        values = dict(zip(outputs, jnp.split(said, np.cumsum(list(outputs.values()))[:-1], -1), strict=True))
+        scales = dict(zip(parts, np.split(one.scale, np.cumsum(list(parts.values()))[:-1]), strict=True))
+        sequence = {part: values[part] * scales[part] for part in parts if part not in ("low", "pitch", "line")}
+        sequence["low"] = values["low"][..., 1:] * jax.nn.sigmoid(_OPEN + values["low"][..., :1]) * scales["low"]
+        if chosen is not None:
+            bars = chosen.shape[:2]
+            notes, lines = jnp.split(chosen, [tones.NOTES * tones.QUARTER_TONES], -1)
+            notes, lines = notes.reshape(*bars, tones.NOTES, -1), lines.reshape(*bars, tones.BAR_LINES, -1)
+            pitch = tones.speak_pitch(values["pitch"].reshape(*bars, codec.STEPS, 2, -1), notes)
+            line = tones.speak_lines(values["line"].reshape(*bars, codec.STEPS, -1), lines)
+            for part, numbers in (("pitch", pitch), ("line", line)):
+                sequence[part] = one.code(part, numbers.reshape(*said.shape[:2], -1))
+        return jnp.concatenate([sequence[part] for part in parts], -1)
 
     def encode(audio, weights=None):
         if labels and weights is None:
@@ -318,7 +344,7 @@ def build(
         init_g=generator.init,
         init_d=discriminator.init,
         generate=generate,
-        discriminate=lambda d_params, x, key: (discriminator.apply(d_params, remixed(x, key)),),
+        discriminate=discriminate,
         encode=encode,
         decode=lambda x: coder(x.shape[1] // (codec.STEPS * bars)).decode(x[..., : one.components]),
         calibrate=lambda g_params, key: g_params,

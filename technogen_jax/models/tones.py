@@ -27,8 +27,9 @@ HARMONICS, LINE_HARMONICS = 8, 16  # cosines, and as many sines, of the circle
 PITCH_SIZE, LINE_SIZE = 2 * 2 * HARMONICS, 2 * LINE_HARMONICS  # numbers a sixteenth
 LINES_PER_OCTAVE, LINES_AT_ONCE = 60, 3  # steps of 20 cents; lines that are kept
 LINES = 5 * LINES_PER_OCTAVE
-# Of which a generator chooses, beside how sure it is: quarter-tones of four octaves, both ends; steps of 40 cents.
-PITCH_LOGITS, LINE_LOGITS = 1 + 4 * 24 + 1, 1 + LINES // 2
+NOTES, BAR_LINES = 6, 8  # that a generator has for a bar; nine bars of ten of the corpus have no more notes
+QUARTER_TONES = 4 * 24 + 1  # that a note may be: four octaves, both ends
+_SHARP = 4.0  # of logits of notes and lines: a new generator's are then more one than many
 _OCTAVES, _LINE_OCTAVES = 5, 6  # of the circle: one more than is used, so that the lowest is not beside the highest
 _PER_OCTAVE = 96  # candidates: an eighth of a semitone, with a parabola between
 _READ_PER_OCTAVE = 240  # candidates when reading back: five cents
@@ -76,20 +77,29 @@ def find_pitch(signal: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array
     return place, _share(peak, _SURE)
 
 
-def speak_pitch(logits: jax.Array) -> jax.Array:
-    """The numbers of a pitch that logits `[..., 2, PITCH_LOGITS]` choose, of each half of a sixteenth, `[..., PITCH_SIZE]`.
+def speak_pitch(choices: jax.Array, notes: jax.Array) -> jax.Array:
+    """The numbers of the pitch that a generator chooses, `[..., steps, PITCH_SIZE]`.
 
-    The first logit says how sure the pitch is, the others which of quarter-tones, or what lies between two.
+    Args:
+        choices: logits `[..., steps, 2, 1 + NOTES]`, for each half of a sixteenth: the first says how sure the pitch is, the others
+            which of the bar's notes it is.
+        notes: logits `[..., NOTES, QUARTER_TONES]`, which quarter-tone each note is, or what lies between two.
     """
-    waves = _waves(np.arange(PITCH_LOGITS - 1) / (24 * _OCTAVES), HARMONICS).T
-    numbers = jax.nn.sigmoid(logits[..., :1]) * jnp.matmul(jax.nn.softmax(logits[..., 1:]), waves)
+    kept = jnp.matmul(jax.nn.softmax(_SHARP * notes), _waves(np.arange(QUARTER_TONES) / (24 * _OCTAVES), HARMONICS).T)
+    chosen = jax.nn.softmax(choices[..., 1:])
+    numbers = jax.nn.sigmoid(choices[..., :1]) * jnp.einsum("...shn,...nk->...shk", chosen, kept)
     return numbers.reshape(*numbers.shape[:-2], PITCH_SIZE)
 
 
-def speak_lines(logits: jax.Array) -> jax.Array:
-    """The numbers of the lines that logits `[..., LINES_AT_ONCE, LINE_LOGITS]` choose, `[..., LINE_SIZE]`; see `speak_pitch`."""
-    waves = _line_waves()[:, ::2].T
-    return jnp.sum(jax.nn.sigmoid(logits[..., :1]) * jnp.matmul(jax.nn.softmax(logits[..., 1:]), waves), -2)
+def speak_lines(heights: jax.Array, lines: jax.Array) -> jax.Array:
+    """The numbers of the lines that a generator chooses, `[..., steps, LINE_SIZE]`.
+
+    Args:
+        heights: logits `[..., steps, BAR_LINES]`, how far each of the bar's lines stands out.
+        lines: logits `[..., BAR_LINES, LINES // 2]`, at which step of 40 cents each is.
+    """
+    kept = jnp.matmul(jax.nn.softmax(_SHARP * lines), _line_waves()[:, ::2].T)
+    return jnp.matmul(jax.nn.sigmoid(heights), kept)
 
 
 def pitches(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
