@@ -12,6 +12,7 @@ import numpy as np
 # the error of a spectrum that no audio has then grows 1 / sqrt(0.1) = 3.2 times, not without bound. Elsewhere the sum of
 # squared Hann windows is at least half of its largest.
 _LEAST_WINDOW_SUM = 0.1
+CEILING_DBFS = -0.5  # where masters of techno end
 
 
 def stft(audio: jax.Array, n_fft: int, hop_length: int, pad_end: bool = False) -> jax.Array:
@@ -220,7 +221,7 @@ def istft_circular(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Arra
     return jnp.roll(total / window_sum, -((n_fft - hop_length) // 2), -1)
 
 
-def saturate(audio: jax.Array, *, knee_dbfs: float = -0.5, ratio: float = 4.0) -> jax.Array:
+def saturate(audio: jax.Array, *, knee_dbfs: float = CEILING_DBFS, ratio: float = 4.0) -> jax.Array:
     """Samples as a master's clipper leaves them: of what is above the knee, in decibels, one part of `ratio` stays.
 
     Before a limiter it costs the peaks, which are short, so that the limiter takes less from all around them. What is
@@ -240,7 +241,7 @@ def limit_circular(
     audio: jax.Array,
     sample_rate_hz: int,
     *,
-    ceiling_dbfs: float = -0.5,
+    ceiling_dbfs: float = CEILING_DBFS,
     attack_s: float = 0.003,
     hold_s: float = 0.01,
     release_s: float = 0.05,
@@ -254,7 +255,7 @@ def limit_circular(
     Args:
         audio: `[B, T, C]`; its end goes on at its beginning.
         sample_rate_hz: its rate.
-        ceiling_dbfs: of samples, where masters of techno end. Between samples a wave can be higher: for EBU R 128, which allows -1 dB there, -2.
+        ceiling_dbfs: of samples. Between samples a wave can be higher: for EBU R 128, which allows -1 dB there, -2.
         attack_s: in which the gain falls; of a power of two samples, twice, so only about this long.
         hold_s: in which it then stays.
         release_s: in which the reduction, in decibels, falls to 1 / e.

@@ -42,24 +42,6 @@ def linear(bars):
     return known(bars)
 
 
-def part_counts(statistics):
-    """The numbers of each part, in order."""
-    return {
-        part: statistics[f"{part}_basis"].shape[1]
-        for part in ("mid", "side", "low", "pitch", "line", "pan")
-        if f"{part}_basis" in statistics
-    }
-
-
-def part_places(statistics):
-    """Where each part's numbers begin and end."""
-    ends = np.cumsum(list(part_counts(statistics).values()))
-    return {
-        part: (int(end) - count, int(end))
-        for end, (part, count) in zip(ends, part_counts(statistics).items(), strict=True)
-    }
-
-
 def counts(components, outputs, palette, latent_size, anchor_size, labels, channels, blocks, bars):
     """Parameters of the two networks, counted by hand."""
     block, plan = (2 * (taps * channels + 1) * channels for taps in (5, 3))
@@ -194,21 +176,25 @@ def test_residual_branches_begin_as_nothing_and_the_latent_counts_from_the_start
 
 @pytest.fixture(scope="module")
 def toned(bars):
-    """(model, statistics) of `bars`, pitch and lines too, all of their numbers kept."""
-    every = dict(pitch_components=tones.PITCH_SIZE, line_components=tones.LINE_SIZE)
-    return known(bars, **TONES | every, shaper="new")
+    """(model, its codec, the sizes of its parts) of `bars`, pitch and lines too, all of their numbers kept."""
+    every = TONES | dict(pitch_components=tones.PITCH_SIZE, line_components=tones.LINE_SIZE)
+    gan, statistics = known(bars, **every, shaper="new")
+    grid = codec.grid_of(14336, 8000, 1, SMALL["frames_per_step"])
+    sizes = codec.part_sizes(grid, SMALL["n_mels"], 2, True)
+    sizes = {part: (PARTS | every)[f"{part}_components"] for part in sizes}
+    return gan, codec.make(14336, 8000, grid, SMALL["n_mels"], sizes, statistics), sizes
 
 
 def test_a_bar_has_a_few_notes_and_another_has_others(toned):
-    gan, statistics = toned
+    gan, coder, sizes = toned
     g = random_parameters(gan.init_g)
     for layer in ("output", "palette"):  # sure of what they choose
         g[layer]["kernel"] = 30 * g[layer]["kernel"]
     x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 24))
-    code = codec.make(14336, 8000, codec.grid_of(14336, 8000, 1, 4), 16, part_counts(statistics), statistics).code
-    silence, every = (code("pitch", jnp.asarray(v)) for v in (np.zeros(tones.PITCH_SIZE), np.eye(tones.PITCH_SIZE)))
-    first, last = part_places(statistics)["pitch"]
-    numbers = np.asarray(x[..., first:last] - silence) @ np.linalg.pinv(np.asarray(every - silence))
+    silence, every = (
+        coder.code("pitch", jnp.asarray(v)) for v in (np.zeros(tones.PITCH_SIZE), np.eye(tones.PITCH_SIZE))
+    )
+    numbers = np.asarray(codec.by_part(x, sizes)["pitch"] - silence) @ np.linalg.pinv(np.asarray(every - silence))
     pitch_hz, sure = (np.asarray(values) for values in tones.pitches(jnp.asarray(numbers)))
     notes = [
         set(np.rint(24 * np.log2(hz[is_sure] / 55)).astype(int))
@@ -219,21 +205,21 @@ def test_a_bar_has_a_few_notes_and_another_has_others(toned):
 
 
 def test_the_critic_hears_how_quiet_a_rest_is(toned):
-    gan, statistics = toned
-    code = codec.make(14336, 8000, codec.grid_of(14336, 8000, 1, 4), 16, part_counts(statistics), statistics).code
-    judge, places, rng = jax.jit(gan.discriminate), part_places(statistics), np.random.default_rng(0)
-    x = rng.standard_normal((4, 16, places["pan"][1])).astype(np.float32)
+    gan, coder, sizes = toned
+    judge, rng = jax.jit(gan.discriminate), np.random.default_rng(0)
+    x = rng.standard_normal((4, 16, sum(sizes.values()))).astype(np.float32)
+    places = codec.by_part(np.arange(x.shape[2]), sizes)
     for part in ("low", "pitch", "line"):
-        first, last = places[part]
+        of_part = np.asarray(places[part])
         d = random_parameters(gan.init_d)
         for begin in (0, x.shape[2]):  # deaf to the numbers themselves, and to their change since a beat before
-            d["input"]["kernel"][begin + first : begin + last] = 0
-        quiet, change = x.copy(), 0.03 * rng.standard_normal((4, 16, last - first))
-        quiet[..., first:last] = code(part, jnp.zeros(len(statistics[f"{part}_mean"])))
+            d["input"]["kernel"][begin + of_part] = 0
+        quiet, change = x.copy(), 0.03 * rng.standard_normal((4, 16, len(of_part)))
+        quiet[..., of_part] = coder.code(part, jnp.zeros(()))
 
-        def moved(x, d=d, first=first, last=last, change=change):
+        def moved(x, d=d, of_part=of_part, change=change):
             other = x.copy()
-            other[..., first:last] += change
+            other[..., of_part] += change
             return np.abs(judge(d, other, KEY)[0] - judge(d, x, KEY)[0]).mean()
 
         assert moved(quiet) > 3 * moved(x) > 0, part

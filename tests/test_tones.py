@@ -98,7 +98,7 @@ def test_logits_that_choose_say_what_is_read_back():
     pitch_hz, sure = (np.asarray(x) for x in tones.pitches(numbers))
     np.testing.assert_allclose(pitch_hz[0], np.tile([110, 110 * 2 ** (3.5 / 12)], STEPS), rtol=1e-3)
     assert sure.min() > 0.95
-    lines = np.full((1, tones.BAR_LINES, tones.LINES // 2), -9.0, np.float32)
+    lines = np.full((1, tones.BAR_LINES, tones.LINE_STEPS), -9.0, np.float32)
     heights = np.full((1, STEPS, tones.BAR_LINES), -9.0, np.float32)
     lines[0, [0, 1, 2], [20, 60, 100]] = 9
     heights[..., 0], heights[..., 1] = 9, 0

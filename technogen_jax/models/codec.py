@@ -137,6 +137,11 @@ def part_sizes(grid: Grid, n_mels: int, channels: int, toned: bool) -> dict[str,
     return sizes
 
 
+def by_part(x: jax.Array, sizes: dict[str, int]) -> dict[str, jax.Array]:
+    """`[..., K]` in parts that are so long, `[..., size]` each."""
+    return dict(zip(sizes, jnp.split(x, np.cumsum(list(sizes.values()))[:-1], -1), strict=True))
+
+
 def measure(
     batches: Iterable[np.ndarray],
     *,
@@ -293,7 +298,6 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     spread = filters / np.maximum(filters.sum(0), 1e-9)  # of a value of each band over its bins
     rate_hz = sample_rate_hz * grid.samples / clip_samples
     spectra = ("mid", "side") if "side" in parts else ("mid",)
-    offsets = np.cumsum(list(parts.values()))[:-1]
 
     def measured(part):
         if statistics is None:
@@ -323,7 +327,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     def read(x):
         """The features of a sequence, `[B, steps, D]` a part."""
         features = {}
-        for part, coded in zip(parts, jnp.split(x, offsets, -1), strict=True):
+        for part, coded in by_part(x, parts).items():
             mean, basis, deviation, _, scale = measured(part)
             features[part] = jnp.matmul(coded * (deviation / scale), basis.T, precision="highest") + mean
         return features
@@ -401,7 +405,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     def remix(x, mix):
         curve = mix.curve @ _curves(n_mels)  # [B, M]
         remixed = []
-        for part, values in zip(parts, jnp.split(x, offsets, -1), strict=True):
+        for part, values in by_part(x, parts).items():
             if part == "mid":
                 values = values + numbers_of(part, jnp.tile(curve, grid.frames))[:, None]
             elif part == "side":

@@ -265,7 +265,7 @@ def build(
     # lines there are, which it chooses for a bar.
     said = dict(low=1 + low_components, pitch=2 * (1 + tones.NOTES), line=tones.BAR_LINES)
     outputs = {part: said.get(part, count) for part, count in parts.items()}
-    palette = tones.NOTES * tones.QUARTER_TONES + tones.BAR_LINES * (tones.LINES // 2) if "pitch" in parts else 0
+    palette = tones.NOTES * tones.QUARTER_TONES + tones.BAR_LINES * tones.LINE_STEPS if "pitch" in parts else 0
     resting = [part for part in ("low", "pitch", "line") if part in parts]  # that can be silent
     shared = dict(bars=bars, labels=labels, channels=channels, blocks=blocks)
     sizes = dict(latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()), palette=palette)
@@ -295,9 +295,7 @@ def build(
 
     def powers(x):
         """How loud low end, pitch and lines of each sixteenth are, on a logarithmic scale: only there one hears how quiet a rest is."""
-        of = dict(
-            zip(parts, jnp.split(x[..., : one.components], np.cumsum(list(parts.values()))[:-1], -1), strict=True)
-        )
+        of = codec.by_part(x[..., : one.components], parts)
         rests = {part: one.code(part, jnp.zeros(lengths[part])) if statistics else 0.0 for part in resting}
         loud = [jnp.mean((of[part] - rests[part]) ** 2, -1) for part in resting]
         return jnp.log(jnp.stack(loud, -1) + _QUIETEST)
@@ -315,9 +313,8 @@ def build(
 
     def spoken(said, chosen):
         """What the generator puts out for sixteenths and for bars, as a sequence."""
-        values = dict(zip(outputs, jnp.split(said, np.cumsum(list(outputs.values()))[:-1], -1), strict=True))
-        scales = dict(zip(parts, np.split(one.scale, np.cumsum(list(parts.values()))[:-1]), strict=True))
-        sequence = {part: values[part] * scales[part] for part in parts if part not in ("low", "pitch", "line")}
+        values, scales = codec.by_part(said, outputs), codec.by_part(one.scale, parts)
+        sequence = {part: values[part] * scales[part] for part in parts if part not in resting}
         sequence["low"] = values["low"][..., 1:] * jax.nn.sigmoid(_OPEN + values["low"][..., :1]) * scales["low"]
         if chosen is not None:
             bars = chosen.shape[:2]

@@ -28,7 +28,7 @@ PITCH_SIZE, LINE_SIZE = 2 * 2 * HARMONICS, 2 * LINE_HARMONICS  # numbers a sixte
 LINES_PER_OCTAVE, LINES_AT_ONCE = 60, 3  # steps of 20 cents; lines that are kept
 LINES = 5 * LINES_PER_OCTAVE
 NOTES, BAR_LINES = 6, 8  # that a generator has for a bar; nine bars of ten of the corpus have no more notes
-QUARTER_TONES = 4 * 24 + 1  # that a note may be: four octaves, both ends
+QUARTER_TONES, LINE_STEPS = 4 * 24 + 1, LINES // 2  # that one may be: of four octaves, both ends; of 40 cents
 _SHARP = 4.0  # of logits of notes and lines: a new generator's are then more one than many
 _OCTAVES, _LINE_OCTAVES = 5, 6  # of the circle: one more than is used, so that the lowest is not beside the highest
 _PER_OCTAVE = 96  # candidates: an eighth of a semitone, with a parabola between
@@ -96,7 +96,7 @@ def speak_lines(heights: jax.Array, lines: jax.Array) -> jax.Array:
 
     Args:
         heights: logits `[..., steps, BAR_LINES]`, how far each of the bar's lines stands out.
-        lines: logits `[..., BAR_LINES, LINES // 2]`, at which step of 40 cents each is.
+        lines: logits `[..., BAR_LINES, LINE_STEPS]`, at which step of 40 cents each is.
     """
     kept = jnp.matmul(jax.nn.softmax(_SHARP * lines), _line_waves()[:, ::2].T)
     return jnp.matmul(jax.nn.sigmoid(heights), kept)
