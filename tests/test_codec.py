@@ -329,6 +329,17 @@ def test_an_equaliser_lifts_what_lies_low_and_lowers_what_lies_high(bars):
     assert change[-1] < -0.75 * tilt_db and change[10] > 0.5 * tilt_db  # the eleventh third of an octave is 250 Hz
 
 
+def test_pictures_are_means_of_levels(bars):
+    made, statistics = known(bars, mid_components=64, side_components=68)  # all there are
+    found = np.asarray(made.pictures(made.encode(bars)))
+    assert found.shape == (6, 16, 4, 2 * 8) and made.pictured == 16
+    levels = made.encode(bars)[..., :64] / made.scale[:64] * statistics["mid_deviation"] @ statistics["mid_basis"].T
+    levels = np.asarray(levels) + statistics["mid_mean"]
+    wanted = levels.reshape(6, 16, 4, 8, 2).mean(-1)  # sixteen bands in eight groups
+    np.testing.assert_allclose(found[..., :8], wanted, atol=1e-3)
+    assert found[..., 8:].std((0, 1)).min() > 0.01  # the side's
+
+
 def test_mixes_are_drawn_apart_and_centred():
     drawn = codec.draw_mix(KEY, 4000)
     for values in (*drawn.curve.T, drawn.bass, drawn.width):

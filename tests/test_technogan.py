@@ -42,7 +42,7 @@ def linear(bars):
     return known(bars)
 
 
-def counts(components, outputs, palette, latent_size, anchor_size, labels, channels, blocks, bars):
+def counts(components, outputs, palette, heard, latent_size, anchor_size, labels, channels, blocks, bars):
     """Parameters of the two networks, counted by hand."""
     block, plan = (2 * (taps * channels + 1) * channels for taps in (5, 3))
     style = beats = (channels + 1) * channels
@@ -51,7 +51,9 @@ def counts(components, outputs, palette, latent_size, anchor_size, labels, chann
     )
     generator += style + (channels + 1) * (outputs + palette)
     critic = (
-        (2 * components + 3 + labels + 1) * channels + blocks * (block + beats) + (16 * (channels + 1) + 1) * channels
+        (2 * components + heard + labels + 1) * channels
+        + blocks * (block + beats)
+        + (16 * (channels + 1) + 1) * channels
     )
     critic += bars * channels + 1 + (labels > 0) * (labels + 1) * channels
     if bars > 1:
@@ -61,7 +63,7 @@ def counts(components, outputs, palette, latent_size, anchor_size, labels, chann
 
 @pytest.mark.parametrize(
     "size, millions, bars, classes",
-    [("xs", 0.49, 4, ("a", "b")), ("s", 1.28, 1, ()), ("m", 4.8, 1, ()), ("l", 17.0, 1, ())],
+    [("xs", 0.50, 4, ("a", "b")), ("s", 1.31, 1, ()), ("m", 4.8, 1, ()), ("l", 17.1, 1, ())],
 )
 def test_the_ladder_of_sizes(size, millions, bars, classes):
     config = load_config("technogan", size)
@@ -69,8 +71,10 @@ def test_the_ladder_of_sizes(size, millions, bars, classes):
     gan, fields = models.build(config), config.model
     sizes = tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
     fields = fields.latent_size, fields.anchor_size, len(classes), fields.channels, fields.blocks
-    assert sizes == counts(116, 99, 6 * 97 + 8 * 150, *fields, bars)
-    assert counts(116, 99, 6 * 97 + 8 * 150, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
+    # 136 numbers, 40, 16, 36 and 4 of them of what moves; 3 logarithms of powers, and 4 of how each of 16 groups changes.
+    shape = 136, 40 + 16 + 1 + 36 + 14 + 8 + 4, 6 * 97 + 8 * 150 + 2 * (40 + 16 + 36 + 4), 3 + 4 * 16
+    assert sizes == counts(*shape, *fields, bars)
+    assert counts(*shape, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
 
 
 def test_an_unknown_size_is_an_error():
@@ -86,7 +90,7 @@ def test_shapes_at_other_tempos_rates_and_lengths(clip_samples, channels, rate_h
     grid = codec.grid_of(clip_samples, rate_hz, bars, 8)
     assert grid.samples == grid.steps * grid.frames * 2 * grid.hop_length >= clip_samples
     assert grid.low_samples * grid.steps * rate_hz / clip_samples > 2 * 235
-    lengths = dict(mid=(8 * 64, 40), side=(8 * 65, 8), low=(grid.low_samples, 24), pan=(8, 4))
+    lengths = dict(mid=(8 * 64, 40), side=(8 * 65, 16), low=(grid.low_samples, 36), pan=(8, 4))
     zeros = {f"{part}_basis": np.zeros(shape) for part, shape in lengths.items()}
     zeros |= {f"{part}_{name}": np.zeros(shape[0]) for part, shape in lengths.items() for name in ("mean", "lost")}
     zeros |= {f"{part}_deviation": np.ones(shape[1]) for part, shape in lengths.items()}
@@ -98,7 +102,7 @@ def test_shapes_at_other_tempos_rates_and_lengths(clip_samples, channels, rate_h
         return x, audio, gan.encode(audio), gan.discriminate(gan.init_d(key), x, key)
 
     x, audio, again, (logits,) = jax.eval_shape(play, KEY)
-    assert x.shape == again.shape == (3, 16 * bars, 64 if channels == 1 else 76)
+    assert x.shape == again.shape == (3, 16 * bars, 76 if channels == 1 else 96)
     assert audio.shape == (3, clip_samples, channels) and logits.shape == (3, 1)
 
 
@@ -223,6 +227,46 @@ def test_the_critic_hears_how_quiet_a_rest_is(toned):
             return np.abs(judge(d, other, KEY)[0] - judge(d, x, KEY)[0]).mean()
 
         assert moved(quiet) > 3 * moved(x) > 0, part
+
+
+def test_the_critic_hears_how_exactly_a_beat_comes_back_and_how_still_a_sound_stands(linear):
+    """A small change is heard more where there is none else; reading only what `pictures` gives."""
+    gan, _ = linear
+    count = sum(PARTS.values())
+    judge, rng = jax.jit(gan.discriminate), np.random.default_rng(0)
+    d = random_parameters(gan.init_d)
+    d["input"]["kernel"][: 2 * count + 1] = 0  # deaf to the numbers themselves, and to the low end's power
+    moving = rng.standard_normal((4, 16, count)).astype(np.float32)
+    change = 0.03 * rng.standard_normal(moving.shape).astype(np.float32)
+    beats, still = np.tile(moving[:, :4], (1, 4, 1)), np.tile(moving[:, :1], (1, 16, 1))
+
+    def moved(x):
+        return np.abs(judge(d, x + change, KEY)[0] - judge(d, x, KEY)[0]).mean()
+
+    assert moved(still) > moved(beats) > 2 * moved(moving) > 0
+
+
+def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
+    """By the shares that the generator chooses for a bar: none at all, or all of what beats have in common."""
+    gan, _ = linear
+    g = random_parameters(gan.init_g)
+    count = sum(PARTS.values())
+    found = []
+    for repeated, rest in ((-50, -50), (50, -50), (50, 50)):
+        g["palette"] = dict(
+            kernel=np.zeros((8, 2 * count), np.float32), bias=np.repeat(np.float32([repeated, rest]), count)
+        )
+        found.append(np.asarray(gan.generate(g, gan.sample_latents(KEY, 3))))
+    still, beats, free = (x[..., : sum(PARTS.values())] for x in found)
+    without_low = np.r_[:15, 25:27]  # of which each sixteenth says how open it is
+    np.testing.assert_allclose(still[..., without_low], np.repeat(still[:, :1, without_low], 16, 1), atol=1e-5)
+    np.testing.assert_allclose(beats[..., without_low], np.tile(beats[:, :4, without_low], (1, 4, 1)), atol=1e-5)
+    assert np.ptp(beats[..., without_low], 1).min() > 1e-3
+    for x in (still, beats):
+        np.testing.assert_allclose(x.mean(1)[:, without_low], free.mean(1)[:, without_low], atol=1e-5)
+    repeats = free.reshape(3, 4, 4, -1).mean(1)
+    np.testing.assert_allclose(beats[:, :4, without_low], repeats[..., without_low], atol=1e-5)
+    assert np.abs(free - np.tile(repeats, (1, 4, 1))).max() > 0.01
 
 
 def test_several_bars_differ_and_the_critic_knows_their_order():

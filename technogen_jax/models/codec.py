@@ -41,10 +41,14 @@ FRAMES, N_MELS = 8, 96  # spectra of a sixteenth and their bands, for which ther
 _WIDTH, _BLOCKS, _TAPS = 128, 3, 3  # of the shaper
 _LOW_SAMPLES = 8  # of the low waveform that the shaper sees, a frame
 _SWELLS = 8  # numbers a frame for the loudness of noise in time, below and above
-_DELAY = 2  # frames of synthesis, by which the side gets some of the mid's noise: 14 ms at 136 BPM
-_GATES = dict(mid=("noise", "square", "rectified", "pulse", "pitch", "lines"), side=("noise", "square", "delayed"))
+_DELAY = 2  # frames of synthesis, by which the side gets some of the mid's noise and tones: 14 ms at 136 BPM
+_GATES = dict(
+    mid=("noise", "square", "rectified", "pulse", "pitch", "lines"),
+    side=("noise", "square", "delayed", "pitch", "lines"),
+)
 _PANS = 8  # groups of bands in which mid and side are compared
-_WEIGHTS = dict(pitch=0.7, line=0.5, pan=0.5)  # of the parts that count less than the others, so that kicks come first
+_WEIGHTS = dict(side=0.7, low=0.8, pitch=0.7, line=0.5, pan=0.5)  # of the parts that count less than the mid's spectra
+_TIMES, _GROUPS = 4, 8  # of a sixteenth, and of bands, in the coarse pictures
 _CURVES = 4  # of an equaliser: cosines over the bands, the first their level
 # Deviations of a mix: of each curve, of the bass, of the width. Chosen as what an engineer might as well have done, not searched for.
 _MIX_DB = (2.0, 2.0, 3.0)
@@ -69,6 +73,8 @@ class Codec(NamedTuple):
             against what the shaper asks for (1 if not given) -> mid and side (mono: the signal) `[B, C, T]`, their peaks as they come.
         code: a part's name and features `[..., D]` -> its numbers of a sequence.
         remix: sequences `[B, steps, K]` and a `Mix` of each -> the sequences as if they had been mixed so.
+        pictured: G, groups of bands of all signals in `pictures`.
+        pictures: sequences `[B, steps, K]` -> levels of their spectra, coarsely: nepers `[B, steps, times, G]`; 0 without statistics.
     """
 
     components: int
@@ -78,6 +84,8 @@ class Codec(NamedTuple):
     play: Callable[[dict | None, jax.Array, jax.Array, float], jax.Array]
     code: Callable[[str, jax.Array], jax.Array]
     remix: Callable[[jax.Array, Mix], jax.Array]
+    pictured: int
+    pictures: Callable[[jax.Array], jax.Array]
 
 
 class Mix(NamedTuple):
@@ -151,8 +159,8 @@ def measure(
     frames_per_step: int = 8,
     n_mels: int = 96,
     mid_components: int = 40,
-    side_components: int = 8,
-    low_components: int = 24,
+    side_components: int = 16,
+    low_components: int = 36,
     pitch_components: int = 20,
     line_components: int = 20,
     pan_components: int = 4,
@@ -269,7 +277,7 @@ class Shaper(nnx.Module):
         self.swells = CircularConv(_WIDTH, 2 * _SWELLS, 1, zero=True, rngs=rngs)
 
     def __call__(self, levels, low, told):
-        """Levels `[B, 2, N, M]`, low `[B, N * 8]`, pitch and lines `[B, N, 2 + M]` -> gates `[B, 9, N, M]`, swells `[B, 2, N * 8]`.
+        """Levels `[B, 2, N, M]`, low `[B, N * 8]`, pitch and lines `[B, N, 2 + M]` -> gates `[B, 11, N, M]`, swells `[B, 2, N * 8]`.
 
         Of the gates those of noise are logarithms, the others factors.
         """
@@ -367,10 +375,10 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         height = jnp.where(height < _LEAST_LINE, 0, height)
         told = _told(pitch_hz, sure, tone, height, _line_bands(filters, rate_hz, grid), grid)
         gates, swells = shaper(n_mels).apply(params, both, seen, told)
-        gates = jnp.matmul(_between(gates), spread)  # [B, 9, N, bins]
+        gates = jnp.matmul(_between(gates), spread)  # [B, 11, N, bins]
         names = [f"{part} {name}" for part, names in _GATES.items() for name in names]
         of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))
-        of |= {name: tone_gain * of[name] for name in ("mid pitch", "mid lines")}
+        of |= {name: tone_gain * gate for name, gate in of.items() if name.endswith((" pitch", " lines"))}
 
         hiss = _noise_spectrum(excitation.swelling(noise, swells, grid.steps, rate_hz), grid)
         waves = jnp.concatenate(
@@ -385,10 +393,12 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         sounds = [_gain(of["mid noise"]) * hiss[:, 0]]
         sounds[0] += sum(of[f"mid {name}"] * waves[:, i] for i, name in enumerate(_GATES["mid"][1:]))
         if len(spectra) == 2:
+            of_mid = dict(square=waves[:, 0]) | {
+                name: jnp.roll(wave, _DELAY, 1)
+                for name, wave in (("delayed", hiss[:, 0]), ("pitch", waves[:, 3]), ("lines", waves[:, 4]))
+            }
             sounds.append(
-                _gain(of["side noise"]) * hiss[:, 1]
-                + of["side square"] * waves[:, 0]
-                + of["side delayed"] * jnp.roll(hiss[:, 0], _DELAY, 1)
+                _gain(of["side noise"]) * hiss[:, 1] + sum(of[f"side {name}"] * of_mid[name] for name in of_mid)
             )
         return sounds
 
@@ -420,9 +430,22 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             remixed.append(values)
         return jnp.concatenate(remixed, -1)
 
+    def pictures(x):
+        shape = *x.shape[:2], min(_TIMES, grid.frames)
+        if statistics is None:
+            return jnp.zeros((*shape, len(spectra) * _GROUPS))
+        drawn = []
+        for part, coded in by_part(x, parts).items():
+            if part in spectra:
+                mean, basis, deviation, _, scale = measured(part)
+                coarse = _coarse(grid.frames, len(basis) // grid.frames)
+                change = jnp.matmul(coded, (deviation / scale)[:, None] * (basis.T @ coarse), precision="highest")
+                drawn.append(change + mean @ coarse)
+        return jnp.concatenate([values.reshape(*shape, _GROUPS) for values in drawn], -1)
+
     components = sum(parts.values())
     scale = np.concatenate([measured(part)[-1] for part in parts]) if statistics else np.ones(components, np.float32)
-    return Codec(components, scale, encode, decode, play, code, remix)
+    return Codec(components, scale, encode, decode, play, code, remix, len(spectra) * _GROUPS, pictures)
 
 
 def draw_mix(key: jax.Array, count: int) -> Mix:
@@ -503,6 +526,15 @@ def _pan(spectra, filters, grid):
 def _curves(n_mels):
     """`[4, M]`: cosines of 0, 1, 2 and 3 half turns from the lowest band to the highest."""
     return np.cos(np.pi * np.arange(_CURVES)[:, None] * (np.arange(n_mels) + 0.5) / n_mels).astype(np.float32)
+
+
+def _coarse(frames, bands):
+    """`[frames * bands, times * 8]`: means over a group of bands and the first frame, halves of the inner ones, or the last."""
+    inner = np.arange(frames - 2) * 2 // max(frames - 2, 2)
+    when = np.r_[0, 1 + inner, min(_TIMES, frames) - 1] == np.arange(min(_TIMES, frames))[:, None]
+    where = np.arange(bands) * _GROUPS // bands == np.arange(_GROUPS)[:, None]
+    when, where = (choice / np.maximum(choice.sum(1, keepdims=True), 1) for choice in (when, where))
+    return np.kron(when, where).T.astype(np.float32)
 
 
 def _pan_groups(n_mels):

@@ -13,8 +13,10 @@ are played (`arrange`). Nothing but rings of `bars` bars is judged in training. 
 ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
 
 A bar has a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
-do in music, without the network having to repeat itself to the quarter-tone. What can be silent (low end, pitch, lines) the
-discriminator hears on a logarithmic scale too: that a rest is silence, not merely soft, is not seen otherwise.
+do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much of what
+differs from beat to beat, and from sixteenth to sixteenth, there is at all: much of techno repeats or stands still exactly, and
+convolutions of noise never do. The discriminator hears the power of what can be silent, and of what can stand still, on a logarithmic scale too:
+that a rest is silence, not merely soft, is not seen otherwise.
 
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
@@ -44,7 +46,7 @@ TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
 _BEATS = 4  # of a bar
 _GROUP = 4  # of the minibatch deviation, as in its paper
-_OPEN = 2.0  # logit of how much of the low end a new generator lets through
+_OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
 
@@ -85,10 +87,10 @@ class Generator(nnx.Module):
             setattr(self, f"block_{i}", Block(channels, TAPS, True, beats=True, rngs=rngs))
         self.output_style = Dense(channels, channels, rngs=rngs)
         self.output = Dense(channels, outputs, rngs=rngs)
-        self.palette = Dense(channels, palette, rngs=rngs) if palette else None
+        self.palette = Dense(channels, palette, rngs=rngs)
 
     def __call__(self, latents):
-        """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]` or None)."""
+        """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]`)."""
         count = latents.shape[1]
         gaussian, labels = jnp.split(latents, [latents.shape[2] - self.labels], -1)
         style = jnp.concatenate([gaussian, _as_loud(labels, gaussian.shape[2])], -1)
@@ -100,7 +102,7 @@ class Generator(nnx.Module):
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x, style)
         x = self.output(leaky_relu(x * (1 + _between(self.output_style(style), x.shape[1]))))
-        return x, None if self.palette is None else self.palette(style)
+        return x, self.palette(style)
 
 
 class Discriminator(nnx.Module):
@@ -152,6 +154,15 @@ def _of_beats(layer, x: jax.Array) -> jax.Array:
     return jnp.tile(layer(beats.mean(2)), (1, 1, _BEATS, 1)).reshape(*x.shape[:2], -1)
 
 
+def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
+    """`[B, N * 16, K]` with a share of what each beat of a bar repeats and of what it does not: `[B, N, 2, K]`. The bar's mean stays."""
+    bars = x.reshape(len(x), -1, _BEATS, codec.STEPS // _BEATS, x.shape[2])
+    beat = bars.mean(2, keepdims=True)
+    mean = beat.mean(3, keepdims=True)
+    repeated, rest = (shares[:, :, i, None, None] for i in range(2))
+    return (mean + repeated * (beat - mean) + rest * (bars - beat)).reshape(x.shape)
+
+
 def _as_loud(labels: jax.Array, size: int) -> jax.Array:
     """Label weights scaled so that to a new network they count as much as `size` numbers of unit deviation beside them."""
     return labels * size**0.5
@@ -171,8 +182,8 @@ def build(
     frames_per_step: int = 8,
     n_mels: int = 96,
     mid_components: int = 40,
-    side_components: int = 8,
-    low_components: int = 24,
+    side_components: int = 16,
+    low_components: int = 36,
     pitch_components: int = 20,
     line_components: int = 20,
     pan_components: int = 4,
@@ -262,15 +273,22 @@ def build(
 
     one, labels = coder(1), len(classes)
     # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is, and which of the bar's notes and
-    # lines there are, which it chooses for a bar.
+    # lines there are. For a bar: how much of what moves is there at all, of what beats repeat and of the rest; notes and lines.
     said = dict(low=1 + low_components, pitch=2 * (1 + tones.NOTES), line=tones.BAR_LINES)
     outputs = {part: said.get(part, count) for part, count in parts.items()}
-    palette = tones.NOTES * tones.QUARTER_TONES + tones.BAR_LINES * tones.LINE_STEPS if "pitch" in parts else 0
     resting = [part for part in ("low", "pitch", "line") if part in parts]  # that can be silent
+    moving = [part for part in parts if part not in ("pitch", "line")]  # that can repeat themselves, or stand still
+    palette = dict(shares=2 * sum(parts[part] for part in moving))
+    if "pitch" in parts:
+        palette |= dict(notes=tones.NOTES * tones.QUARTER_TONES, lines=tones.BAR_LINES * tones.LINE_STEPS)
     shared = dict(bars=bars, labels=labels, channels=channels, blocks=blocks)
-    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()), palette=palette)
+    sizes = dict(
+        latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()), palette=sum(palette.values())
+    )
     generator = functional(partial(Generator, **sizes, **shared))
-    discriminator = functional(partial(Discriminator, components=one.components, powers=len(resting), **shared))
+    discriminator = functional(
+        partial(Discriminator, components=one.components, powers=len(resting) + one.pictured * 4, **shared)
+    )
 
     def sample_latents(key, n):
         gaussian_key, label_key = jax.random.split(key)
@@ -294,11 +312,20 @@ def build(
         return (discriminator.apply(d_params, x, powers(x)),)
 
     def powers(x):
-        """How loud low end, pitch and lines of each sixteenth are, on a logarithmic scale: only there one hears how quiet a rest is."""
+        """Logarithms of the power of low end, pitch and lines of each sixteenth, and of how much its spectra change.
+
+        Within it, from the end of the one before to its beginning, since the one before, and since a beat before. Only on this scale one
+        hears how quiet a rest is, how still a pad stands, how exactly a beat comes back.
+        """
         of = codec.by_part(x[..., : one.components], parts)
         rests = {part: one.code(part, jnp.zeros(lengths[part])) if statistics else 0.0 for part in resting}
-        loud = [jnp.mean((of[part] - rests[part]) ** 2, -1) for part in resting]
-        return jnp.log(jnp.stack(loud, -1) + _QUIETEST)
+        loud = [jnp.mean((of[part] - rests[part]) ** 2, -1, keepdims=True) for part in resting]
+        pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
+        within = pictures - jnp.mean(pictures, 2, keepdims=True)
+        seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
+        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in (1, codec.STEPS // _BEATS)]
+        loud += [jnp.mean(change**2, 2) for change in changes]
+        return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
 
     def of_bars(z):
         """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
@@ -313,13 +340,17 @@ def build(
 
     def spoken(said, chosen):
         """What the generator puts out for sixteenths and for bars, as a sequence."""
+        bars = chosen.shape[:2]
         values, scales = codec.by_part(said, outputs), codec.by_part(one.scale, parts)
-        sequence = {part: values[part] * scales[part] for part in parts if part not in resting}
-        sequence["low"] = values["low"][..., 1:] * jax.nn.sigmoid(_OPEN + values["low"][..., :1]) * scales["low"]
-        if chosen is not None:
-            bars = chosen.shape[:2]
-            notes, lines = jnp.split(chosen, [tones.NOTES * tones.QUARTER_TONES], -1)
-            notes, lines = notes.reshape(*bars, tones.NOTES, -1), lines.reshape(*bars, tones.BAR_LINES, -1)
+        opened, values["low"] = jnp.split(values["low"], [1], -1)
+        chosen = codec.by_part(chosen, palette)
+        shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 2, -1)
+        shares = codec.by_part(shares, {part: parts[part] for part in moving})
+        sequence = {part: _stilled(values[part], shares[part]) * scales[part] for part in moving}
+        sequence["low"] = sequence["low"] * jax.nn.sigmoid(_OPEN + opened)
+        if "pitch" in parts:
+            notes = chosen["notes"].reshape(*bars, tones.NOTES, -1)
+            lines = chosen["lines"].reshape(*bars, tones.BAR_LINES, -1)
             pitch = tones.speak_pitch(values["pitch"].reshape(*bars, codec.STEPS, 2, -1), notes)
             line = tones.speak_lines(values["line"].reshape(*bars, codec.STEPS, -1), lines)
             for part, numbers in (("pitch", pitch), ("line", line)):
