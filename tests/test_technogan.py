@@ -269,6 +269,18 @@ def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
     assert np.abs(free - np.tile(repeats, (1, 4, 1))).max() > 0.01
 
 
+def test_a_low_end_that_is_shut_is_silent(toned):
+    """Not the mean of the set, which zeros of a sequence are, sixteen times a bar."""
+    gan, coder, sizes = toned
+    g = random_parameters(gan.init_g)
+    shut = sizes["mid"] + sizes["side"]  # the first of what is put out for the low end
+    g["output"]["kernel"][:, shut], g["output"]["bias"][shut] = 0, -50
+    low = codec.by_part(gan.generate(g, gan.sample_latents(KEY, 2)), sizes)["low"]
+    silence = np.asarray(coder.code("low", jnp.zeros(())))
+    np.testing.assert_allclose(low, np.broadcast_to(silence, low.shape), atol=1e-5)
+    assert np.abs(silence).max() > 0.1
+
+
 def test_several_bars_differ_and_the_critic_knows_their_order():
     options = SMALL | PARTS | NETWORKS | dict(bars=2, clip_samples=2 * 14336)
     gan = technogan.build(**options)

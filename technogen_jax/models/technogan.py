@@ -311,6 +311,10 @@ def build(
         x = remixed(x, key)
         return (discriminator.apply(d_params, x, powers(x)),)
 
+    def silence(part):
+        """Its numbers of a sequence: they are 0 not for silence but for the mean of the set."""
+        return one.code(part, jnp.zeros(lengths[part])) if statistics else 0.0
+
     def powers(x):
         """Logarithms of the power of low end, pitch and lines of each sixteenth, and of how much its spectra change.
 
@@ -318,8 +322,7 @@ def build(
         hears how quiet a rest is, how still a pad stands, how exactly a beat comes back.
         """
         of = codec.by_part(x[..., : one.components], parts)
-        rests = {part: one.code(part, jnp.zeros(lengths[part])) if statistics else 0.0 for part in resting}
-        loud = [jnp.mean((of[part] - rests[part]) ** 2, -1, keepdims=True) for part in resting]
+        loud = [jnp.mean((of[part] - silence(part)) ** 2, -1, keepdims=True) for part in resting]
         pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
         within = pictures - jnp.mean(pictures, 2, keepdims=True)
         seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
@@ -347,7 +350,7 @@ def build(
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 2, -1)
         shares = codec.by_part(shares, {part: parts[part] for part in moving})
         sequence = {part: _stilled(values[part], shares[part]) * scales[part] for part in moving}
-        sequence["low"] = sequence["low"] * jax.nn.sigmoid(_OPEN + opened)
+        sequence["low"] = silence("low") + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - silence("low"))
         if "pitch" in parts:
             notes = chosen["notes"].reshape(*bars, tones.NOTES, -1)
             lines = chosen["lines"].reshape(*bars, tones.BAR_LINES, -1)
