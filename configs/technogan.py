@@ -12,9 +12,9 @@ label, --config.model.classes="('acid','industrial')", the names of the folders.
 Idea: a linear codec, principal components of the log-mel frames of each sixteenth, of its waveform below 180 Hz, of its pitch and
 of the lines that stand in it, whose sound is made of noise, distorted bass, pulses and sines that a small network of 0.55 M
 parameters shapes; and a GAN on the code, whose generator chooses for a bar six notes, eight lines and how much beats and sixteenths
-differ at all, and for a sixteenth which of the notes and lines it has: the relativistic loss with R1 and R2, one critic update a step. The set is measured and encoded once, before the first step. The
-shaping network comes trained; --config.train.shaping_steps=2400 trains it on your set first (half an hour), from what it is or, with
---config.model.shaper=new, anew.
+differ at all, and for a sixteenth which of the notes and lines it has: the relativistic loss with R1 and R2, one critic update a step.
+The set is measured and encoded once, before the first step. The shaping network comes trained; --config.train.shaping_steps=2400
+trains it on your set first (half an hour), from what it is or, with --config.model.shaper=new, anew.
 
 | size | generator | discriminator |
 | ---- | --------- | ------------- |

@@ -257,7 +257,7 @@ def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
             kernel=np.zeros((8, 2 * count), np.float32), bias=np.repeat(np.float32([repeated, rest]), count)
         )
         found.append(np.asarray(gan.generate(g, gan.sample_latents(KEY, 3))))
-    still, beats, free = (x[..., : sum(PARTS.values())] for x in found)
+    still, beats, free = (x[..., :count] for x in found)
     without_low = np.r_[:15, 25:27]  # of which each sixteenth says how open it is
     np.testing.assert_allclose(still[..., without_low], np.repeat(still[:, :1, without_low], 16, 1), atol=1e-5)
     np.testing.assert_allclose(beats[..., without_low], np.tile(beats[:, :4, without_low], (1, 4, 1)), atol=1e-5)

@@ -46,9 +46,10 @@ _GATES = dict(
     mid=("noise", "square", "rectified", "pulse", "pitch", "lines"),
     side=("noise", "square", "delayed", "pitch", "lines"),
 )
-_PANS = 8  # groups of bands in which mid and side are compared
-_WEIGHTS = dict(side=0.7, low=0.8, pitch=0.7, line=0.5, pan=0.5)  # of the parts that count less than the mid's spectra
-_TIMES, _GROUPS = 4, 8  # of a sixteenth, and of bands, in the coarse pictures
+_GROUPS = 8  # of bands, in which mid and side are compared and spectra are pictured coarsely
+_TIMES = 4  # of a sixteenth in such a picture
+# Of the parts that count less than the mid's spectra. Side and low end have about the power that 8 and 24 numbers of them had at 1.
+_WEIGHTS = dict(side=0.7, low=0.8, pitch=0.7, line=0.5, pan=0.5)
 _CURVES = 4  # of an equaliser: cosines over the bands, the first their level
 # Deviations of a mix: of each curve, of the bass, of the width. Chosen as what an engineer might as well have done, not searched for.
 _MIX_DB = (2.0, 2.0, 3.0)
@@ -141,7 +142,7 @@ def part_sizes(grid: Grid, n_mels: int, channels: int, toned: bool) -> dict[str,
     if toned:
         sizes |= dict(pitch=tones.PITCH_SIZE, line=tones.LINE_SIZE)
     if channels == 2:
-        sizes["pan"] = _PANS
+        sizes["pan"] = _GROUPS
     return sizes
 
 
@@ -355,7 +356,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             sounds = shaped(shaper_params, levels, low, features, noise, tone)
         if len(sounds) == 2:
             pan = jnp.clip(features["pan"], -1, 1)
-            pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), _pan_groups(n_mels) @ spread)  # [B, N, bins]
+            pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), _groups(n_mels) @ spread)  # [B, N, bins]
             sounds[1] = pan * sounds[0] + jnp.sqrt(jnp.maximum(1 - pan**2, 0)) * sounds[1]
         made = [
             _magnitude(levels[part], inverse[part]) * (grid.n_fft / 4) * sound
@@ -390,17 +391,16 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             1,
         )
         waves = excitation.even(dsp.stft_circular(waves, grid.n_fft, grid.hop_length), filters, spread)
-        sounds = [_gain(of["mid noise"]) * hiss[:, 0]]
-        sounds[0] += sum(of[f"mid {name}"] * waves[:, i] for i, name in enumerate(_GATES["mid"][1:]))
+        waves = dict(zip(_GATES["mid"][1:], jnp.moveaxis(waves, 1, 0), strict=True))
+        of_signals = [waves]
         if len(spectra) == 2:
-            of_mid = dict(square=waves[:, 0]) | {
-                name: jnp.roll(wave, _DELAY, 1)
-                for name, wave in (("delayed", hiss[:, 0]), ("pitch", waves[:, 3]), ("lines", waves[:, 4]))
-            }
-            sounds.append(
-                _gain(of["side noise"]) * hiss[:, 1] + sum(of[f"side {name}"] * of_mid[name] for name in of_mid)
-            )
-        return sounds
+            later = dict(delayed=hiss[:, 0], pitch=waves["pitch"], lines=waves["lines"])
+            later = {name: jnp.roll(wave, _DELAY, 1) for name, wave in later.items()}
+            of_signals.append(dict(square=waves["square"]) | later)
+        return [
+            _gain(of[f"{part} noise"]) * hiss[:, i] + sum(of[f"{part} {name}"] * wave for name, wave in tonal.items())
+            for i, (part, tonal) in enumerate(zip(spectra, of_signals, strict=True))
+        ]
 
     def decode(x):
         noise = excitation.white_noise(x, len(spectra), grid.samples // grid.steps)
@@ -439,6 +439,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             if part in spectra:
                 mean, basis, deviation, _, scale = measured(part)
                 coarse = _coarse(grid.frames, len(basis) // grid.frames)
+                # One small product and not `read`'s large one: the critic asks for it in every step.
                 change = jnp.matmul(coded, (deviation / scale)[:, None] * (basis.T @ coarse), precision="highest")
                 drawn.append(change + mean @ coarse)
         return jnp.concatenate([values.reshape(*shape, _GROUPS) for values in drawn], -1)
@@ -512,7 +513,7 @@ def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
 
 def _pan(spectra, filters, grid):
     """How mid and side go together, `[B, steps, 8]` in [-1, 1]: their correlation in groups of bands. The sign says where."""
-    groups = (_pan_groups(len(filters)) @ filters).T
+    groups = (_groups(len(filters)) @ filters).T
 
     def power(values):
         powers = jnp.matmul(values, groups, precision="highest")  # [B, N, 8]
@@ -532,14 +533,13 @@ def _coarse(frames, bands):
     """`[frames * bands, times * 8]`: means over a group of bands and the first frame, halves of the inner ones, or the last."""
     inner = np.arange(frames - 2) * 2 // max(frames - 2, 2)
     when = np.r_[0, 1 + inner, min(_TIMES, frames) - 1] == np.arange(min(_TIMES, frames))[:, None]
-    where = np.arange(bands) * _GROUPS // bands == np.arange(_GROUPS)[:, None]
-    when, where = (choice / np.maximum(choice.sum(1, keepdims=True), 1) for choice in (when, where))
+    when, where = (choice / np.maximum(choice.sum(1, keepdims=True), 1) for choice in (when, _groups(bands)))
     return np.kron(when, where).T.astype(np.float32)
 
 
-def _pan_groups(n_mels):
-    """`[8, M]`: which bands are in which group."""
-    return np.float32(np.arange(n_mels) * _PANS // n_mels == np.arange(_PANS)[:, None])
+def _groups(bands):
+    """`[8, bands]`: which bands are in which group."""
+    return np.float32(np.arange(bands) * _GROUPS // bands == np.arange(_GROUPS)[:, None])
 
 
 def _told(pitch_hz, sure, tone, height, line_bands, grid):

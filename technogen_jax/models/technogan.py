@@ -15,8 +15,8 @@ ring, so changes from bar to bar are judged where there are two bars or more, an
 A bar has a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
 do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much of what
 differs from beat to beat, and from sixteenth to sixteenth, there is at all: much of techno repeats or stands still exactly, and
-convolutions of noise never do. The discriminator hears the power of what can be silent, and of what can stand still, on a logarithmic scale too:
-that a rest is silence, not merely soft, is not seen otherwise.
+convolutions of noise never do. The discriminator hears the power of what can be silent, and of what can stand still, on a
+logarithmic scale too: that a rest is silence, not merely soft, is not seen otherwise.
 
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
@@ -44,7 +44,8 @@ from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibat
 
 TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
-_BEATS = 4  # of a bar
+_BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
+_CHANGES = 4  # of spectra, of which the discriminator hears the power
 _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
@@ -124,9 +125,7 @@ class Discriminator(nnx.Module):
         """One logit a sequence, which has so loud parts `[B, bars * 16, powers]`."""
         sequence, labels = jnp.split(x, [x.shape[2] - self.labels], -1)
         labels = jax.lax.stop_gradient(labels)  # gradient penalties are of the sequence
-        change = sequence - jnp.roll(
-            sequence, codec.STEPS // _BEATS, 1
-        )  # since a beat before: what repeats is seen at once
+        change = sequence - jnp.roll(sequence, _BEAT, 1)  # since a beat before: what repeats is seen at once
         x = self.input(jnp.concatenate([sequence, change, powers, _as_loud(labels, 2 * sequence.shape[2])], -1))
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x)
@@ -150,13 +149,17 @@ def _between(values: jax.Array, steps: int) -> jax.Array:
 
 def _of_beats(layer, x: jax.Array) -> jax.Array:
     """A layer of the mean of each bar's four beats, `[B, bars * 16, W]`, the same for each of them."""
-    beats = x.reshape(len(x), -1, _BEATS, codec.STEPS // _BEATS, x.shape[2])
-    return jnp.tile(layer(beats.mean(2)), (1, 1, _BEATS, 1)).reshape(*x.shape[:2], -1)
+    return jnp.tile(layer(_by_beat(x).mean(2)), (1, 1, _BEATS, 1)).reshape(*x.shape[:2], -1)
+
+
+def _by_beat(x: jax.Array) -> jax.Array:
+    """`[B, N * 16, W]` to `[B, N, beats, sixteenths of a beat, W]`."""
+    return x.reshape(len(x), -1, _BEATS, _BEAT, x.shape[2])
 
 
 def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
     """`[B, N * 16, K]` with a share of what each beat of a bar repeats and of what it does not: `[B, N, 2, K]`. The bar's mean stays."""
-    bars = x.reshape(len(x), -1, _BEATS, codec.STEPS // _BEATS, x.shape[2])
+    bars = _by_beat(x)
     beat = bars.mean(2, keepdims=True)
     mean = beat.mean(3, keepdims=True)
     repeated, rest = (shares[:, :, i, None, None] for i in range(2))
@@ -286,9 +289,8 @@ def build(
         latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()), palette=sum(palette.values())
     )
     generator = functional(partial(Generator, **sizes, **shared))
-    discriminator = functional(
-        partial(Discriminator, components=one.components, powers=len(resting) + one.pictured * 4, **shared)
-    )
+    heard = dict(components=one.components, powers=len(resting) + _CHANGES * one.pictured)
+    discriminator = functional(partial(Discriminator, **heard, **shared))
 
     def sample_latents(key, n):
         gaussian_key, label_key = jax.random.split(key)
@@ -326,7 +328,7 @@ def build(
         pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
         within = pictures - jnp.mean(pictures, 2, keepdims=True)
         seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
-        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in (1, codec.STEPS // _BEATS)]
+        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in (1, _BEAT)]
         loud += [jnp.mean(change**2, 2) for change in changes]
         return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
 
@@ -350,7 +352,8 @@ def build(
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 2, -1)
         shares = codec.by_part(shares, {part: parts[part] for part in moving})
         sequence = {part: _stilled(values[part], shares[part]) * scales[part] for part in moving}
-        sequence["low"] = silence("low") + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - silence("low"))
+        rest = silence("low")
+        sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
         if "pitch" in parts:
             notes = chosen["notes"].reshape(*bars, tones.NOTES, -1)
             lines = chosen["lines"].reshape(*bars, tones.BAR_LINES, -1)
