@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from bars import PARTS, SMALL, bar
 from ml_collections import ConfigDict
-from test_technogan import NETWORKS, random_parameters
+from test_technogan import ANCHOR, NETWORKS, random_parameters
 
 from technogen_jax import arrange, generate, techno
 from technogen_jax.models import codec, technogan
@@ -51,7 +51,7 @@ def difference_db(sound, wanted):
 
 def test_a_track_as_long_as_a_clip_is_the_clip(two):
     latents = arrange.latents_of(two.gan, [Section(2, seed=5)], hold=2)
-    assert latents.shape == (2, 8 + 3 + 2) and latents.dtype == np.float32
+    assert latents.shape == (2, 8 + ANCHOR + 2) and latents.dtype == np.float32
     (z,) = generate.draw_latents(two.gan, 5, [0])
     x, clip = (np.asarray(two.gan.generate(two.params, rows[None])) for rows in (latents, z))
     np.testing.assert_array_equal(x, clip)
@@ -62,8 +62,8 @@ def test_anchors_are_those_of_one_clip_after_the_other_each_held(two):
     clips = generate.draw_latents(two.gan, 5, range(3))
     np.testing.assert_array_equal(latents[:, :8], np.tile(clips[:1, :8], (12, 1)))
     np.testing.assert_array_equal(latents[:, -2:], np.tile(clips[:1, -2:], (12, 1)))
-    anchors = clips[:, 8:-2].reshape(3, 2, 3)
-    np.testing.assert_array_equal(latents[:, 8:-2].reshape(3, 2, 2, 3), np.repeat(anchors[:, None], 2, 1))
+    anchors = clips[:, 8:-2].reshape(3, 2, ANCHOR)
+    np.testing.assert_array_equal(latents[:, 8:-2].reshape(3, 2, 2, ANCHOR), np.repeat(anchors[:, None], 2, 1))
 
 
 def test_a_bar_follows_from_its_sections_seed_and_its_number_alone(one):

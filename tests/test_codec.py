@@ -68,7 +68,14 @@ def test_statistics_are_sklearns_of_levels_and_waveform(bars, linear):
         rows[part] = np.log(magnitude @ bands.T + 1e-4).reshape(96, -1)
     low = np.fft.rfft(signals["mid"])
     low[:, 16 * 27 :] = 0
-    rows["low"] = scipy.signal.resample(np.fft.irfft(low), 16 * 54, axis=-1).reshape(-1, 54)
+    rows["low"] = scipy.signal.resample(np.fft.irfft(low), 16 * 54, axis=-1)
+    for distance in range(6):  # before and behind each boundary, a sixth of a lap of 54 // 8 samples after the other
+        behind = np.arange(16) * 54 + distance
+        before = (behind - 2 * distance - 1) % (16 * 54)
+        angle = np.pi / 4 * (1 - np.sin(np.pi / 2 * (distance + 0.5) / 6))
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        rows["low"][:, [behind, before]] = np.einsum("ij,bjn->bin", turn, rows["low"][:, [behind, before]])
+    rows["low"] = rows["low"].reshape(-1, 54)
     for part, count in (("mid", 12), ("side", 3), ("low", 10)):
         wanted = PCA(count, svd_solver="full").fit(rows[part])
         variances = statistics[f"{part}_deviation"] ** 2 * 96 / 95  # scikit-learn's are the sample's
@@ -121,6 +128,24 @@ def test_a_bar_comes_back_its_kick_as_a_waveform_and_without_a_seam(bars):
         assert np.linalg.norm(low - wanted) / np.linalg.norm(wanted) < 0.1
         features = techno.measure(again, 8000, beats=4, loop=True)
         assert features["seam_db"] < 3 and features["kick_similarity"] > 0.99
+
+
+def test_sixteenths_that_do_not_belong_together_still_join():
+    """Of a bass, each sixteenth as loud as it likes: what jumps at a boundary is a small part of what jumped without a lap."""
+    time = np.arange(16 * 54) / 54
+    bass = np.sin(2 * np.pi * 6.3 * time).reshape(1, 16, 54)
+    gain = np.random.default_rng(0).uniform(0, 1, (1, 16, 1))
+    folded = codec._folded(jnp.float32(bass), 1)
+    np.testing.assert_allclose(codec._folded(folded, -1), bass, atol=1e-5)
+    np.testing.assert_allclose(jnp.sum(folded**2), np.sum(bass**2), rtol=1e-5)
+    plain, lapped = gain * bass, np.asarray(codec._folded(gain * folded, -1))
+
+    def rough(low):
+        """The power of fourth differences across boundaries."""
+        seams = [np.diff(np.roll(low.reshape(-1), 4 - 54 * i)[:8], 4) for i in range(16)]
+        return np.square(seams).mean()
+
+    assert rough(lapped) < 0.25 * rough(plain)
 
 
 def test_of_the_low_end_that_comes_back_which_its_components_keep(bars, linear):
@@ -227,6 +252,23 @@ def test_gates_multiply_what_they_are_named_after(toned, bars):
     for name in ("square", "delayed"):
         mid, side = change(**{f"side_{name}": 1.0})
         assert mid < 1e-6 and 0.1 * loudness[1] < side < 3 * loudness[1]
+
+
+def test_a_tone_that_stands_in_the_side_alone_comes_back_as_one(bars):
+    """Below where the mid's lines begin, and with a gate of noise it is as broad as its band."""
+    hz = np.round([150, 210, 330, 440, 520, 660] / np.float64(8000 / 14336)) * 8000 / 14336
+    tone = 0.05 * np.sin(2 * np.pi * hz[:, None] * np.arange(14336) / 8000)[..., None]
+    audio = (bars.mean(-1, keepdims=True) + tone * [1, -1]).astype(np.float32)
+    made, _ = known(audio, **TONES | dict(side_line_components=6), shaper="new")
+    x, noise = jax.jit(made.encode)(audio), jax.random.normal(KEY, (6, 2, 14336))
+    play = jax.jit(made.play)
+
+    def share(**gates):
+        power = np.abs(np.fft.rfft(np.asarray(play(biased(**gates), x, noise))[:, 1])) ** 2
+        bins = np.round(hz * 14336 / 8000).astype(int)
+        return np.array([row[at - 9 : at + 10].sum() / row.sum() for row, at in zip(power, bins, strict=True)])
+
+    assert share(side_noise=-8.0, side_lines=1.0).min() > 0.6 > 0.4 > share().max()
 
 
 def test_the_shaper_among_the_statistics_is_used_and_mono_is_shaped_too(bars, toned):

@@ -94,18 +94,20 @@ def test_pulses_follow_the_pitch_begin_anew_each_beat_and_do_not_go_to_where_the
 def test_standing_sines_are_numpys_and_go_on_through_blocks():
     """A tone that is held for three bars, by float64."""
     tone, height = np.full((1, 48, 1), 60), np.full((1, 48, 1), 0.5, np.float32)
-    found = np.asarray(excitation.standing(jnp.asarray(tone), jnp.asarray(height), 48 * 896, 8000))[0]
+    found = np.asarray(excitation.standing(jnp.asarray(tone), jnp.asarray(height), 48 * 896, 8000, 220.0))[0]
     periods = np.round(440 * 14336 / 8000)
     wanted = 0.5 * np.sin(2 * np.pi * periods * np.arange(48 * 896) / 14336)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
-    one = excitation.standing(jnp.asarray(tone[:, :16]), jnp.asarray(height[:, :16]), 14336, 8000)[0]
+    one = excitation.standing(jnp.asarray(tone[:, :16]), jnp.asarray(height[:, :16]), 14336, 8000, 220.0)[0]
     np.testing.assert_array_equal(found, np.tile(one, 3))
 
 
 def test_a_line_goes_over_into_the_next_sixteenth_s():
     tone, height = np.zeros((1, 16, 2), int), np.zeros((1, 16, 2), np.float32)
     tone[0, 3], height[0, 3, 0] = (60, 150), 1
-    found = np.asarray(excitation.standing(jnp.asarray(tone), jnp.asarray(height), 16 * 896, 8000)).reshape(16, 896)
+    found = np.asarray(excitation.standing(jnp.asarray(tone), jnp.asarray(height), 16 * 896, 8000, 220.0)).reshape(
+        16, 896
+    )
     loud = np.abs(found).max(1)
     assert (loud > 0.9).tolist() == [False] * 3 + [True, True] + [False] * 11 and loud[[2, 5]].max() == 0
     assert np.abs(found[3, :200]).max() < 0.25 < 0.75 < np.abs(found[3, -200:]).max()
@@ -114,6 +116,6 @@ def test_a_line_goes_over_into_the_next_sixteenth_s():
 def test_lines_of_all_pitches_keep_to_their_place_on_the_grid_of_whole_periods():
     for tone in (0, tones.LINES - 1):
         at = np.full((1, 16, 1), tone)
-        found = excitation.standing(jnp.asarray(at), jnp.ones((1, 16, 1)), 77824, 44100)[0]
+        found = excitation.standing(jnp.asarray(at), jnp.ones((1, 16, 1)), 77824, 44100, 220.0)[0]
         peak = np.argmax(np.abs(np.fft.rfft(found))) * 44100 / 77824
         assert peak == pytest.approx(220 * 2 ** (tone / 60), abs=0.3)

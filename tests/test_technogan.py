@@ -20,7 +20,8 @@ from technogen_jax import audio, checkpoint, dsp, generate, models, monitor, pro
 from technogen_jax.models import codec, count_parameters, layers, technogan, tones
 
 KEY = jax.random.key(0)
-NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1)
+NETWORKS = dict(latent_size=8, anchor_size=3, noise_size=1, channels=8, blocks=1)
+ANCHOR = 3 + 16  # numbers of a bar: its anchor, and noise for each sixteenth
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +43,14 @@ def linear(bars):
     return known(bars)
 
 
-def counts(components, outputs, palette, heard, latent_size, anchor_size, labels, channels, blocks, bars):
+def counts(components, outputs, palette, heard, latent_size, anchor_size, noise_size, labels, channels, blocks, bars):
     """Parameters of the two networks, counted by hand."""
     block, plan = (2 * (taps * channels + 1) * channels for taps in (5, 3))
     style = beats = (channels + 1) * channels
     generator = (
         (latent_size + anchor_size + labels + 1) * channels + style + 16 * channels + blocks * (block + style + beats)
     )
-    generator += style + (channels + 1) * (outputs + palette)
+    generator += (noise_size + 1) * channels + style + (channels + 1) * (outputs + palette)
     critic = (
         (2 * components + heard + labels + 1) * channels
         + blocks * (block + beats)
@@ -63,16 +64,17 @@ def counts(components, outputs, palette, heard, latent_size, anchor_size, labels
 
 @pytest.mark.parametrize(
     "size, millions, bars, classes",
-    [("xs", 0.50, 4, ("a", "b")), ("s", 1.31, 1, ()), ("m", 4.8, 1, ()), ("l", 17.1, 1, ())],
+    [("xs", 0.61, 4, ("a", "b")), ("s", 1.48, 1, ()), ("m", 5.1, 1, ()), ("l", 17.6, 1, ())],
 )
 def test_the_ladder_of_sizes(size, millions, bars, classes):
     config = load_config("technogan", size)
     config.model.bars, config.audio.clip_samples, config.model.classes = bars, bars * 77824, classes
     gan, fields = models.build(config), config.model
     sizes = tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
-    fields = fields.latent_size, fields.anchor_size, len(classes), fields.channels, fields.blocks
-    # 136 numbers, 40, 16, 36 and 4 of them of what moves; 3 logarithms of powers, and 4 of how each of 16 groups changes.
-    shape = 136, 40 + 16 + 1 + 36 + 14 + 8 + 4, 6 * 97 + 8 * 150 + 2 * (40 + 16 + 36 + 4), 3 + 4 * 16
+    fields = fields.latent_size, fields.anchor_size, fields.noise_size, len(classes), fields.channels, fields.blocks
+    # 156 numbers, 40, 16, 36 and 4 of them of what moves; 4 logarithms of powers, and 5 of how each of 16 groups changes.
+    moving = 40 + 16 + 36 + 4
+    shape = 156, moving + 1 + 14 + 2 * 8, 6 * 97 + 2 * 8 * 150 + 3 * moving, 4 + 5 * 16
     assert sizes == counts(*shape, *fields, bars)
     assert counts(*shape, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
 
@@ -181,7 +183,7 @@ def test_residual_branches_begin_as_nothing_and_the_latent_counts_from_the_start
 @pytest.fixture(scope="module")
 def toned(bars):
     """(model, its codec, the sizes of its parts) of `bars`, pitch and lines too, all of their numbers kept."""
-    every = TONES | dict(pitch_components=tones.PITCH_SIZE, line_components=tones.LINE_SIZE)
+    every = TONES | {f"{part}_components": tones.LINE_SIZE for part in ("pitch", "line", "side_line")}
     gan, statistics = known(bars, **every, shaper="new")
     grid = codec.grid_of(14336, 8000, 1, SMALL["frames_per_step"])
     sizes = codec.part_sizes(grid, SMALL["n_mels"], 2, True)
@@ -213,7 +215,7 @@ def test_the_critic_hears_how_quiet_a_rest_is(toned):
     judge, rng = jax.jit(gan.discriminate), np.random.default_rng(0)
     x = rng.standard_normal((4, 16, sum(sizes.values()))).astype(np.float32)
     places = codec.by_part(np.arange(x.shape[2]), sizes)
-    for part in ("low", "pitch", "line"):
+    for part in ("low", "pitch", "line", "side_line"):
         of_part = np.asarray(places[part])
         d = random_parameters(gan.init_d)
         for begin in (0, x.shape[2]):  # deaf to the numbers themselves, and to their change since a beat before
@@ -247,26 +249,38 @@ def test_the_critic_hears_how_exactly_a_beat_comes_back_and_how_still_a_sound_st
 
 
 def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
-    """By the shares that the generator chooses for a bar: none at all, or all of what beats have in common."""
+    """By the shares that the generator chooses for a bar: none at all, all of what beats or halves have in common, all."""
     gan, _ = linear
     g = random_parameters(gan.init_g)
     count = sum(PARTS.values())
     found = []
-    for repeated, rest in ((-50, -50), (50, -50), (50, 50)):
-        g["palette"] = dict(
-            kernel=np.zeros((8, 2 * count), np.float32), bias=np.repeat(np.float32([repeated, rest]), count)
-        )
+    for open_ in (0, 1, 2, 3):
+        logits = np.where(np.arange(3) < open_, 50, -50)
+        g["palette"] = dict(kernel=np.zeros((8, 3 * count), np.float32), bias=np.repeat(np.float32(logits), count))
         found.append(np.asarray(gan.generate(g, gan.sample_latents(KEY, 3))))
-    still, beats, free = (x[..., :count] for x in found)
     without_low = np.r_[:15, 25:27]  # of which each sixteenth says how open it is
-    np.testing.assert_allclose(still[..., without_low], np.repeat(still[:, :1, without_low], 16, 1), atol=1e-5)
-    np.testing.assert_allclose(beats[..., without_low], np.tile(beats[:, :4, without_low], (1, 4, 1)), atol=1e-5)
-    assert np.ptp(beats[..., without_low], 1).min() > 1e-3
-    for x in (still, beats):
-        np.testing.assert_allclose(x.mean(1)[:, without_low], free.mean(1)[:, without_low], atol=1e-5)
-    repeats = free.reshape(3, 4, 4, -1).mean(1)
-    np.testing.assert_allclose(beats[:, :4, without_low], repeats[..., without_low], atol=1e-5)
-    assert np.abs(free - np.tile(repeats, (1, 4, 1))).max() > 0.01
+    still, beats, halves, free = (x[..., without_low] for x in found)
+    np.testing.assert_allclose(still, np.repeat(still[:, :1], 16, 1), atol=1e-5)
+    np.testing.assert_allclose(beats, np.tile(beats[:, :4], (1, 4, 1)), atol=1e-5)
+    np.testing.assert_allclose(halves, np.tile(halves[:, :8], (1, 2, 1)), atol=1e-5)
+    assert np.ptp(beats, 1).min() > 1e-3
+    for x in (still, beats, halves):
+        np.testing.assert_allclose(x.mean(1), free.mean(1), atol=1e-5)
+    np.testing.assert_allclose(beats[:, :4], free.reshape(3, 4, 4, -1).mean(1), atol=1e-5)
+    np.testing.assert_allclose(halves[:, :8], free.reshape(3, 2, 8, -1).mean(1), atol=1e-5)
+    assert np.abs(halves - beats).max() > 0.01 and np.abs(free - halves).max() > 0.01
+
+
+def test_noise_is_its_sixteenths_own():
+    """It is heard where it is, and in the sixteenths that two convolutions reach."""
+    gan = technogan.build(**SMALL | PARTS | NETWORKS)
+    g, z = random_parameters(gan.init_g), np.array(gan.sample_latents(KEY, 2))
+    g["block_0"]["beats"]["kernel"][:] = 0  # what beats have in common is heard everywhere
+    g["palette"]["bias"][:] = 50  # all of what differs from beat to beat
+    other = z.copy()
+    other[:, 8 + 3 + 6] += 1  # of the seventh
+    moved = np.abs(gan.generate(g, z) - gan.generate(g, other)).max((0, 2))
+    assert np.flatnonzero(moved > 1e-6).tolist() == list(range(2, 11)) and moved.max() > 0.01
 
 
 def test_a_low_end_that_is_shut_is_silent(toned):
@@ -296,7 +310,7 @@ def latents_of_bars(gan, count):
     """Latents of so many bars, drawn apart, weights of labels that sum to 1."""
     rng = np.random.default_rng(0)
     weights = rng.dirichlet(np.ones(len(gan.classes)), (1, count)) if gan.classes else np.zeros((1, count, 0))
-    return np.float32(np.concatenate([rng.normal(size=(1, count, 8 + 3)), weights], -1))
+    return np.float32(np.concatenate([rng.normal(size=(1, count, 8 + ANCHOR)), weights], -1))
 
 
 @pytest.mark.parametrize("bars, blocks", [(1, 1), (1, 5), (2, 4), (2, 9), (4, 1)])
@@ -314,7 +328,7 @@ def test_a_ring_of_many_bars_is_made_with_the_same_parameters_as_a_clip():
     gan = technogan.build(**SMALL | PARTS | NETWORKS | dict(bars=2, clip_samples=2 * 14336))
     g, generate_ = random_parameters(gan.init_g), jax.jit(gan.generate, compiler_options=AS_USERS)
     z = gan.sample_latents(KEY, 3)
-    anchors = z[:, 8:].reshape(3, 2, 3)
+    anchors = z[:, 8:].reshape(3, 2, ANCHOR)
     of_bars = np.concatenate([np.broadcast_to(z[:, None, :8], (3, 2, 8)), anchors], -1)
     clip = generate_(g, z)
     np.testing.assert_array_equal(generate_(g, of_bars), clip)
@@ -387,6 +401,7 @@ def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
         ("blocks", None, "config.model.blocks: expected .* got None"),
         ("latent_size", 0, "config.model.latent_size: expected .* got 0"),
         ("anchor_size", 0, "config.model.anchor_size: expected .* got 0"),
+        ("noise_size", 0, "config.model.noise_size: expected .* got 0"),
         ("classes", "acid", "config.model.classes: expected a tuple of different names, got 'acid'"),
         ("classes", ("acid", "acid"), "config.model.classes: expected a tuple of different names"),
         ("classes", (0, 1), "config.model.classes: expected a tuple of different names"),

@@ -1,8 +1,8 @@
 """Audio to sequences on the beat grid and back: the codec of `technogan`.
 
-A sixteenth has six parts, and of each its principal components are the sequence: log-mel frames of mid and side; the mid's
-waveform below the crossover, where the kick is; the pitch of one voice, and lines that stand (`tones`); and how mid and side go
-together. What is coded as a waveform keeps its phase: a kick comes back as it was.
+A sixteenth has seven parts, and of each its principal components are the sequence: log-mel frames of mid and side; the mid's
+waveform below the crossover, where the kick is; the pitch of one voice, and lines that stand in mid and in side (`tones`); and how
+mid and side go together. What is coded as a waveform keeps its phase: a kick comes back as it was.
 
 Back, the rest is made of excitations (`excitation`) that are shaped band by band: white noise, the harmonics that the low waveform
 has when it is distorted, a pulse train at the pitch, sines. Without a shaper there is only noise, with the levels that were coded. The
@@ -49,7 +49,7 @@ _GATES = dict(
 _GROUPS = 8  # of bands, in which mid and side are compared and spectra are pictured coarsely
 _TIMES = 4  # of a sixteenth in such a picture
 # Of the parts that count less than the mid's spectra. Side and low end have about the power that 8 and 24 numbers of them had at 1.
-_WEIGHTS = dict(side=0.7, low=0.8, pitch=0.7, line=0.5, pan=0.5)
+_WEIGHTS = dict(side=0.7, low=0.8, pitch=0.7, line=0.5, side_line=0.5, pan=0.5)
 _CURVES = 4  # of an equaliser: cosines over the bands, the first their level
 # Deviations of a mix: of each curve, of the bass, of the width. Chosen as what an engineer might as well have done, not searched for.
 _MIX_DB = (2.0, 2.0, 3.0)
@@ -141,6 +141,8 @@ def part_sizes(grid: Grid, n_mels: int, channels: int, toned: bool) -> dict[str,
     sizes["low"] = grid.low_samples
     if toned:
         sizes |= dict(pitch=tones.PITCH_SIZE, line=tones.LINE_SIZE)
+    if toned and channels == 2:
+        sizes["side_line"] = tones.LINE_SIZE
     if channels == 2:
         sizes["pan"] = _GROUPS
     return sizes
@@ -164,6 +166,7 @@ def measure(
     low_components: int = 36,
     pitch_components: int = 20,
     line_components: int = 20,
+    side_line_components: int = 20,
     pan_components: int = 4,
     shaper: str = "none",
 ) -> dict[str, np.ndarray]:
@@ -181,6 +184,7 @@ def measure(
         low_components: see there.
         pitch_components: see there.
         line_components: see there.
+        side_line_components: see there.
         pan_components: see there.
         shaper: see there.
 
@@ -212,7 +216,8 @@ def measure(
     if not count:
         raise ValueError("technogan: expected clips to measure, got none")
     wanted = dict(mid=mid_components, side=side_components, low=low_components)
-    wanted |= dict(pitch=pitch_components, line=line_components, pan=pan_components)
+    wanted |= dict(pitch=pitch_components, line=line_components, side_line=side_line_components)
+    wanted |= dict(pan=pan_components)
     statistics = {}
     for part, (total, products) in sums.items():
         mean = total / count
@@ -270,7 +275,7 @@ class Shaper(nnx.Module):
 
     def __init__(self, n_mels, *, rngs):
         self.n_mels = n_mels
-        self.input = Dense(3 * n_mels + _LOW_SAMPLES + 2, _WIDTH, rngs=rngs)
+        self.input = Dense(4 * n_mels + _LOW_SAMPLES + 2, _WIDTH, rngs=rngs)
         for i in range(_BLOCKS):
             setattr(self, f"conv_{i}", CircularConv(_WIDTH, 2 * _WIDTH, _TAPS, rngs=rngs))
             setattr(self, f"dense_{i}", Dense(2 * _WIDTH, _WIDTH, rngs=rngs))
@@ -278,7 +283,7 @@ class Shaper(nnx.Module):
         self.swells = CircularConv(_WIDTH, 2 * _SWELLS, 1, zero=True, rngs=rngs)
 
     def __call__(self, levels, low, told):
-        """Levels `[B, 2, N, M]`, low `[B, N * 8]`, pitch and lines `[B, N, 2 + M]` -> gates `[B, 11, N, M]`, swells `[B, 2, N * 8]`.
+        """Levels `[B, 2, N, M]`, low `[B, N * 8]`, pitch and lines `[B, N, 2 + 2 M]` -> gates `[B, 11, N, M]`, swells `[B, 2, N * 8]`.
 
         Of the gates those of noise are logarithms, the others factors.
         """
@@ -349,7 +354,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     def play(shaper_params, x, noise, tone=1.0):
         features = read(x)
         levels = {part: levels_of(features, part) for part in spectra}
-        low = features["low"].reshape(len(x), -1)
+        low = _folded(features["low"], -1).reshape(len(x), -1)
         if shaper_params is None:
             sounds = list(jnp.moveaxis(_noise_spectrum(noise, grid), 1, 0))
         else:
@@ -372,10 +377,16 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
         seen = dsp.resample_circular(low, grid.steps * grid.frames * _LOW_SAMPLES)
         pitch_hz, sure = tones.pitches(features["pitch"])
-        tone, height = tones.lines(features["line"])
-        height = jnp.where(height < _LEAST_LINE, 0, height)
-        told = _told(pitch_hz, sure, tone, height, _line_bands(filters, rate_hz, grid), grid)
-        gates, swells = shaper(n_mels).apply(params, both, seen, told)
+        told, standing = [_told(pitch_hz, sure, grid)], []
+        for part, lowest_hz in zip(("line", "side_line"), tones.LOWEST_HZ, strict=True):
+            if part in features:
+                tone, height = tones.lines(features[part])
+                height = jnp.where(height < _LEAST_LINE, 0, height)
+                standing.append(excitation.standing(tone, height, grid.samples, rate_hz, lowest_hz)[:, None])
+                told.append(_told_of_lines(tone, height, lowest_hz, filters, rate_hz, grid))
+            else:
+                told.append(jnp.zeros_like(told[-1]))
+        gates, swells = shaper(n_mels).apply(params, both, seen, jnp.concatenate(told, -1))
         gates = jnp.matmul(_between(gates), spread)  # [B, 11, N, bins]
         names = [f"{part} {name}" for part, names in _GATES.items() for name in names]
         of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))
@@ -386,17 +397,17 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             [
                 excitation.distorted(dsp.resample_circular(low, grid.samples)),
                 excitation.pulses(pitch_hz, sure, grid.samples, rate_hz)[:, None],
-                excitation.standing(tone, height, grid.samples, rate_hz)[:, None],
+                *standing,
             ],
             1,
         )
         waves = excitation.even(dsp.stft_circular(waves, grid.n_fft, grid.hop_length), filters, spread)
-        waves = dict(zip(_GATES["mid"][1:], jnp.moveaxis(waves, 1, 0), strict=True))
-        of_signals = [waves]
-        if len(spectra) == 2:
-            later = dict(delayed=hiss[:, 0], pitch=waves["pitch"], lines=waves["lines"])
-            later = {name: jnp.roll(wave, _DELAY, 1) for name, wave in later.items()}
-            of_signals.append(dict(square=waves["square"]) | later)
+        waves, of_side = jnp.moveaxis(waves, 1, 0), len(spectra) == 2
+        of_signals = [dict(zip(_GATES["mid"][1:], waves[: len(waves) - of_side], strict=True))]
+        if of_side:
+            square, pitch = (of_signals[0][name] for name in ("square", "pitch"))
+            later = {name: jnp.roll(wave, _DELAY, 1) for name, wave in (("delayed", hiss[:, 0]), ("pitch", pitch))}
+            of_signals.append(dict(square=square, lines=waves[-1]) | later)
         return [
             _gain(of[f"{part} noise"]) * hiss[:, i] + sum(of[f"{part} {name}"] * wave for name, wave in tonal.items())
             for i, (part, tonal) in enumerate(zip(spectra, of_signals, strict=True))
@@ -503,12 +514,29 @@ def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
         levels = jnp.log(jnp.matmul(magnitude[:, index], bands[part].T, precision="highest") + _FLOOR)  # [B, N, bands]
         features[part] = levels.reshape(len(audio), grid.steps, -1)
     low = dsp.resample_circular(signals[:, 0], grid.steps * grid.low_samples)
-    features["low"] = low.reshape(len(audio), grid.steps, -1)
+    features["low"] = _folded(low.reshape(len(audio), grid.steps, -1), 1)
     if toned:
         features["pitch"], features["line"] = tones.numbers_of(sound[:, 0], rate_hz, grid.steps)
+    if toned and signals.shape[1] == 2:
+        lines = tones.find_lines(sound[:, 1], rate_hz, grid.steps, tones.LOWEST_HZ[1])
+        features["side_line"] = tones.line_numbers(lines)
     if signals.shape[1] == 2:
         features["pan"] = _pan(spectra / (grid.n_fft / 4), bands["mid"], grid)
     return features
+
+
+def _folded(low, sign):
+    """Sixteenths of a waveform `[B, steps, n]` that lap over each other, by a rotation of samples as far before a boundary as behind it.
+
+    The end of a sixteenth fades out and its beginning is what both have in common, so that two that do not belong together still join.
+    *Source*: the folding of the MDCT: Princen, Bradley 1986 (IEEE Trans. ASSP 34(5)). A sign of -1 undoes it.
+    """
+    lap = low.shape[-1] // 8
+    angle = np.pi / 4 * (1 - np.sin(np.pi / 2 * (np.arange(lap) + 0.5) / lap))
+    cos, sin = np.float32(np.cos(angle)), np.float32(sign * np.sin(angle))
+    begin, end = low[..., :lap], jnp.roll(low, 1, 1)[..., : -lap - 1 : -1]  # from the boundary on, to either side
+    begin, end = cos * begin + sin * end, cos * end - sin * begin
+    return jnp.concatenate([begin, low[..., lap:-lap], jnp.roll(end, -1, 1)[..., ::-1]], -1)
 
 
 def _pan(spectra, filters, grid):
@@ -542,20 +570,18 @@ def _groups(bands):
     return np.float32(np.arange(bands) * _GROUPS // bands == np.arange(_GROUPS)[:, None])
 
 
-def _told(pitch_hz, sure, tone, height, line_bands, grid):
-    """What the shaper sees of pitch and lines, `[B, N, 2 + M]`."""
+def _told(pitch_hz, sure, grid):
+    """What the shaper sees of the pitch, `[B, N, 2]`."""
     octave = sure * jnp.log2(pitch_hz / tones.PITCHES_HZ[0]) - 2
-    pitch = jnp.repeat(jnp.stack([2 * sure, octave], -1), grid.frames // 2, 1)
-    lines = jnp.sum(height[..., None] * jnp.asarray(line_bands)[tone], 2)
-    return jnp.concatenate([pitch, 2 * jnp.repeat(lines, grid.frames, 1)], -1)
+    return jnp.repeat(jnp.stack([2 * sure, octave], -1), grid.frames // 2, 1)
 
 
-def _line_bands(filters, rate_hz, grid):
-    """`[LINES, M]`: how much each band hears of a line, its nearest band 1."""
-    heard = filters[
-        :, np.minimum(np.round(tones.lines_hz() * grid.n_fft / rate_hz).astype(int), filters.shape[1] - 1)
-    ].T
-    return heard / np.maximum(heard.max(1, keepdims=True), 1e-9)
+def _told_of_lines(tone, height, lowest_hz, filters, rate_hz, grid):
+    """What the shaper sees of lines, `[B, N, M]`: how much each band hears of them, the nearest band of each the most."""
+    bins = np.minimum(np.round(tones.lines_hz(lowest_hz) * grid.n_fft / rate_hz).astype(int), filters.shape[1] - 1)
+    heard = filters[:, bins].T  # [LINES, M]
+    heard = jnp.asarray(heard / np.maximum(heard.max(1, keepdims=True), 1e-9))
+    return 2 * jnp.repeat(jnp.sum(height[..., None] * heard[tone], 2), grid.frames, 1)
 
 
 def _crossed(low, sound, sample_rate_hz):

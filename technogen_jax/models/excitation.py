@@ -97,14 +97,14 @@ def pulses(pitch_hz: jax.Array, sure: jax.Array, samples: int, rate_hz: float) -
     return ((ratio - 1) / jnp.sqrt(2 * count)).reshape(len(phase), -1)  # a sum of `count` cosines has power count / 2
 
 
-def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float) -> jax.Array:
+def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float, lowest_hz: float) -> jax.Array:
     """Sines `[B, samples]` at tones and heights, `[B, steps, n]` as `tones.lines` gives, each going over into the next sixteenth's.
 
     A bar of 16 steps holds whole periods, so that a tone that is held goes on without a jump, in whatever block it is made.
     """
     steps, span = tone.shape[1], samples // tone.shape[1]
     bar_samples = 16 * span
-    periods = np.round(tones.lines_hz() * bar_samples / rate_hz).astype(np.int64)
+    periods = np.round(tones.lines_hz(lowest_hz) * bar_samples / rate_hz).astype(np.int64)
 
     def turns(places):
         """Angles of each tone at samples of a bar, `[LINES, places]`."""

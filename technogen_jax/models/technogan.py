@@ -13,15 +13,16 @@ are played (`arrange`). Nothing but rings of `bars` bars is judged in training. 
 ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
 
 A bar has a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
-do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much of what
-differs from beat to beat, and from sixteenth to sixteenth, there is at all: much of techno repeats or stands still exactly, and
-convolutions of noise never do. The discriminator hears the power of what can be silent, and of what can stand still, on a
-logarithmic scale too: that a rest is silence, not merely soft, is not seen otherwise.
+do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much there is
+at all of what each beat repeats, of what each half of the bar repeats besides, and of the rest: much of techno repeats or stands
+still exactly, and convolutions never do. The rest is made from noise that each sixteenth has, part of the bar's anchor: without it a
+generator repeats itself too much. The discriminator hears the power of what can be silent, and of what can stand still or come back,
+on a logarithmic scale too: that a rest is silence, not merely soft, is not seen otherwise.
 
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
 
-*Source*: Karras et al. 2019 (arXiv:1812.04948), learned start and style; Karras et al. 2018 (arXiv:1710.10196), section 3,
+*Source*: Karras et al. 2019 (arXiv:1812.04948), learned start, style and noise; Karras et al. 2018 (arXiv:1710.10196), section 3,
 minibatch deviation; Huang et al. 2024 (arXiv:2501.05441), no normalisation, last layer of a residual branch starts at
 zero; relativistic loss and penalties are in `losses`. Miyato, Koyama 2018 (arXiv:1802.05637), labels by projection. Idea
 of a GAN on a compact code of music, with a style and anchors between which latents are interpolated: Pasini, Schlüter
@@ -45,7 +46,7 @@ from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibat
 TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
 _BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
-_CHANGES = 4  # of spectra, of which the discriminator hears the power
+_CHANGES = 5  # of spectra, of which the discriminator hears the power
 _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
@@ -73,14 +74,15 @@ class Block(nnx.Module):
 class Generator(nnx.Module):
     """Latents of bars `[B, N, style + anchor + labels]` to numbers of sixteenths and of bars. The arguments are `build`'s.
 
-    N is a multiple of `bars`; the parameters do not depend on it.
+    An anchor ends with its noise, `[16, noise_size]` row by row. N is a multiple of `bars`; the parameters do not depend on it.
     """
 
-    def __init__(self, bars, outputs, palette, latent_size, anchor_size, labels, channels, blocks, *, rngs):
-        self.bars, self.blocks, self.labels = bars, blocks, labels
+    def __init__(self, bars, outputs, palette, latent_size, anchor_size, noise_size, labels, channels, blocks, *, rngs):
+        self.bars, self.blocks, self.labels, self.noise_size = bars, blocks, labels, noise_size
         self.map_0 = Dense(latent_size + anchor_size + labels, channels, rngs=rngs)
         self.map_1 = Dense(channels, channels, rngs=rngs)
         self.start = nnx.Param(jax.random.normal(rngs.params(), (codec.STEPS, channels)))
+        self.noise = Dense(noise_size, channels, rngs=rngs)
         if bars > 1:
             self.plan_start = nnx.Param(jax.random.normal(rngs.params(), (bars, channels)))
             self.plan = Block(channels, PLAN_TAPS, True, rngs=rngs)
@@ -92,11 +94,12 @@ class Generator(nnx.Module):
 
     def __call__(self, latents):
         """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]`)."""
-        count = latents.shape[1]
-        gaussian, labels = jnp.split(latents, [latents.shape[2] - self.labels], -1)
+        count, end = latents.shape[1], latents.shape[2] - self.labels
+        gaussian, noise, labels = jnp.split(latents, [end - codec.STEPS * self.noise_size, end], -1)
         style = jnp.concatenate([gaussian, _as_loud(labels, gaussian.shape[2])], -1)
         style = leaky_relu(self.map_1(leaky_relu(self.map_0(style))))  # [B, N, W]
-        x = jnp.broadcast_to(jnp.tile(self.start[...], (count, 1)), (len(latents), codec.STEPS * count, style.shape[2]))
+        noise = noise.reshape(len(latents), codec.STEPS * count, self.noise_size)
+        x = jnp.tile(self.start[...], (count, 1)) + self.noise(noise)
         if self.bars > 1:
             plan = jnp.broadcast_to(jnp.tile(self.plan_start[...], (count // self.bars, 1)), style.shape)
             x = x + jnp.repeat(self.plan(plan, style), codec.STEPS, axis=1)  # [B, N, W] -> [B, N * 16, W]
@@ -158,12 +161,16 @@ def _by_beat(x: jax.Array) -> jax.Array:
 
 
 def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
-    """`[B, N * 16, K]` with a share of what each beat of a bar repeats and of what it does not: `[B, N, 2, K]`. The bar's mean stays."""
+    """`[B, N * 16, K]` with shares of what each beat repeats, of what each half of a bar repeats besides, and of the rest: `[B, N, 3, K]`.
+
+    The bar's mean stays.
+    """
     bars = _by_beat(x)
+    half = jnp.tile(bars.reshape(*bars.shape[:2], 2, _BEATS // 2, *bars.shape[3:]).mean(2), (1, 1, 2, 1, 1))
     beat = bars.mean(2, keepdims=True)
     mean = beat.mean(3, keepdims=True)
-    repeated, rest = (shares[:, :, i, None, None] for i in range(2))
-    return (mean + repeated * (beat - mean) + rest * (bars - beat)).reshape(x.shape)
+    of_beats, of_halves, rest = (shares[:, :, i, None, None] for i in range(3))
+    return (mean + of_beats * (beat - mean) + of_halves * (half - beat) + rest * (bars - half)).reshape(x.shape)
 
 
 def _as_loud(labels: jax.Array, size: int) -> jax.Array:
@@ -179,6 +186,7 @@ def build(
     bars: int = 1,
     latent_size: int = 96,
     anchor_size: int = 32,
+    noise_size: int = 8,
     classes: Sequence[str] = (),
     channels: int = 128,
     blocks: int = 5,
@@ -189,6 +197,7 @@ def build(
     low_components: int = 36,
     pitch_components: int = 20,
     line_components: int = 20,
+    side_line_components: int = 20,
     pan_components: int = 4,
     shaper: str = "none",
     remix: float = 0.0,
@@ -206,7 +215,8 @@ def build(
         sample_rate_hz: rate of the audio.
         bars: in a clip, 1 to 8, of four beats.
         latent_size: numbers of the style.
-        anchor_size: numbers of an anchor.
+        anchor_size: numbers of an anchor, besides noise.
+        noise_size: numbers of noise that an anchor has for each sixteenth.
         classes: labels that the model knows, none for one without labels.
         channels: width of both networks.
         blocks: residual blocks of each, besides those of the plan.
@@ -217,6 +227,7 @@ def build(
         low_components: of the mid signal's waveform below the crossover.
         pitch_components: of the mid signal's pitch; without a shaper there are none.
         line_components: of the lines that stand in it; without a shaper there are none.
+        side_line_components: of those in the side signal; stereo, with a shaper.
         pan_components: of how mid and side go together; stereo.
         shaper: of the excitations that sound is made of: "shipped", the one that comes with the package; "new", to be trained first;
             the file of another run's statistics; or "none".
@@ -231,13 +242,15 @@ def build(
     check_field("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
     check_whole("model.bars", bars, 1)
     check_field("model.bars", bars, bars <= 8, "1 to 8")
-    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
+    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size)
+    sizes |= dict(channels=channels, blocks=blocks, n_mels=n_mels)
     parts = dict(
         mid=mid_components,
         side=side_components,
         low=low_components,
         pitch=pitch_components,
         line=line_components,
+        side_line=side_line_components,
         pan=pan_components,
     )
     for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
@@ -259,6 +272,7 @@ def build(
     grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     lengths = codec.part_sizes(grid, n_mels, audio_channels, shaper != "none")
     parts = {part: parts[part] for part in lengths}
+    whole_anchor = anchor_size + codec.STEPS * noise_size
     for part, value in parts.items():
         all_of = f"at most {lengths[part]}, all that n_mels = {n_mels} and frames_per_step = {frames_per_step} give"
         check_field(f"model.{part}_components", value, value <= lengths[part], all_of)
@@ -276,25 +290,25 @@ def build(
 
     one, labels = coder(1), len(classes)
     # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is, and which of the bar's notes and
-    # lines there are. For a bar: how much of what moves is there at all, of what beats repeat and of the rest; notes and lines.
-    said = dict(low=1 + low_components, pitch=2 * (1 + tones.NOTES), line=tones.BAR_LINES)
+    # lines there are. For a bar: how much of what moves is there at all (`_stilled`); notes and lines.
+    said = dict(low=1 + low_components, pitch=2 * (1 + tones.NOTES), line=tones.BAR_LINES, side_line=tones.BAR_LINES)
     outputs = {part: said.get(part, count) for part, count in parts.items()}
-    resting = [part for part in ("low", "pitch", "line") if part in parts]  # that can be silent
-    moving = [part for part in parts if part not in ("pitch", "line")]  # that can repeat themselves, or stand still
-    palette = dict(shares=2 * sum(parts[part] for part in moving))
-    if "pitch" in parts:
-        palette |= dict(notes=tones.NOTES * tones.QUARTER_TONES, lines=tones.BAR_LINES * tones.LINE_STEPS)
+    toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
+    resting = ["low", *toned]  # that can be silent
+    moving = [part for part in parts if part not in toned]  # that can repeat themselves, or stand still
+    palette = dict(shares=3 * sum(parts[part] for part in moving))
+    for part in toned:
+        palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
     shared = dict(bars=bars, labels=labels, channels=channels, blocks=blocks)
-    sizes = dict(
-        latent_size=latent_size, anchor_size=anchor_size, outputs=sum(outputs.values()), palette=sum(palette.values())
-    )
+    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size)
+    sizes |= dict(outputs=sum(outputs.values()), palette=sum(palette.values()))
     generator = functional(partial(Generator, **sizes, **shared))
     heard = dict(components=one.components, powers=len(resting) + _CHANGES * one.pictured)
     discriminator = functional(partial(Discriminator, **heard, **shared))
 
     def sample_latents(key, n):
         gaussian_key, label_key = jax.random.split(key)
-        gaussian = jax.random.normal(gaussian_key, (n, latent_size + bars * anchor_size))
+        gaussian = jax.random.normal(gaussian_key, (n, latent_size + bars * whole_anchor))
         if not labels:
             return gaussian
         return jnp.concatenate([gaussian, jax.nn.one_hot(jax.random.randint(label_key, (n,), 0, labels), labels)], -1)
@@ -328,7 +342,7 @@ def build(
         pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
         within = pictures - jnp.mean(pictures, 2, keepdims=True)
         seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
-        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in (1, _BEAT)]
+        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in (1, _BEAT, 2 * _BEAT)]
         loud += [jnp.mean(change**2, 2) for change in changes]
         return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
 
@@ -336,7 +350,7 @@ def build(
         """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
         style, anchors, weights = jnp.split(z, [latent_size, z.shape[1] - labels], -1)
         style, weights = (jnp.broadcast_to(part[:, None], (len(z), bars, part.shape[1])) for part in (style, weights))
-        return jnp.concatenate([style, anchors.reshape(len(z), bars, anchor_size), weights], -1)
+        return jnp.concatenate([style, anchors.reshape(len(z), bars, whole_anchor), weights], -1)
 
     def generate(g_params, z):
         latents = of_bars(z) if z.ndim == 2 else z
@@ -349,18 +363,19 @@ def build(
         values, scales = codec.by_part(said, outputs), codec.by_part(one.scale, parts)
         opened, values["low"] = jnp.split(values["low"], [1], -1)
         chosen = codec.by_part(chosen, palette)
-        shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 2, -1)
+        shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         shares = codec.by_part(shares, {part: parts[part] for part in moving})
         sequence = {part: _stilled(values[part], shares[part]) * scales[part] for part in moving}
         rest = silence("low")
         sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
-        if "pitch" in parts:
-            notes = chosen["notes"].reshape(*bars, tones.NOTES, -1)
-            lines = chosen["lines"].reshape(*bars, tones.BAR_LINES, -1)
-            pitch = tones.speak_pitch(values["pitch"].reshape(*bars, codec.STEPS, 2, -1), notes)
-            line = tones.speak_lines(values["line"].reshape(*bars, codec.STEPS, -1), lines)
-            for part, numbers in (("pitch", pitch), ("line", line)):
-                sequence[part] = one.code(part, numbers.reshape(*said.shape[:2], -1))
+        for part in toned:
+            if part == "pitch":
+                choices = values[part].reshape(*bars, codec.STEPS, 2, -1)
+                numbers = tones.speak_pitch(choices, chosen[part].reshape(*bars, tones.NOTES, -1))
+            else:
+                heights = values[part].reshape(*bars, codec.STEPS, -1)
+                numbers = tones.speak_lines(heights, chosen[part].reshape(*bars, tones.BAR_LINES, -1))
+            sequence[part] = one.code(part, numbers.reshape(*said.shape[:2], -1))
         return jnp.concatenate([sequence[part] for part in parts], -1)
 
     def encode(audio, weights=None):
@@ -384,7 +399,7 @@ def build(
         calibrate=lambda g_params, key: g_params,
         classes=classes,
         encode_once=True,
-        endless=Endless(bars, reach_bars(bars, blocks), latent_size, anchor_size),
+        endless=Endless(bars, reach_bars(bars, blocks), latent_size, whole_anchor),
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from technogen_jax import dsp
 
 PITCHES_HZ = (55.0, 880.0)
-LINES_HZ = (220.0, 7040.0)
+LOWEST_HZ = 220.0, 125.0  # of lines in mid and side, of five octaves each: the side has no waveform below
 HARMONICS, LINE_HARMONICS = 8, 16  # cosines, and as many sines, of the circle
 PITCH_SIZE, LINE_SIZE = 2 * 2 * HARMONICS, 2 * LINE_HARMONICS  # numbers a sixteenth
 LINES_PER_OCTAVE, LINES_AT_ONCE = 60, 3  # steps of 20 cents; lines that are kept
@@ -43,20 +43,25 @@ _STANDS_OUT = (3.5, 8.0)
 _SILENT = 1e-5  # of magnitudes, a sine at full scale being about 1
 
 
-def numbers_of(signal: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array, jax.Array]:
+def numbers_of(mid: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array, jax.Array]:
     """Of a loop `[B, T]` its pitch, `[B, steps, PITCH_SIZE]`, and its lines, `[B, steps, LINE_SIZE]`.
 
     Args:
-        signal: T is a whole number of `2 * steps`.
+        mid: T is a whole number of `2 * steps`.
         rate_hz: of its samples.
         steps: sixteenths in it.
     """
-    place, sure = find_pitch(signal, rate_hz, steps)
+    place, sure = find_pitch(mid, rate_hz, steps)
     angles = 2 * np.pi * place[..., None] * np.arange(1, HARMONICS + 1)
     pitch = sure[..., None] * jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
-    heights, tone = jax.lax.top_k(find_lines(signal, rate_hz, steps, place, sure), LINES_AT_ONCE)
-    line = jnp.sum(heights[..., None] * jnp.asarray(_line_waves().T)[tone], -2)
-    return pitch.reshape(len(signal), steps, PITCH_SIZE), line
+    line = line_numbers(find_lines(mid, rate_hz, steps, LOWEST_HZ[0], (place, sure)))
+    return pitch.reshape(len(mid), steps, PITCH_SIZE), line
+
+
+def line_numbers(lines: jax.Array) -> jax.Array:
+    """The numbers of the strongest lines, `[..., LINE_SIZE]`, of how far each stands out, `[..., LINES]`."""
+    heights, tone = jax.lax.top_k(lines, LINES_AT_ONCE)
+    return jnp.sum(heights[..., None] * jnp.asarray(_line_waves().T)[tone], -2)
 
 
 def find_pitch(signal: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array, jax.Array]:
@@ -112,30 +117,41 @@ def pitches(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
     return pitch_hz, jnp.clip(jnp.max(likeness, -1), 0, 1)
 
 
-def find_lines(signal: jax.Array, rate_hz: float, steps: int, place: jax.Array, sure: jax.Array) -> jax.Array:
-    """How far each step of 20 cents stands out, `[B, steps, LINES]` in [0, 1]; harmonics of a pitch that was found do not."""
+def find_lines(
+    signal: jax.Array, rate_hz: float, steps: int, lowest_hz: float, pitch: tuple[jax.Array, jax.Array] | None = None
+) -> jax.Array:
+    """How far each step of 20 cents stands out of a loop `[B, T]`, `[B, steps, LINES]` in [0, 1].
+
+    Args:
+        signal: T is a whole number of `2 * steps`.
+        rate_hz: of its samples.
+        steps: sixteenths in it.
+        lowest_hz: of the steps.
+        pitch: what `find_pitch` found, whose harmonics do not count.
+    """
     hop_length = signal.shape[-1] // steps
     n_fft = 2 * hop_length
-    ratio, bins_hz = _above_surroundings(signal, n_fft, hop_length, rate_hz, LINES_HZ[1])
+    ratio, bins_hz = _above_surroundings(signal, n_fft, hop_length, rate_hz, lowest_hz * 2**_OCTAVES)
     is_peak = (ratio >= jnp.roll(ratio, 1, -1)) & (ratio >= jnp.roll(ratio, -1, -1))
     line = jnp.where(is_peak, _share(ratio, _STANDS_OUT), 0)
-    place, sure = (values.reshape(len(signal), steps, 2, 1) for values in (place, sure))
-    first_hz = PITCHES_HZ[0] * 2 ** (place * _OCTAVES)
-    order = bins_hz.astype(np.float32) / first_hz  # [B, steps, 2, bins]
-    is_harmonic = jnp.abs(order - jnp.round(order)) * first_hz < 1.5 * rate_hz / hop_length
-    line = line * (1 - jnp.max(sure * is_harmonic, 2))
-    tones = np.round(LINES_PER_OCTAVE * np.log2(np.maximum(bins_hz, 1) / LINES_HZ[0])).astype(int)
+    if pitch is not None:
+        place, sure = (values.reshape(len(signal), steps, 2, 1) for values in pitch)
+        first_hz = PITCHES_HZ[0] * 2 ** (place * _OCTAVES)
+        order = bins_hz.astype(np.float32) / first_hz  # [B, steps, 2, bins]
+        is_harmonic = jnp.abs(order - jnp.round(order)) * first_hz < 1.5 * rate_hz / hop_length
+        line = line * (1 - jnp.max(sure * is_harmonic, 2))
+    tones = np.round(LINES_PER_OCTAVE * np.log2(np.maximum(bins_hz, 1) / lowest_hz)).astype(int)
     edges = [np.flatnonzero(tones == tone) for tone in range(LINES)]
     return jnp.stack([line[..., bins].max(-1) if len(bins) else 0 * line[..., 0] for bins in edges], -1)
 
 
-def lines_hz() -> np.ndarray:
+def lines_hz(lowest_hz: float) -> np.ndarray:
     """`[LINES]`: the frequencies of the grid."""
-    return LINES_HZ[0] * 2 ** (np.arange(LINES) / LINES_PER_OCTAVE)
+    return lowest_hz * 2 ** (np.arange(LINES) / LINES_PER_OCTAVE)
 
 
 def lines(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What the second of `numbers_of` says: (steps of 20 cents above `LINES_HZ[0]`, how far they stand out in [0, 1]), `[B, steps, LINES_AT_ONCE]`."""
+    """What the second of `numbers_of` says: (steps of 20 cents above the lowest, how far they stand out in [0, 1]), `[B, steps, LINES_AT_ONCE]`."""
     waves, found = _line_waves(), []
     for _ in range(LINES_AT_ONCE):
         likeness = jnp.matmul(numbers, waves) / LINE_HARMONICS
