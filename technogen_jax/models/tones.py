@@ -131,7 +131,9 @@ def find_lines(
     """
     hop_length = signal.shape[-1] // steps
     n_fft = 2 * hop_length
-    ratio, bins_hz = _above_surroundings(signal, n_fft, hop_length, rate_hz, lowest_hz * 2**_OCTAVES)
+    ratio, bins_hz = _above_surroundings(
+        signal, n_fft, hop_length, rate_hz, lowest_hz * 2 ** (LINES / LINES_PER_OCTAVE)
+    )
     is_peak = (ratio >= jnp.roll(ratio, 1, -1)) & (ratio >= jnp.roll(ratio, -1, -1))
     line = jnp.where(is_peak, _share(ratio, _STANDS_OUT), 0)
     if pitch is not None:
