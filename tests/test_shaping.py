@@ -17,7 +17,7 @@ def coder():
     swell = np.tile(np.exp(-np.arange(SAMPLES // 4) / 300), 4)[:, None]
     audio = np.float32(rng.normal(0, 0.1, (4, SAMPLES, 2)) * swell)
     options = dict(clip_samples=SAMPLES, sample_rate_hz=RATE_HZ, frames_per_step=2, n_mels=N_MELS, shaper="new")
-    counts = dict(mid=8, side=4, low=4, pitch=4, line=4, pan=2)
+    counts = dict(mid=8, side=4, low=4, pitch=4, line=4, side_line=4, pan=2)
     statistics = codec.measure([audio], **options, **{f"{part}_components": n for part, n in counts.items()})
     grid = codec.grid_of(SAMPLES, RATE_HZ, 1, 2)
     return codec.make(SAMPLES, RATE_HZ, grid, N_MELS, counts, statistics), grid, audio
