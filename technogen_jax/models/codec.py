@@ -216,8 +216,7 @@ def measure(
     if not count:
         raise ValueError("technogan: expected clips to measure, got none")
     wanted = dict(mid=mid_components, side=side_components, low=low_components)
-    wanted |= dict(pitch=pitch_components, line=line_components, side_line=side_line_components)
-    wanted |= dict(pan=pan_components)
+    wanted |= dict(pitch=pitch_components, line=line_components, side_line=side_line_components, pan=pan_components)
     statistics = {}
     for part, (total, products) in sums.items():
         mean = total / count
