@@ -140,6 +140,24 @@ def hann(n_fft: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
+def matmul_banded(x: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """`x @ matrix` of a matrix whose entries but a band are zero, as those between bins and mel bands: in blocks, without most zeros.
+
+    Args:
+        x: `[..., D]`.
+        matrix: `[D, M]`.
+
+    Returns:
+        `[..., M]`.
+    """
+    blocks = []
+    for block in np.array_split(matrix, 4, 1):  # more save little: what is then left is to write the result
+        rows = np.flatnonzero(block.any(1))
+        used = slice(rows[0], rows[-1] + 1) if len(rows) else slice(1)
+        blocks.append(jnp.matmul(x[..., used], block[used]))
+    return jnp.concatenate(blocks, -1)
+
+
 def rise(frequencies_hz: np.ndarray, edges_hz: tuple[float, float]) -> np.ndarray:
     """Half a cosine from 0 at the lower edge to 1 at the upper: the share of a filter that lets pass what is above."""
     low_hz, high_hz = edges_hz
@@ -221,8 +239,8 @@ def istft_circular(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Arra
     return jnp.roll(total / window_sum, -((n_fft - hop_length) // 2), -1)
 
 
-def saturate(audio: jax.Array, *, knee_dbfs: float = CEILING_DBFS, ratio: float = 4.0) -> jax.Array:
-    """Samples as a master's clipper leaves them: of what is above the knee, in decibels, one part of `ratio` stays.
+def saturate(audio: jax.Array, *, knee_dbfs: float = CEILING_DBFS) -> jax.Array:
+    """Samples as a master's clipper leaves them: of what is above the knee, in decibels, a quarter stays.
 
     Before a limiter it costs the peaks, which are short, so that the limiter takes less from all around them. What is
     below the knee is returned as it is, to the bit.
@@ -230,11 +248,10 @@ def saturate(audio: jax.Array, *, knee_dbfs: float = CEILING_DBFS, ratio: float 
     Args:
         audio: of any shape.
         knee_dbfs: where it begins.
-        ratio: 1 changes nothing.
     """
     knee = np.float32(10 ** (knee_dbfs / 20))
     above = jnp.maximum(jnp.abs(audio) / knee, 1)
-    return jnp.where(above > 1, jnp.sign(audio) * knee * above ** np.float32(1 / ratio), audio)
+    return jnp.where(above > 1, jnp.sign(audio) * knee * jnp.sqrt(jnp.sqrt(above)), audio)
 
 
 def limit_circular(

@@ -386,7 +386,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             else:
                 told.append(jnp.zeros_like(told[-1]))
         gates, swells = shaper(n_mels).apply(params, both, seen, jnp.concatenate(told, -1))
-        gates = jnp.matmul(_between(gates), spread)  # [B, 11, N, bins]
+        gates = dsp.matmul_banded(_between(gates), spread)  # [B, 11, N, bins]
         names = [f"{part} {name}" for part, names in _GATES.items() for name in names]
         of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))
         of |= {name: tone_gain * gate for name, gate in of.items() if name.endswith((" pitch", " lines"))}

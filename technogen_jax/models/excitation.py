@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from technogen_jax import dsp
 from technogen_jax.models import tones
 
 _SPLIT_HZ = (2000.0, 4000.0)  # between noise that swells as what lies low and noise that swells as the rest
@@ -133,5 +134,5 @@ def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float, l
 
 def even(spectrum: jax.Array, filters: np.ndarray, spread: np.ndarray) -> jax.Array:
     """A spectrum `[..., N, bins]` with the same power in each of its mel bands, silence left silent."""
-    power = jnp.matmul(spectrum.real**2 + spectrum.imag**2, filters.T)
-    return spectrum * jax.lax.rsqrt(jnp.matmul(power, spread) + _LEAST_POWER)
+    power = dsp.matmul_banded(spectrum.real**2 + spectrum.imag**2, filters.T)
+    return spectrum * jax.lax.rsqrt(dsp.matmul_banded(power, spread) + _LEAST_POWER)
