@@ -94,7 +94,7 @@ def pulses(pitch_hz: jax.Array, sure: jax.Array, samples: int, rate_hz: float) -
     # Fast sines have errors of a share of their peak; near zero what is divided by has to be better.
     below = jnp.where(jnp.abs(half) < 0.03, half * (1 - half * half / 6), jnp.sin(half))
     is_top = jnp.abs(below) < 1e-4
-    ratio = jnp.where(is_top, 2 * count, jnp.sin(whole) * jnp.cos(half) / jnp.where(is_top, 1, below)) + jnp.cos(whole)
+    ratio = jnp.where(is_top, 2 * count + 1, jnp.sin(whole + half) / jnp.where(is_top, 1, below))
     return ((ratio - 1) / jnp.sqrt(2 * count)).reshape(len(phase), -1)  # a sum of `count` cosines has power count / 2
 
 
