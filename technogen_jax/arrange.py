@@ -4,7 +4,7 @@ A phrase is as many bars as a clip of the model has. It is played over and over 
 that time it is the loop that a clip would be, around its ends one loop leads into the next. A track as a whole is a loop too.
 
 The sequence of each clip is made by itself, from the latents of a few bars around it; sound is decoded in blocks, half a clip
-on either side being thrown away. Memory is that of a block, and about a kilobyte a bar for latents.
+on either side being thrown away. Memory is that of a block, and about seven kilobytes a bar for latents.
 
 *Source* of the style that stays and the anchors that change: Pasini, Schlüter 2022 (arXiv:2208.08706).
 """

@@ -20,8 +20,9 @@ from technogen_jax import audio, checkpoint, dsp, generate, models, monitor, pro
 from technogen_jax.models import codec, count_parameters, layers, technogan, tones
 
 KEY = jax.random.key(0)
-NETWORKS = dict(latent_size=8, anchor_size=3, noise_size=1, channels=8, blocks=1)
-ANCHOR = 3 + 16  # numbers of a bar: its anchor, and noise for each sixteenth
+NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1)
+NOISE = 12 + 3 + 10 + 2  # of a sixteenth, one for each of `PARTS`
+ANCHOR = 3 + 16 * NOISE  # of a bar
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +65,17 @@ def counts(components, outputs, palette, heard, latent_size, anchor_size, noise_
 
 @pytest.mark.parametrize(
     "size, millions, bars, classes",
-    [("xs", 0.61, 4, ("a", "b")), ("s", 1.48, 1, ()), ("m", 5.1, 1, ()), ("l", 17.6, 1, ())],
+    [("xs", 0.62, 4, ("a", "b")), ("s", 1.50, 1, ()), ("m", 5.2, 1, ()), ("l", 17.7, 1, ())],
 )
 def test_the_ladder_of_sizes(size, millions, bars, classes):
     config = load_config("technogan", size)
     config.model.bars, config.audio.clip_samples, config.model.classes = bars, bars * 77824, classes
     gan, fields = models.build(config), config.model
     sizes = tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
-    fields = fields.latent_size, fields.anchor_size, fields.noise_size, len(classes), fields.channels, fields.blocks
+    fields = fields.latent_size, fields.anchor_size, 96, len(classes), fields.channels, fields.blocks
     # 156 numbers, 40, 16, 36 and 4 of them of what moves; 4 logarithms of powers, and 5 of how each of 16 groups changes.
     moving = 40 + 16 + 36 + 4
-    shape = 156, moving + 1 + 14 + 2 * 8, 6 * 97 + 2 * 8 * 150 + 3 * moving, 4 + 5 * 16
+    shape = 156, moving + 1 + 14 + 2 * 8, 6 * 97 + 2 * 8 * 150 + 4 * moving, 4 + 5 * 16
     assert sizes == counts(*shape, *fields, bars)
     assert counts(*shape, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
 
@@ -255,8 +256,8 @@ def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
     count = sum(PARTS.values())
     found = []
     for open_ in (0, 1, 2, 3):
-        logits = np.where(np.arange(3) < open_, 50, -50)
-        g["palette"] = dict(kernel=np.zeros((8, 3 * count), np.float32), bias=np.repeat(np.float32(logits), count))
+        logits = np.append(np.where(np.arange(3) < open_, 50, -50), 0)  # the last of how much noise there is
+        g["palette"] = dict(kernel=np.zeros((8, 4 * count), np.float32), bias=np.repeat(np.float32(logits), count))
         found.append(np.asarray(gan.generate(g, gan.sample_latents(KEY, 3))))
     without_low = np.r_[:15, 25:27]  # of which each sixteenth says how open it is
     still, beats, halves, free = (x[..., without_low] for x in found)
@@ -271,16 +272,26 @@ def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
     assert np.abs(halves - beats).max() > 0.01 and np.abs(free - halves).max() > 0.01
 
 
-def test_noise_is_its_sixteenths_own():
-    """It is heard where it is, and in the sixteenths that two convolutions reach."""
-    gan = technogan.build(**SMALL | PARTS | NETWORKS)
+def test_noise_is_its_sixteenths_own_and_each_number_has_some(linear):
+    """As an input it reaches the sixteenths that two convolutions do; by itself a number of its own sixteenth."""
+    gan, _ = linear
     g, z = random_parameters(gan.init_g), np.array(gan.sample_latents(KEY, 2))
     g["block_0"]["beats"]["kernel"][:] = 0  # what beats have in common is heard everywhere
-    g["palette"]["bias"][:] = 50  # all of what differs from beat to beat
+    g["palette"]["kernel"][:], g["palette"]["bias"][: 3 * NOISE] = 0, 50  # all of what differs
     other = z.copy()
-    other[:, 8 + 3 + 6] += 1  # of the seventh
-    moved = np.abs(gan.generate(g, z) - gan.generate(g, other)).max((0, 2))
-    assert np.flatnonzero(moved > 1e-6).tolist() == list(range(2, 11)) and moved.max() > 0.01
+    other[:, 8 + 3 + 6 * NOISE + 4] += 1  # of the seventh, the mid's fifth number
+
+    def moved(**palette):
+        g["palette"]["bias"][3 * NOISE : 4 * NOISE] = palette["noise"]
+        return np.abs(np.asarray(gan.generate(g, z) - gan.generate(g, other)))
+
+    silent = moved(noise=-50)
+    assert np.flatnonzero(silent.max((0, 2)) > 1e-6).tolist() == list(range(2, 11)) and silent.max() > 0.01
+    g["noise"]["kernel"][:] = 0  # not an input
+    assert moved(noise=-50).max() == 0
+    change = moved(noise=50)
+    assert np.argwhere(change > 1e-6).tolist() == [[0, 6, 4], [1, 6, 4]]
+    assert change.max() > 0.5
 
 
 def test_a_low_end_that_is_shut_is_silent(toned):
@@ -356,7 +367,9 @@ def test_labels_are_drawn_alike_often_and_what_is_made_follows_them():
     same[:, -3:] = np.eye(3)
     x = np.asarray(make(g, same))
     np.testing.assert_array_equal(x[:, :, -3:], np.broadcast_to(np.eye(3)[:, None], (3, 16, 3)))
-    of_labels, of_latents = (np.asarray(make(g, rows))[..., :-3].std(0).mean() for rows in (same, z[:30]))
+    others = np.repeat(z[:1], 30, 0)
+    others[:, : 8 + 3] = z[:30, : 8 + 3]  # with the same noise
+    of_labels, of_latents = (np.asarray(make(g, rows))[..., :-3].std(0).mean() for rows in (same, others))
     assert of_labels > 0.3 * of_latents  # from the start a label counts as much as the rest of the latents
 
 
@@ -401,7 +414,6 @@ def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
         ("blocks", None, "config.model.blocks: expected .* got None"),
         ("latent_size", 0, "config.model.latent_size: expected .* got 0"),
         ("anchor_size", 0, "config.model.anchor_size: expected .* got 0"),
-        ("noise_size", 0, "config.model.noise_size: expected .* got 0"),
         ("classes", "acid", "config.model.classes: expected a tuple of different names, got 'acid'"),
         ("classes", ("acid", "acid"), "config.model.classes: expected a tuple of different names"),
         ("classes", (0, 1), "config.model.classes: expected a tuple of different names"),

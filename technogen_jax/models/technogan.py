@@ -15,9 +15,10 @@ ring, so changes from bar to bar are judged where there are two bars or more, an
 A bar has a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
 do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much there is
 at all of what each beat repeats, of what each half of the bar repeats besides, and of the rest: much of techno repeats or stands
-still exactly, and convolutions never do. The rest is made from noise that each sixteenth has, part of the bar's anchor: without it a
-generator repeats itself too much. The discriminator hears the power of what can be silent, and of what can stand still or come back,
-on a logarithmic scale too: that a rest is silence, not merely soft, is not seen otherwise.
+still exactly, and convolutions never do. The rest is made from noise that each sixteenth has, part of the bar's anchor: as an
+input, and for each number as much of its own as the style says. Without it a generator repeats itself too much. The discriminator
+hears the power of what can be silent, and of what can stand still or come back, on a logarithmic scale too: that a rest is silence,
+not merely soft, is not seen otherwise.
 
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
@@ -49,6 +50,7 @@ _BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
 _CHANGES = 5  # of spectra, of which the discriminator hears the power
 _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
+_NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
 
@@ -93,7 +95,7 @@ class Generator(nnx.Module):
         self.palette = Dense(channels, palette, rngs=rngs)
 
     def __call__(self, latents):
-        """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]`)."""
+        """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]`, the noise `[B, N * 16, noise_size]`)."""
         count, end = latents.shape[1], latents.shape[2] - self.labels
         gaussian, noise, labels = jnp.split(latents, [end - codec.STEPS * self.noise_size, end], -1)
         style = jnp.concatenate([gaussian, _as_loud(labels, gaussian.shape[2])], -1)
@@ -106,7 +108,7 @@ class Generator(nnx.Module):
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x, style)
         x = self.output(leaky_relu(x * (1 + _between(self.output_style(style), x.shape[1]))))
-        return x, self.palette(style)
+        return x, self.palette(style), noise
 
 
 class Discriminator(nnx.Module):
@@ -186,7 +188,6 @@ def build(
     bars: int = 1,
     latent_size: int = 96,
     anchor_size: int = 32,
-    noise_size: int = 8,
     classes: Sequence[str] = (),
     channels: int = 128,
     blocks: int = 5,
@@ -215,8 +216,7 @@ def build(
         sample_rate_hz: rate of the audio.
         bars: in a clip, 1 to 8, of four beats.
         latent_size: numbers of the style.
-        anchor_size: numbers of an anchor, besides noise.
-        noise_size: numbers of noise that an anchor has for each sixteenth.
+        anchor_size: numbers of an anchor, besides its noise.
         classes: labels that the model knows, none for one without labels.
         channels: width of both networks.
         blocks: residual blocks of each, besides those of the plan.
@@ -242,8 +242,7 @@ def build(
     check_field("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
     check_whole("model.bars", bars, 1)
     check_field("model.bars", bars, bars <= 8, "1 to 8")
-    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size)
-    sizes |= dict(channels=channels, blocks=blocks, n_mels=n_mels)
+    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
     parts = dict(
         mid=mid_components,
         side=side_components,
@@ -272,7 +271,6 @@ def build(
     grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     lengths = codec.part_sizes(grid, n_mels, audio_channels, shaper != "none")
     parts = {part: parts[part] for part in lengths}
-    whole_anchor = anchor_size + codec.STEPS * noise_size
     for part, value in parts.items():
         all_of = f"at most {lengths[part]}, all that n_mels = {n_mels} and frames_per_step = {frames_per_step} give"
         check_field(f"model.{part}_components", value, value <= lengths[part], all_of)
@@ -296,7 +294,9 @@ def build(
     toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
     resting = ["low", *toned]  # that can be silent
     moving = [part for part in parts if part not in toned]  # that can repeat themselves, or stand still
-    palette = dict(shares=3 * sum(parts[part] for part in moving))
+    noise_size = sum(parts[part] for part in moving)
+    whole_anchor = anchor_size + codec.STEPS * noise_size
+    palette = dict(shares=3 * noise_size, noise=noise_size)
     for part in toned:
         palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
     shared = dict(bars=bars, labels=labels, channels=channels, blocks=blocks)
@@ -357,15 +357,16 @@ def build(
         x = spoken(*generator.apply(g_params, latents))
         return jnp.concatenate([x, _between(latents[..., latents.shape[2] - labels :], x.shape[1])], -1)
 
-    def spoken(said, chosen):
-        """What the generator puts out for sixteenths and for bars, as a sequence."""
+    def spoken(said, chosen, noise):
+        """What the generator puts out for sixteenths and for bars, and the noise it had, as a sequence."""
         bars = chosen.shape[:2]
         values, scales = codec.by_part(said, outputs), codec.by_part(one.scale, parts)
         opened, values["low"] = jnp.split(values["low"], [1], -1)
         chosen = codec.by_part(chosen, palette)
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
-        shares = codec.by_part(shares, {part: parts[part] for part in moving})
-        sequence = {part: _stilled(values[part], shares[part]) * scales[part] for part in moving}
+        noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
+        shares, noise = (codec.by_part(x, {part: parts[part] for part in moving}) for x in (shares, noise))
+        sequence = {part: _stilled(values[part] + noise[part], shares[part]) * scales[part] for part in moving}
         rest = silence("low")
         sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
         for part in toned:
