@@ -293,8 +293,8 @@ def build(
     outputs = {part: said.get(part, count) for part, count in parts.items()}
     toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
     resting = ["low", *toned]  # that can be silent
-    moving = [part for part in parts if part not in toned]  # that can repeat themselves, or stand still
-    noise_size = sum(parts[part] for part in moving)
+    moving = {part: size for part, size in parts.items() if part not in toned}  # that can repeat, or stand still
+    noise_size = sum(moving.values())
     whole_anchor = anchor_size + codec.STEPS * noise_size
     palette = dict(shares=3 * noise_size, noise=noise_size)
     for part in toned:
@@ -365,7 +365,7 @@ def build(
         chosen = codec.by_part(chosen, palette)
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
-        shares, noise = (codec.by_part(x, {part: parts[part] for part in moving}) for x in (shares, noise))
+        shares, noise = (codec.by_part(x, moving) for x in (shares, noise))
         sequence = {part: _stilled(values[part] + noise[part], shares[part]) * scales[part] for part in moving}
         rest = silence("low")
         sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
