@@ -196,8 +196,15 @@ def test_a_checkpoint_that_could_not_be_written_in_the_background_is_told_at_the
         jax.tree.map(np.testing.assert_array_equal, checkpoints.newest(make_state(0), print), make_state(1))
 
 
+class FullDisk:
+    """A write in the background that fails; failing before it would leave Orbax' thread waiting for it for minutes."""
+
+    def result(self, timeout=None):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 async def full_disk(*_, **__):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return [FullDisk()]
 
 
 def test_without_checkpoints_there_is_no_newest(tmp_path):

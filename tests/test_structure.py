@@ -43,11 +43,14 @@ HOMES = {
     "gradio": {"technogen_jax/app"},
 }
 SOURCES = sorted(path for folder in ("technogen_jax", "data_prep", "configs") for path in (ROOT / folder).rglob("*.py"))
+# Parsed once, before any test. In Python 3.11 `ast.parse` fails if, while garbage is collected within it, another thread
+# parses, as printing a traceback does: what one test left behind would fail another.
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 
 
 def imported(path):
     """Dotted names that a file imports, with the names taken out of packages."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -10,7 +10,7 @@ import socket
 import conftest
 import numpy as np
 import pytest
-from test_structure import SOURCES, imported
+from test_structure import SOURCES, TREES, imported
 
 from technogen_jax import codes
 
@@ -21,7 +21,7 @@ CAUGHT = {"published.py": {"pickle"}}  # by the name of its error, which torch r
 
 def calls(path):
     """(dotted name, keyword arguments) of every call in a file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Call):
             constants = {word.arg: getattr(word.value, "value", ...) for word in node.keywords}
             yield ast.unparse(node.func), constants
