@@ -23,7 +23,7 @@ TINY = {
     "SYNTHESIZE_OPTIONS": "--minutes 0.2,0.2 --sample_rate 8000 --formats wav",
     "PREPARE_OPTIONS": "--sample_rate 8000 --split 0.45,0.1,0.45",
     "TRAIN_OPTIONS": "--config.audio.sample_rate_hz=8000 --config.model.shaper=none --config.model.channels=8 "
-    "--config.model.blocks=1 --config.train.batch_size=4 --config.train.sample_clips=2 --config.train.steps_per_dispatch=1 --config.model.frames_per_step=4 --config.model.n_mels=24 --config.train.log_every=5 "
+    "--config.model.blocks=1 --config.model.critic_channels=8 --config.model.critic_blocks=1 --config.train.batch_size=4 --config.train.sample_clips=2 --config.train.steps_per_dispatch=1 --config.model.frames_per_step=4 --config.model.n_mels=24 --config.train.log_every=5 "
     "--config.eval.every=0 --config.loss.r1_weight=0 --config.loss.r2_weight=0",
     "BARS": 2,
     "TRACK_MINUTES": 0,

@@ -20,7 +20,7 @@ from technogen_jax import audio, checkpoint, dsp, generate, models, monitor, pro
 from technogen_jax.models import codec, count_parameters, layers, technogan, tones
 
 KEY = jax.random.key(0)
-NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1)
+NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1, critic_channels=8, critic_blocks=1)
 NOISE = 12 + 3 + 10 + 2  # of a sixteenth, one for each of `PARTS`
 ANCHOR = 3 + 16 * NOISE  # of a bar
 
@@ -44,40 +44,52 @@ def linear(bars):
     return known(bars)
 
 
-def counts(components, outputs, palette, heard, latent_size, anchor_size, noise_size, labels, channels, blocks, bars):
-    """Parameters of the two networks, counted by hand."""
+def of_blocks(channels, blocks):
+    """Parameters of so many blocks that hear beats, of a layer as wide on both sides, and of a plan's block, counted by hand."""
     block, plan = (2 * (taps * channels + 1) * channels for taps in (5, 3))
-    style = beats = (channels + 1) * channels
-    generator = (
-        (latent_size + anchor_size + labels + 1) * channels + style + 16 * channels + blocks * (block + style + beats)
-    )
-    generator += (noise_size + 1) * channels + style + (channels + 1) * (outputs + palette)
-    critic = (
-        (2 * components + heard + labels + 1) * channels
-        + blocks * (block + beats)
-        + (16 * (channels + 1) + 1) * channels
-    )
-    critic += bars * channels + 1 + (labels > 0) * (labels + 1) * channels
-    if bars > 1:
-        generator, critic = generator + bars * channels + plan + style, critic + plan
-    return generator, critic
+    dense = (channels + 1) * channels
+    return blocks * (block + dense), dense, plan
+
+
+def count_generator(outputs, palette, latent_size, anchor_size, noise_size, labels, bars, channels, blocks):
+    residual, dense, plan = of_blocks(channels, blocks)
+    count = (latent_size + anchor_size + labels + 1) * channels + dense + 16 * channels + residual + blocks * dense
+    count += (noise_size + 1) * channels + dense + (channels + 1) * (outputs + palette)
+    return count + (bars > 1) * (bars * channels + plan + dense)
+
+
+def count_critic(components, heard, labels, bars, channels, blocks):
+    residual, _, plan = of_blocks(channels, blocks)
+    count = (2 * components + heard + labels + 1) * channels + residual + (16 * (channels + 1) + 1) * channels
+    return count + bars * channels + 1 + (labels > 0) * (labels + 1) * channels + (bars > 1) * plan
 
 
 @pytest.mark.parametrize(
-    "size, millions, bars, classes",
-    [("xs", 0.62, 4, ("a", "b")), ("s", 1.50, 1, ()), ("m", 5.2, 1, ()), ("l", 17.7, 1, ())],
+    "size, millions, of_critic, bars, classes",
+    [
+        ("xs", 0.62, 0.14, 4, ("a", "b")),
+        ("s", 1.50, 0.42, 1, ()),
+        ("m", 5.2, 1.22, 1, ()),
+        ("l", 17.7, 4.8, 1, ()),
+    ],
 )
-def test_the_ladder_of_sizes(size, millions, bars, classes):
+def test_the_ladder_of_sizes(size, millions, of_critic, bars, classes):
     config = load_config("technogan", size)
     config.model.bars, config.audio.clip_samples, config.model.classes = bars, bars * 77824, classes
     gan, fields = models.build(config), config.model
     sizes = tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
-    fields = fields.latent_size, fields.anchor_size, 96, len(classes), fields.channels, fields.blocks
-    # 156 numbers, 40, 16, 36 and 4 of them of what moves; 4 logarithms of powers, and 5 of how each of 16 groups changes.
-    moving = 40 + 16 + 36 + 4
-    shape = 156, moving + 1 + 14 + 2 * 8, 6 * 97 + 2 * 8 * 150 + 4 * moving, 4 + 5 * 16
-    assert sizes == counts(*shape, *fields, bars)
-    assert counts(*shape, *fields, 1)[0] / 1e6 == pytest.approx(millions, rel=0.05)
+    # 156 numbers, 40, 16, 36 and 4 of them of what moves. Logarithms of 4 powers, of 5 changes of each of 16 groups of bands, and of 4
+    # powers of each of 5, 2 and 4 groups of numbers.
+    moving, heard = 40 + 16 + 36 + 4, 4 + 5 * 16 + 4 * (5 + 2 + 4)
+    said = moving + 1 + 14 + 2 * 8, 6 * 97 + 2 * 8 * 150 + 4 * moving, fields.latent_size, fields.anchor_size, moving
+
+    def counted(bars):
+        many = len(classes), bars
+        generator = count_generator(*said, *many, fields.channels, fields.blocks)
+        return generator, count_critic(156, heard, *many, fields.critic_channels, fields.critic_blocks)
+
+    assert sizes == counted(bars)
+    assert np.array(counted(1)) / 1e6 == pytest.approx((millions, of_critic), rel=0.05)
 
 
 def test_an_unknown_size_is_an_error():
@@ -256,7 +268,7 @@ def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
     count = sum(PARTS.values())
     found = []
     for open_ in (0, 1, 2, 3):
-        logits = np.append(np.where(np.arange(3) < open_, 50, -50), 0)  # the last of how much noise there is
+        logits = np.where(np.arange(4) < open_, 50, -50)  # the last of how much noise there is: none
         g["palette"] = dict(kernel=np.zeros((8, 4 * count), np.float32), bias=np.repeat(np.float32(logits), count))
         found.append(np.asarray(gan.generate(g, gan.sample_latents(KEY, 3))))
     without_low = np.r_[:15, 25:27]  # of which each sixteenth says how open it is
@@ -285,13 +297,36 @@ def test_noise_is_its_sixteenths_own_and_each_number_has_some(linear):
         g["palette"]["bias"][3 * NOISE : 4 * NOISE] = palette["noise"]
         return np.abs(np.asarray(gan.generate(g, z) - gan.generate(g, other)))
 
-    silent = moved(noise=-50)
+    silent = moved(noise=-50)  # as an input alone
     assert np.flatnonzero(silent.max((0, 2)) > 1e-6).tolist() == list(range(2, 11)) and silent.max() > 0.01
     g["noise"]["kernel"][:] = 0  # not an input
     assert moved(noise=-50).max() == 0
-    change = moved(noise=50)
-    assert np.argwhere(change > 1e-6).tolist() == [[0, 6, 4], [1, 6, 4]]
-    assert change.max() > 0.5
+    for shares in (50, -50):  # also where all else stands still
+        g["palette"]["bias"][: 3 * NOISE] = shares
+        change = moved(noise=50)
+        assert np.argwhere(change > 1e-6).tolist() == [[0, 6, 4], [1, 6, 4]]
+        assert change.max() > 0.5
+
+
+def test_the_critic_hears_small_numbers_as_well_as_large_ones(toned):
+    """The power of a group of numbers and of its changes, on a logarithmic scale."""
+    gan, coder, sizes = toned
+    judge, d = jax.jit(gan.discriminate), random_parameters(gan.init_d)
+    d["input"]["kernel"][: -4 * 3] = (
+        0  # deaf to all but four powers of a group of the mid's numbers, of the side's, of the low end's
+    )
+    large = (coder.scale * np.random.default_rng(0).standard_normal((4, 16, coder.components))).astype(np.float32)
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
+
+    def moved(part):
+        halved = large.copy()
+        halved[..., starts[part] : starts[part] + sizes[part]] /= 2
+        return np.abs(judge(d, halved, KEY)[0] - judge(d, large, KEY)[0]).mean()
+
+    scales = {part: coder.scale[start] for part, start in starts.items()}
+    assert scales["mid"] > 1.5 * scales["side"], "nothing to compare"
+    assert moved("side") > 0.3 * moved("mid") > 0 and moved("low") > 0.3 * moved("mid")
+    assert moved("pan") == moved("pitch") == 0
 
 
 def test_a_low_end_that_is_shut_is_silent(toned):

@@ -13,12 +13,12 @@ are played (`arrange`). Nothing but rings of `bars` bars is judged in training. 
 ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
 
 A bar has a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
-do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much there is
-at all of what each beat repeats, of what each half of the bar repeats besides, and of the rest: much of techno repeats or stands
-still exactly, and convolutions never do. The rest is made from noise that each sixteenth has, part of the bar's anchor: as an
-input, and for each number as much of its own as the style says. Without it a generator repeats itself too much. The discriminator
-hears the power of what can be silent, and of what can stand still or come back, on a logarithmic scale too: that a rest is silence,
-not merely soft, is not seen otherwise.
+do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much they move at
+all, how much of that differs from beat to beat, and how much of that between the halves of the bar: much of techno repeats or stands
+still exactly, and convolutions never do. What never repeats is noise, of each number as much as the style says; each sixteenth has its
+own, as part of the bar's anchor, and the network has it as an input too. The discriminator hears the power of what can be silent, and of
+what can stand still or come back, on a logarithmic scale too, the small numbers by themselves: that a rest is silence, not merely soft,
+is not seen otherwise.
 
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
@@ -48,6 +48,8 @@ TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
 _BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
 _CHANGES = 5  # of spectra, of which the discriminator hears the power
+_LAGS = (0, 1, _BEAT, 2 * _BEAT)  # sixteenths: of numbers in groups it hears the power, and of their changes since then
+_GROUPED = 8  # numbers, of about the same deviation
 _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
 _NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
@@ -163,16 +165,24 @@ def _by_beat(x: jax.Array) -> jax.Array:
 
 
 def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
-    """`[B, N * 16, K]` with shares of what each beat repeats, of what each half of a bar repeats besides, and of the rest: `[B, N, 3, K]`.
+    """`[B, N * 16, K]` with shares `[B, N, 3, K]` of what moves at all, of what in it differs from beat to beat, and in that from half to half.
 
-    The bar's mean stays.
+    The bar's mean stays. Each is a share of the one before: if a rest that neither beats nor halves repeat could be there without
+    them, half of a bar would be the other turned upside down.
     """
     bars = _by_beat(x)
     half = jnp.tile(bars.reshape(*bars.shape[:2], 2, _BEATS // 2, *bars.shape[3:]).mean(2), (1, 1, 2, 1, 1))
     beat = bars.mean(2, keepdims=True)
     mean = beat.mean(3, keepdims=True)
-    of_beats, of_halves, rest = (shares[:, :, i, None, None] for i in range(3))
-    return (mean + of_beats * (beat - mean) + of_halves * (half - beat) + rest * (bars - half)).reshape(x.shape)
+    moving, of_beats, of_halves = (shares[:, :, i, None, None] for i in range(3))
+    return (mean + moving * (beat - mean + of_beats * (half - beat + of_halves * (bars - half)))).reshape(x.shape)
+
+
+def _means_of_groups(size: int) -> np.ndarray:
+    """`[size, groups]`: what takes the means of groups of eight numbers on end, or some more where they do not come out even."""
+    count = max(size // _GROUPED, 1)
+    member = np.arange(size)[:, None] * count // size == np.arange(count)
+    return np.float32(member / member.sum(0))
 
 
 def _as_loud(labels: jax.Array, size: int) -> jax.Array:
@@ -191,6 +201,8 @@ def build(
     classes: Sequence[str] = (),
     channels: int = 128,
     blocks: int = 5,
+    critic_channels: int = 80,
+    critic_blocks: int = 4,
     frames_per_step: int = 8,
     n_mels: int = 96,
     mid_components: int = 40,
@@ -218,8 +230,10 @@ def build(
         latent_size: numbers of the style.
         anchor_size: numbers of an anchor, besides its noise.
         classes: labels that the model knows, none for one without labels.
-        channels: width of both networks.
-        blocks: residual blocks of each, besides those of the plan.
+        channels: width of the generator.
+        blocks: its residual blocks, besides those of the plan.
+        critic_channels: width of the discriminator.
+        critic_blocks: its residual blocks, besides those of the plan.
         frames_per_step: spectra a sixteenth note; a frame is as long as two of them.
         n_mels: mel bands, from the crossover to half the rate.
         mid_components: of the mid signal's spectra; for mono, of the signal's.
@@ -243,6 +257,7 @@ def build(
     check_whole("model.bars", bars, 1)
     check_field("model.bars", bars, bars <= 8, "1 to 8")
     sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
+    sizes |= dict(critic_channels=critic_channels, critic_blocks=critic_blocks)
     parts = dict(
         mid=mid_components,
         side=side_components,
@@ -299,11 +314,16 @@ def build(
     palette = dict(shares=3 * noise_size, noise=noise_size)
     for part in toned:
         palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
-    shared = dict(bars=bars, labels=labels, channels=channels, blocks=blocks)
-    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size)
+    shared = dict(bars=bars, labels=labels)
+    sizes = dict(
+        channels=channels, blocks=blocks, latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size
+    )
     sizes |= dict(outputs=sum(outputs.values()), palette=sum(palette.values()))
     generator = functional(partial(Generator, **sizes, **shared))
-    heard = dict(components=one.components, powers=len(resting) + _CHANGES * one.pictured)
+    groups = {part: _means_of_groups(size) for part, size in moving.items() if part != "pan"}
+    grouped = sum(means.shape[1] for means in groups.values())
+    powers_size = len(resting) + _CHANGES * one.pictured + len(_LAGS) * grouped
+    heard = dict(components=one.components, powers=powers_size, channels=critic_channels, blocks=critic_blocks)
     discriminator = functional(partial(Discriminator, **heard, **shared))
 
     def sample_latents(key, n):
@@ -342,8 +362,12 @@ def build(
         pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
         within = pictures - jnp.mean(pictures, 2, keepdims=True)
         seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
-        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in (1, _BEAT, 2 * _BEAT)]
+        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in _LAGS[1:]]
         loud += [jnp.mean(change**2, 2) for change in changes]
+        for part, means in groups.items():
+            numbers = of[part] / codec.by_part(one.scale, parts)[part]
+            changes = [numbers - jnp.roll(numbers, lag, 1) if lag else numbers for lag in _LAGS]
+            loud += [change**2 @ means for change in changes]
         return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
 
     def of_bars(z):
@@ -366,7 +390,7 @@ def build(
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
         shares, noise = (codec.by_part(x, moving) for x in (shares, noise))
-        sequence = {part: _stilled(values[part] + noise[part], shares[part]) * scales[part] for part in moving}
+        sequence = {part: (_stilled(values[part], shares[part]) + noise[part]) * scales[part] for part in moving}
         rest = silence("low")
         sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
         for part in toned:
