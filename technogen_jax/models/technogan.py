@@ -352,10 +352,11 @@ def build(
         return one.code(part, jnp.zeros(lengths[part])) if statistics else 0.0
 
     def powers(x):
-        """Logarithms of the power of low end, pitch and lines of each sixteenth, and of how much its spectra change.
+        """Logarithms of powers, of each sixteenth: of low end, pitch and lines, of how much its spectra change, of numbers in groups.
 
-        Within it, from the end of the one before to its beginning, since the one before, and since a beat before. Only on this scale one
-        hears how quiet a rest is, how still a pad stands, how exactly a beat comes back.
+        Spectra change within it, from the end of the one before to its beginning, since the one before, and since a beat and half a bar
+        before; numbers do as `_LAGS` says. Only on this scale one hears how quiet a rest is, how still a pad stands, how exactly a beat
+        comes back.
         """
         of = codec.by_part(x[..., : one.components], parts)
         loud = [jnp.mean((of[part] - silence(part)) ** 2, -1, keepdims=True) for part in resting]
@@ -364,9 +365,9 @@ def build(
         seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
         changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in _LAGS[1:]]
         loud += [jnp.mean(change**2, 2) for change in changes]
+        of = codec.by_part(x[..., : one.components] / one.scale, parts)
         for part, means in groups.items():
-            numbers = of[part] / codec.by_part(one.scale, parts)[part]
-            changes = [numbers - jnp.roll(numbers, lag, 1) if lag else numbers for lag in _LAGS]
+            changes = [of[part] - jnp.roll(of[part], lag, 1) if lag else of[part] for lag in _LAGS]
             loud += [change**2 @ means for change in changes]
         return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
 
