@@ -107,8 +107,13 @@ RULES = {
     "eval.clips": whole(10, 2**20),
 }
 # The largest numbers of a model: its builder says what goes, but with more of them would not come to an end.
-MODEL_MOST = {"model.blocks": 64, "model.channels": 4096, "model.iterations": 1000}
-MODEL_MOST |= {"model.critic_blocks": 64, "model.critic_channels": 4096}
+MODEL_MOST = {
+    "model.blocks": 64,
+    "model.channels": 4096,
+    "model.critic_blocks": 64,
+    "model.critic_channels": 4096,
+    "model.iterations": 1000,
+}
 _MODEL_MOST = 2**16  # of any other field
 _LARGEST_BATCH = 2**31  # samples of a step, in 16 bits 4 GB
 # What may change from one start of a run to the next, since it does not change what is learnt.

@@ -293,8 +293,8 @@ def test_noise_is_its_sixteenths_own_and_each_number_has_some(linear):
     other = z.copy()
     other[:, 8 + 3 + 6 * NOISE + 4] += 1  # of the seventh, the mid's fifth number
 
-    def moved(**palette):
-        g["palette"]["bias"][3 * NOISE : 4 * NOISE] = palette["noise"]
+    def moved(noise):
+        g["palette"]["bias"][3 * NOISE : 4 * NOISE] = noise
         return np.abs(np.asarray(gan.generate(g, z) - gan.generate(g, other)))
 
     silent = moved(noise=-50)  # as an input alone
@@ -312,9 +312,8 @@ def test_the_critic_hears_small_numbers_as_well_as_large_ones(toned):
     """The power of a group of numbers and of its changes, on a logarithmic scale."""
     gan, coder, sizes = toned
     judge, d = jax.jit(gan.discriminate), random_parameters(gan.init_d)
-    d["input"]["kernel"][: -4 * 3] = (
-        0  # deaf to all but four powers of a group of the mid's numbers, of the side's, of the low end's
-    )
+    # Deaf to all but four powers of a group of the mid's numbers, of the side's, of the low end's.
+    d["input"]["kernel"][: -4 * 3] = 0
     large = (coder.scale * np.random.default_rng(0).standard_normal((4, 16, coder.components))).astype(np.float32)
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
 
@@ -449,6 +448,8 @@ def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
         ("blocks", None, "config.model.blocks: expected .* got None"),
         ("latent_size", 0, "config.model.latent_size: expected .* got 0"),
         ("anchor_size", 0, "config.model.anchor_size: expected .* got 0"),
+        ("critic_channels", 0, "config.model.critic_channels: expected .* got 0"),
+        ("critic_blocks", 0, "config.model.critic_blocks: expected .* got 0"),
         ("classes", "acid", "config.model.classes: expected a tuple of different names, got 'acid'"),
         ("classes", ("acid", "acid"), "config.model.classes: expected a tuple of different names"),
         ("classes", (0, 1), "config.model.classes: expected a tuple of different names"),

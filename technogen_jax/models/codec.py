@@ -360,7 +360,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             sounds = shaped(shaper_params, levels, low, features, noise, tone)
         if len(sounds) == 2:
             pan = jnp.clip(features["pan"], -1, 1)
-            pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), _groups(n_mels) @ spread)  # [B, N, bins]
+            pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), groups(n_mels) @ spread)  # [B, N, bins]
             sounds[1] = pan * sounds[0] + jnp.sqrt(jnp.maximum(1 - pan**2, 0)) * sounds[1]
         made = [
             _magnitude(levels[part], inverse[part]) * (grid.n_fft / 4) * sound
@@ -540,10 +540,10 @@ def _folded(low, sign):
 
 def _pan(spectra, filters, grid):
     """How mid and side go together, `[B, steps, 8]` in [-1, 1]: their correlation in groups of bands. The sign says where."""
-    groups = (_groups(len(filters)) @ filters).T
+    grouped = (groups(len(filters)) @ filters).T
 
     def power(values):
-        powers = jnp.matmul(values, groups, precision="highest")  # [B, N, 8]
+        powers = jnp.matmul(values, grouped, precision="highest")  # [B, N, 8]
         return powers.reshape(len(powers), grid.steps, grid.frames, -1).sum(2)
 
     mid, side = spectra[:, 0], spectra[:, 1]
@@ -560,13 +560,13 @@ def _coarse(frames, bands):
     """`[frames * bands, times * 8]`: means over a group of bands and the first frame, halves of the inner ones, or the last."""
     inner = np.arange(frames - 2) * 2 // max(frames - 2, 2)
     when = np.r_[0, 1 + inner, min(_TIMES, frames) - 1] == np.arange(min(_TIMES, frames))[:, None]
-    when, where = (choice / np.maximum(choice.sum(1, keepdims=True), 1) for choice in (when, _groups(bands)))
+    when, where = (choice / np.maximum(choice.sum(1, keepdims=True), 1) for choice in (when, groups(bands)))
     return np.kron(when, where).T.astype(np.float32)
 
 
-def _groups(bands):
-    """`[8, bands]`: which bands are in which group."""
-    return np.float32(np.arange(bands) * _GROUPS // bands == np.arange(_GROUPS)[:, None])
+def groups(size: int, count: int = _GROUPS) -> np.ndarray:
+    """`[count, size]`: which of so many bands or numbers on end are in which group."""
+    return np.float32(np.arange(size) * count // size == np.arange(count)[:, None])
 
 
 def _told(pitch_hz, sure, grid):

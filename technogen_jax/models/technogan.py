@@ -47,8 +47,9 @@ from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibat
 TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
 _BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
-_CHANGES = 5  # of spectra, of which the discriminator hears the power
-_LAGS = (0, 1, _BEAT, 2 * _BEAT)  # sixteenths: of numbers in groups it hears the power, and of their changes since then
+_LAGS = (1, _BEAT, 2 * _BEAT)  # sixteenths; of changes since then the discriminator hears the power
+_CHANGES = 2 + len(_LAGS)  # of spectra: those, and two more
+_POWERS = 1 + len(_LAGS)  # of a group of numbers: its own, and those
 _GROUPED = 8  # numbers, of about the same deviation
 _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
@@ -180,9 +181,8 @@ def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
 
 def _means_of_groups(size: int) -> np.ndarray:
     """`[size, groups]`: what takes the means of groups of eight numbers on end, or some more where they do not come out even."""
-    count = max(size // _GROUPED, 1)
-    member = np.arange(size)[:, None] * count // size == np.arange(count)
-    return np.float32(member / member.sum(0))
+    members = codec.groups(size, max(size // _GROUPED, 1)).T
+    return members / members.sum(0)
 
 
 def _as_loud(labels: jax.Array, size: int) -> jax.Array:
@@ -322,7 +322,7 @@ def build(
     generator = functional(partial(Generator, **sizes, **shared))
     groups = {part: _means_of_groups(size) for part, size in moving.items() if part != "pan"}
     grouped = sum(means.shape[1] for means in groups.values())
-    powers_size = len(resting) + _CHANGES * one.pictured + len(_LAGS) * grouped
+    powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped
     heard = dict(components=one.components, powers=powers_size, channels=critic_channels, blocks=critic_blocks)
     discriminator = functional(partial(Discriminator, **heard, **shared))
 
@@ -363,11 +363,11 @@ def build(
         pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
         within = pictures - jnp.mean(pictures, 2, keepdims=True)
         seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
-        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in _LAGS[1:]]
+        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in _LAGS]
         loud += [jnp.mean(change**2, 2) for change in changes]
         of = codec.by_part(x[..., : one.components] / one.scale, parts)
         for part, means in groups.items():
-            changes = [of[part] - jnp.roll(of[part], lag, 1) if lag else of[part] for lag in _LAGS]
+            changes = [of[part]] + [of[part] - jnp.roll(of[part], lag, 1) for lag in _LAGS]
             loud += [change**2 @ means for change in changes]
         return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
 
