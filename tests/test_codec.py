@@ -102,6 +102,17 @@ def test_of_its_set_each_number_has_mean_zero_and_the_deviation_that_scale_says_
         np.testing.assert_allclose(np.cov(x[:, part].T, bias=True), np.diag(made.scale[part] ** 2), atol=2e-2)
 
 
+def test_numbers_are_scaled_as_the_statistics_say_whatever_is_usual_now(bars, linear):
+    made, statistics = linear
+    other = technogan.build(**SMALL | PARTS, statistics=statistics | {"side_scale": 3 * statistics["side_scale"]})
+    x, scaled = np.asarray(made.encode(bars[:2])), np.asarray(other.encode(bars[:2]))
+    np.testing.assert_allclose(scaled[..., 12:15], 3 * x[..., 12:15], rtol=1e-5)
+    np.testing.assert_array_equal(np.delete(scaled, range(12, 15), -1), np.delete(x, range(12, 15), -1))
+    of_older = {name: value for name, value in statistics.items() if name != "side_scale"}
+    with pytest.raises(ValueError, match="expected statistics with a side_scale; these are an older version's"):
+        technogan.build(**SMALL | PARTS, statistics=of_older)
+
+
 def test_turning_the_bar_by_a_sixteenth_turns_the_sequence_by_one_and_back():
     clip_samples = 14080  # brought to 14336 within
     audio = np.stack([bar(seed, SMALL | dict(clip_samples=clip_samples)) for seed in range(3)])

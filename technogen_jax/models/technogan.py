@@ -54,6 +54,7 @@ _GROUPED = 8  # numbers, of about the same deviation
 _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
 _NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
+_FURTHEST = 12.0  # deviations from the mean: nearly all real bars lie within, see experiments/README.md
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
 
@@ -179,6 +180,15 @@ def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
     return (mean + moving * (beat - mean + of_beats * (half - beat + of_halves * (bars - half)))).reshape(x.shape)
 
 
+def _tame(x: jax.Array) -> jax.Array:
+    """`[B, N * 16, K]` in deviations to `[B, N * 16, 1]`: what each bar is multiplied by so that none of its numbers is too far out.
+
+    Scales of the style multiply from block to block, and one bar of some hundred then has numbers a hundred times too large.
+    """
+    furthest = jnp.max(jnp.abs(x).reshape(len(x), -1, codec.STEPS * x.shape[2]), -1)
+    return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
+
+
 def _means_of_groups(size: int) -> np.ndarray:
     """`[size, groups]`: what takes the means of groups of eight numbers on end, or some more where they do not come out even."""
     members = codec.groups(size, max(size // _GROUPED, 1)).T
@@ -293,6 +303,10 @@ def build(
         wanted, found = (lengths[part], value), statistics.get(f"{part}_basis", np.zeros(0)).shape
         if found != wanted:
             raise ValueError(f"technogan: expected statistics with a {part}_basis of {wanted}, got {found}")
+        if f"{part}_scale" not in statistics:
+            raise ValueError(
+                f"technogan: expected statistics with a {part}_scale; these are an older version's, train anew"
+            )
 
     @cache
     def coder(clips):
@@ -391,7 +405,9 @@ def build(
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
         shares, noise = (codec.by_part(x, moving) for x in (shares, noise))
-        sequence = {part: (_stilled(values[part], shares[part]) + noise[part]) * scales[part] for part in moving}
+        moved = {part: _stilled(values[part], shares[part]) + noise[part] for part in moving}
+        tame = _tame(jnp.concatenate(list(moved.values()), -1))
+        sequence = {part: tame * moved[part] * scales[part] for part in moving}
         rest = silence("low")
         sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
         for part in toned:
