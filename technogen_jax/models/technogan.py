@@ -405,11 +405,11 @@ def build(
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
         shares, noise = (codec.by_part(x, moving) for x in (shares, noise))
-        moved = {part: _stilled(values[part], shares[part]) + noise[part] for part in moving}
-        tame = _tame(jnp.concatenate(list(moved.values()), -1))
-        sequence = {part: tame * moved[part] * scales[part] for part in moving}
+        sequence = {part: (_stilled(values[part], shares[part]) + noise[part]) * scales[part] for part in moving}
         rest = silence("low")
         sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
+        tame = _tame(jnp.concatenate([sequence[part] / scales[part] for part in moving], -1))
+        sequence = {part: tame * sequence[part] for part in moving}
         for part in toned:
             if part == "pitch":
                 choices = values[part].reshape(*bars, codec.STEPS, 2, -1)
