@@ -225,11 +225,12 @@ def measure(
         variances, vectors = np.linalg.eigh(covariance)
         variances = np.maximum(variances[::-1], 0)[: wanted[part]]  # rounding can leave one below
         basis = vectors[:, ::-1][:, : wanted[part]]
-        scale = np.maximum(np.sqrt(variances), _LEAST_DEVIATION) ** _WEIGHTING
+        deviation = np.sqrt(variances)
+        scale = np.maximum(deviation, _LEAST_DEVIATION) ** _WEIGHTING
         statistics |= {
             f"{part}_mean": mean,
             f"{part}_basis": basis,
-            f"{part}_deviation": np.sqrt(variances),
+            f"{part}_deviation": deviation,
             f"{part}_scale": scale / np.sqrt(np.mean(scale**2)) * _WEIGHTS.get(part, 1.0),
             f"{part}_lost": np.maximum(np.diag(covariance) - basis**2 @ variances, 0),
         }

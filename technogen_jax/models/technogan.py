@@ -189,6 +189,11 @@ def _tame(x: jax.Array) -> jax.Array:
     return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
 
 
+def _since(x: jax.Array) -> list[jax.Array]:
+    """How much `[B, N * 16, ...]` has changed since each of `_LAGS`."""
+    return [x - jnp.roll(x, lag, 1) for lag in _LAGS]
+
+
 def _means_of_groups(size: int) -> np.ndarray:
     """`[size, groups]`: what takes the means of groups of eight numbers on end, or some more where they do not come out even."""
     members = codec.groups(size, max(size // _GROUPED, 1)).T
@@ -377,12 +382,10 @@ def build(
         pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
         within = pictures - jnp.mean(pictures, 2, keepdims=True)
         seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
-        changes = [within, seam] + [pictures - jnp.roll(pictures, lag, 1) for lag in _LAGS]
-        loud += [jnp.mean(change**2, 2) for change in changes]
+        loud += [jnp.mean(change**2, 2) for change in (within, seam, *_since(pictures))]
         of = codec.by_part(x[..., : one.components] / one.scale, parts)
         for part, means in groups.items():
-            changes = [of[part]] + [of[part] - jnp.roll(of[part], lag, 1) for lag in _LAGS]
-            loud += [change**2 @ means for change in changes]
+            loud += [values**2 @ means for values in (of[part], *_since(of[part]))]
         return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
 
     def of_bars(z):
