@@ -146,10 +146,10 @@ def test_sixteenths_that_do_not_belong_together_still_join():
     time = np.arange(16 * 54) / 54
     bass = np.sin(2 * np.pi * 6.3 * time).reshape(1, 16, 54)
     gain = np.random.default_rng(0).uniform(0, 1, (1, 16, 1))
-    folded = codec._folded(jnp.float32(bass), 1)
-    np.testing.assert_allclose(codec._folded(folded, -1), bass, atol=1e-5)
+    folded = codec.folded(jnp.float32(bass), 1)
+    np.testing.assert_allclose(codec.folded(folded, -1), bass, atol=1e-5)
     np.testing.assert_allclose(jnp.sum(folded**2), np.sum(bass**2), rtol=1e-5)
-    plain, lapped = gain * bass, np.asarray(codec._folded(gain * folded, -1))
+    plain, lapped = gain * bass, np.asarray(codec.folded(gain * folded, -1))
 
     def rough(low):
         """The power of fourth differences across boundaries."""
@@ -157,6 +157,39 @@ def test_sixteenths_that_do_not_belong_together_still_join():
         return np.square(seams).mean()
 
     assert rough(lapped) < 0.25 * rough(plain)
+
+
+@pytest.mark.parametrize("turns", [6, 9])
+def test_the_low_end_is_pictured_as_loud_as_it_is_wherever_it_lies_in_phase(turns):
+    """Of a sixteenth; against numpy, frame by frame."""
+    grid = codec.grid_of(14336, 8000, 1, SMALL["frames_per_step"])
+    tones_of_all_kinds = np.random.default_rng(0).standard_normal((4, 14336, 1)).astype(np.float32)
+    coder, _ = known(tones_of_all_kinds, low_components=grid.low_samples)
+    places = np.arange(16 * grid.low_samples) / grid.low_samples
+
+    def pictured(phase):
+        tone = (0.3 * np.sin(2 * np.pi * (turns * places + phase))).astype(np.float32)
+        sequence = np.zeros((1, 16, coder.components), np.float32)
+        begin = PARTS["mid_components"]
+        low = coder.code("low", codec.folded(jnp.asarray(tone).reshape(1, 16, -1), 1))
+        sequence[..., begin : begin + grid.low_samples] = low
+        return tone, np.asarray(coder.low_pictures(sequence))[0, 8]
+
+    (tone, now), (_, late) = pictured(0), pictured(1 / 3)
+    np.testing.assert_allclose(now, late, atol=0.05)
+    wanted = []
+    for size, frames in ((108, 1), (54, 2), (27, 4)):
+        for i in range(frames):
+            centre = 8 * 54 + (i + 0.5) * 54 / frames
+            inside = np.flatnonzero(np.abs(np.arange(len(tone)) + 0.5 - centre) < size / 2)
+            place = (inside + 0.5 - centre) / size
+            window = np.cos(np.pi * place) ** 2
+            waves = np.exp(-2j * np.pi * place * np.arange(1, size // 2 + 1)[:, None])
+            wanted += [*np.abs(waves @ (window * tone[inside]) * 2 / window.sum())]
+    wanted = (np.log(np.hypot(wanted, 0.003)) + 3) / 2
+    assert len(wanted) == coder.low_pictured
+    np.testing.assert_allclose(now, wanted, atol=1e-3)
+    assert now[2 * turns - 1] == pytest.approx((np.log(0.3) + 3) / 2, abs=1e-3)  # of the first, two sixteenths long
 
 
 def test_of_the_low_end_that_comes_back_which_its_components_keep(bars, linear):

@@ -48,8 +48,9 @@ _GATES = dict(
 )
 _GROUPS = 8  # of bands, in which mid and side are compared and spectra are pictured coarsely
 _TIMES = 4  # of a sixteenth in such a picture
-# Of the parts against the mid's spectra. The critic hears large numbers: with the side at 0.7 its rhythm was wrong, and a louder low
-# end it learns by heart: measured, see experiments/README.md.
+_LOW_FLOOR = 0.003  # of magnitudes below the crossover, a sine at full scale being 1: a tone 50 dB softer is not seen
+# Of the parts against the mid's spectra. The critic hears large numbers: with the side at 0.7 its rhythm was wrong: measured, see
+# experiments/README.md.
 _WEIGHTS = dict(side=2.0, low=0.5, pitch=0.7, line=0.5, side_line=0.5, pan=0.5)
 _CURVES = 4  # of an equaliser: cosines over the bands, the first their level
 # Deviations of a mix: of each curve, of the bass, of the width. Chosen as what an engineer might as well have done, not searched for.
@@ -77,6 +78,9 @@ class Codec(NamedTuple):
         remix: sequences `[B, steps, K]` and a `Mix` of each -> the sequences as if they had been mixed so.
         pictured: G, groups of bands of all signals in `pictures`.
         pictures: sequences `[B, steps, K]` -> levels of their spectra, coarsely: nepers `[B, steps, times, G]`; 0 without statistics.
+        low_pictured: F, bins of all spectra in `low_pictures`.
+        low_pictures: sequences `[B, steps, K]` -> levels of the spectra of what lies below the crossover, `[B, steps, F]` of about unit
+            deviation; 0 without statistics.
     """
 
     components: int
@@ -88,6 +92,8 @@ class Codec(NamedTuple):
     remix: Callable[[jax.Array, Mix], jax.Array]
     pictured: int
     pictures: Callable[[jax.Array], jax.Array]
+    low_pictured: int
+    low_pictures: Callable[[jax.Array], jax.Array]
 
 
 class Mix(NamedTuple):
@@ -354,7 +360,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     def play(shaper_params, x, noise, tone=1.0):
         features = read(x)
         levels = {part: levels_of(features, part) for part in spectra}
-        low = _folded(features["low"], -1).reshape(len(x), -1)
+        low = folded(features["low"], -1).reshape(len(x), -1)
         if shaper_params is None:
             sounds = list(jnp.moveaxis(_noise_spectrum(noise, grid), 1, 0))
         else:
@@ -455,9 +461,22 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
                 drawn.append(change + mean @ coarse)
         return jnp.concatenate([values.reshape(*shape, _GROUPS) for values in drawn], -1)
 
+    views = _low_views(grid.low_samples)
+
+    def low_pictures(x):
+        if statistics is None:
+            return jnp.zeros((*x.shape[:2], views.shape[1]))
+        mean, basis, deviation, _, scale = measured("low")
+        low = jnp.matmul(by_part(x, parts)["low"] * (deviation / scale), basis.T) + mean
+        low = folded(low, -1)
+        around = jnp.concatenate([jnp.roll(low, 1, 1), low, jnp.roll(low, -1, 1)], -1)
+        power = sum(jnp.matmul(around, np.float32(waves)) ** 2 for waves in (views.real, views.imag))
+        return (0.5 * jnp.log(power + _LOW_FLOOR**2) + 3) / 2  # to about unit deviation
+
     components = sum(parts.values())
     scale = np.concatenate([measured(part)[-1] for part in parts]) if statistics else np.ones(components, np.float32)
-    return Codec(components, scale, encode, decode, play, code, remix, len(spectra) * _GROUPS, pictures)
+    pictured, low_pictured = len(spectra) * _GROUPS, views.shape[1]
+    return Codec(components, scale, encode, decode, play, code, remix, pictured, pictures, low_pictured, low_pictures)
 
 
 def draw_mix(key: jax.Array, count: int) -> Mix:
@@ -514,7 +533,7 @@ def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
         levels = jnp.log(jnp.matmul(magnitude[:, index], bands[part].T, precision="highest") + _FLOOR)  # [B, N, bands]
         features[part] = levels.reshape(len(audio), grid.steps, -1)
     low = dsp.resample_circular(signals[:, 0], grid.steps * grid.low_samples)
-    features["low"] = _folded(low.reshape(len(audio), grid.steps, -1), 1)
+    features["low"] = folded(low.reshape(len(audio), grid.steps, -1), 1)
     if toned:
         features["pitch"], features["line"] = tones.numbers_of(sound[:, 0], rate_hz, grid.steps)
     if toned and signals.shape[1] == 2:
@@ -525,7 +544,7 @@ def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
     return features
 
 
-def _folded(low, sign):
+def folded(low: jax.Array, sign: int) -> jax.Array:
     """Sixteenths of a waveform `[B, steps, n]` that lap over each other, by a rotation of samples as far before a boundary as behind it.
 
     The end of a sixteenth fades out and its beginning is what both have in common, so that two that do not belong together still join.
@@ -563,6 +582,22 @@ def _coarse(frames, bands):
     when = np.r_[0, 1 + inner, min(_TIMES, frames) - 1] == np.arange(min(_TIMES, frames))[:, None]
     when, where = (choice / np.maximum(choice.sum(1, keepdims=True), 1) for choice in (when, groups(bands)))
     return np.kron(when, where).T.astype(np.float32)
+
+
+def _low_views(samples):
+    """`[3 * samples, F]`, complex: the waves that a sixteenth with those beside it is held against for its spectra, of which a sine of amplitude 1 gives 1.
+
+    Under Hann windows of two sixteenths, of one and of a half, each half over the one before: a tone that stands is clean in the
+    first, one that falls in the last.
+    """
+    places, views = np.arange(3 * samples) + 0.5, []
+    for size in (2 * samples, samples, samples / 2):
+        centres = samples + size / 2 * (np.arange(round(2 * samples / size)) + 0.5)
+        place = (places[:, None] - centres) / size
+        window = np.where(np.abs(place) < 0.5, np.cos(np.pi * place) ** 2, 0)
+        waves = np.exp(2j * np.pi * place[..., None] * np.arange(1, int(size / 2) + 1))
+        views.append((2 * window / window.sum(0))[..., None] * waves)
+    return np.concatenate([view.reshape(3 * samples, -1) for view in views], 1)
 
 
 def groups(size: int, count: int = _GROUPS) -> np.ndarray:

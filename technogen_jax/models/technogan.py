@@ -12,13 +12,14 @@ grid: what it makes depends on a few bars, and the same parameters make any numb
 are played (`arrange`). Nothing but rings of `bars` bars is judged in training. Anchors are drawn apart for each bar of a
 ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
 
-A bar has a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
-do in music, without the network having to repeat itself to the quarter-tone. Of all other numbers the style says how much they move at
+A bar has a kick, a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
+do in music, without the network having to repeat itself to the quarter-tone. The low end is spoken as sines whose pitch falls or
+stays (`lowend`), beside which numbers can be opened for what is neither kick nor bass. Of all other numbers the style says how much they move at
 all, how much of that differs from beat to beat, and how much of that between the halves of the bar: much of techno repeats or stands
 still exactly, and convolutions never do. What never repeats is noise, of each number as much as the style says; each sixteenth has its
 own, as part of the bar's anchor, and the network has it as an input too. The discriminator hears the power of what can be silent, and of
 what can stand still or come back, on a logarithmic scale too, the small numbers by themselves: that a rest is silence, not merely soft,
-is not seen otherwise.
+is not seen otherwise. Of the low end it hears logarithmic spectra alone.
 
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
@@ -40,7 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from technogen_jax.models import codec, tones
+from technogen_jax.models import codec, lowend, tones
 from technogen_jax.models.contract import GAN, Endless, check_field, check_whole, functional
 from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibatch_deviation
 
@@ -52,7 +53,8 @@ _CHANGES = 2 + len(_LAGS)  # of spectra: those, and two more
 _POWERS = 1 + len(_LAGS)  # of a group of numbers: its own, and those
 _GROUPED = 8  # numbers, of about the same deviation
 _GROUP = 4  # of the minibatch deviation, as in its paper
-_OPEN = 2.0  # logit of how much of the low end, and of what moves, a new generator lets through
+_OPEN = 2.0  # logit of how much of what moves a new generator lets through
+_SHUT = -4.0  # logit of how much of the low end's numbers it puts beside what it speaks: two per cent
 _NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
 _FURTHEST = 12.0  # deviations from the mean: nearly all real bars lie within, see experiments/README.md
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
@@ -321,16 +323,21 @@ def build(
         return codec.make(samples, sample_rate_hz, longer, n_mels, parts, statistics)
 
     one, labels = coder(1), len(classes)
-    # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is, and which of the bar's notes and
-    # lines there are. For a bar: how much of what moves is there at all (`_stilled`); notes and lines.
-    said = dict(low=1 + low_components, pitch=2 * (1 + tones.NOTES), line=tones.BAR_LINES, side_line=tones.BAR_LINES)
+    # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is and what `lowend` speaks, and which
+    # of the bar's notes and lines there are. For a bar: how much of what moves is there at all (`_stilled`); its kick, notes and lines.
+    said = dict(
+        low=1 + lowend.SAID + low_components,
+        pitch=2 * (1 + tones.NOTES),
+        line=tones.BAR_LINES,
+        side_line=tones.BAR_LINES,
+    )
     outputs = {part: said.get(part, count) for part, count in parts.items()}
     toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
     resting = ["low", *toned]  # that can be silent
     moving = {part: size for part, size in parts.items() if part not in toned}  # that can repeat, or stand still
     noise_size = sum(moving.values())
     whole_anchor = anchor_size + codec.STEPS * noise_size
-    palette = dict(shares=3 * noise_size, noise=noise_size)
+    palette = dict(shares=3 * noise_size, noise=noise_size, low=lowend.CHOSEN)
     for part in toned:
         palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
     shared = dict(bars=bars, labels=labels)
@@ -341,8 +348,10 @@ def build(
     generator = functional(partial(Generator, **sizes, **shared))
     groups = {part: _means_of_groups(size) for part, size in moving.items() if part != "pan"}
     grouped = sum(means.shape[1] for means in groups.values())
-    powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped
-    heard = dict(components=one.components, powers=powers_size, channels=critic_channels, blocks=critic_blocks)
+    powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped + one.low_pictured
+    heard = dict(
+        components=one.components - low_components, powers=powers_size, channels=critic_channels, blocks=critic_blocks
+    )
     discriminator = functional(partial(Discriminator, **heard, **shared))
 
     def sample_latents(key, n):
@@ -363,15 +372,24 @@ def build(
         return jnp.concatenate([jnp.where(chosen, mixed, sequence), weights], -1)
 
     def discriminate(d_params, x, key):
+        """Of the low end it hears spectra alone: what lies in phase it would learn by heart, and no listener hears it."""
         x = remixed(x, key)
-        return (discriminator.apply(d_params, x, powers(x)),)
+        sequence = codec.by_part(x[..., : one.components], parts)
+        numbers = [values for part, values in sequence.items() if part != "low"]
+        return (discriminator.apply(d_params, jnp.concatenate([*numbers, x[..., one.components :]], -1), powers(x)),)
+
+    def coded(part, features):
+        """The numbers of a sequence of these features, `[..., D]`; none are known without statistics."""
+        return one.code(part, features) if statistics else 0.0
 
     def silence(part):
         """Its numbers of a sequence: they are 0 not for silence but for the mean of the set."""
-        return one.code(part, jnp.zeros(lengths[part])) if statistics else 0.0
+        return coded(part, jnp.zeros(lengths[part]))
 
     def powers(x):
-        """Logarithms of powers, of each sixteenth: of low end, pitch and lines, of how much its spectra change, of numbers in groups.
+        """What is heard of each sixteenth on a logarithmic scale: powers, and the low end's spectra.
+
+        Of low end, pitch and lines the power, of spectra and of numbers in groups also how much they change.
 
         Spectra change within it, from the end of the one before to its beginning, since the one before, and since a beat and half a bar
         before; numbers do as `_LAGS` says. Only on this scale one hears how quiet a rest is, how still a pad stands, how exactly a beat
@@ -386,7 +404,8 @@ def build(
         of = codec.by_part(x[..., : one.components] / one.scale, parts)
         for part, means in groups.items():
             loud += [values**2 @ means for values in (of[part], *_since(of[part]))]
-        return jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
+        loud = jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
+        return jnp.concatenate([loud, one.low_pictures(x[..., : one.components])], -1)
 
     def of_bars(z):
         """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
@@ -403,16 +422,18 @@ def build(
         """What the generator puts out for sixteenths and for bars, and the noise it had, as a sequence."""
         bars = chosen.shape[:2]
         values, scales = codec.by_part(said, outputs), codec.by_part(one.scale, parts)
-        opened, values["low"] = jnp.split(values["low"], [1], -1)
+        opened, low, values["low"] = jnp.split(values["low"], [1, 1 + lowend.SAID], -1)
         chosen = codec.by_part(chosen, palette)
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
         shares, noise = (codec.by_part(x, moving) for x in (shares, noise))
         sequence = {part: (_stilled(values[part], shares[part]) + noise[part]) * scales[part] for part in moving}
         rest = silence("low")
-        sequence["low"] = rest + jax.nn.sigmoid(_OPEN + opened) * (sequence["low"] - rest)
+        sequence["low"] = rest + jax.nn.sigmoid(_SHUT + opened) * (sequence["low"] - rest)
         tame = _tame(jnp.concatenate([sequence[part] / scales[part] for part in moving], -1))
         sequence = {part: tame * sequence[part] for part in moving}
+        low = lowend.speak(low, chosen["low"], grid.low_samples, grid.low_samples / step_s)
+        sequence["low"] += coded("low", codec.folded(low, 1)) - rest
         for part in toned:
             if part == "pitch":
                 choices = values[part].reshape(*bars, codec.STEPS, 2, -1)
@@ -463,4 +484,5 @@ def reach_bars(bars: int, blocks: int) -> int:
     """Bars on either side on which what the generator makes depends; the arguments are `build`'s."""
     # A block's convolutions hear four steps of the bar beside. The mean of beats spreads what was heard at a place of the beat to
     # that place of all beats, so that the next bar but one is two steps further away, not sixteen: two bars in three blocks.
-    return -(-2 * blocks // 3) + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1)  # a style reaches back one bar
+    # A style reaches back one bar, and so does a kick that still rings.
+    return -(-2 * blocks // 3) + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1) + 1
