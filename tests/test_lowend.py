@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from technogen_jax.models import lowend
+from technogen_jax.models import codec, lowend
 
 SAMPLES, RATE_HZ = 52, 472.0
 OFF, ON = -50.0, 50.0
 SIZES = lowend._SIZES
-PLACES = dict(zip(SIZES, np.split(np.arange(lowend.CHOSEN), np.cumsum(list(SIZES.values()))[:-1]), strict=True))
+PLACES = {name: np.asarray(places) for name, places in codec.by_part(np.arange(lowend.CHOSEN), SIZES).items()}
 
 
 def numbers(bars=1):

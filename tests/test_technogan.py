@@ -23,6 +23,7 @@ KEY = jax.random.key(0)
 NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1, critic_channels=8, critic_blocks=1)
 NOISE = 12 + 3 + 10 + 2  # of a sixteenth, one for each of `PARTS`
 ANCHOR = 3 + 16 * NOISE  # of a bar
+WITHOUT_LOW = np.r_[:15, 25:27]  # of the numbers of `PARTS`
 
 
 @pytest.fixture(scope="module")
@@ -247,13 +248,13 @@ def test_the_critic_hears_how_quiet_a_rest_is(toned):
 
 
 def test_the_critic_hears_how_exactly_a_beat_comes_back_and_how_still_a_sound_stands(linear):
-    """A small change is heard more where there is none else; reading only powers of changes."""
+    """A small change is heard more where there is none else; reading only what `pictures` gives."""
     gan, _ = linear
     count = sum(PARTS.values())
     judge, rng = jax.jit(gan.discriminate), np.random.default_rng(0)
     begin = 2 * (count - PARTS["low_components"]) + 1  # deaf to the numbers themselves, and to the low end's power
-    end = begin + 5 * 16 + 4 * 3  # changes of groups of bands, powers of groups of numbers
-    critics = [random_parameters(gan.init_d, seed) for seed in range(8)]
+    end = begin + 5 * 16  # changes of groups of bands
+    critics = [random_parameters(gan.init_d, seed) for seed in range(24)]
     for d in critics:
         d["input"]["kernel"][:begin] = d["input"]["kernel"][end:] = 0
     moving = rng.standard_normal((4, 16, count)).astype(np.float32)
@@ -263,7 +264,7 @@ def test_the_critic_hears_how_exactly_a_beat_comes_back_and_how_still_a_sound_st
     def moved(x):
         return np.mean([np.abs(judge(d, x + change, KEY)[0] - judge(d, x, KEY)[0]).mean() for d in critics])
 
-    assert min(moved(still), moved(beats)) > 2 * moved(moving) > 0
+    assert moved(still) > moved(beats) > 2 * moved(moving) > 0
 
 
 def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
@@ -280,8 +281,8 @@ def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
             kernel=np.zeros((8, 4 * count + lowend.CHOSEN), np.float32), bias=np.pad(shares, (0, lowend.CHOSEN))
         )
         found.append(np.asarray(gan.generate(g, gan.sample_latents(KEY, 3))))
-    without_low = np.r_[:15, 25:27]  # of which each sixteenth says how open it is
-    still, beats, halves, free = (x[..., without_low] for x in found)
+    # Of the low end each sixteenth says how open it is.
+    still, beats, halves, free = (x[..., WITHOUT_LOW] for x in found)
     np.testing.assert_allclose(still, np.repeat(still[:, :1], 16, 1), atol=1e-5)
     np.testing.assert_allclose(beats, np.tile(beats[:, :4], (1, 4, 1)), atol=1e-5)
     np.testing.assert_allclose(halves, np.tile(halves[:, :8], (1, 2, 1)), atol=1e-5)
@@ -306,8 +307,7 @@ def test_noise_is_its_sixteenths_own_and_each_number_has_some(linear):
         g["palette"]["bias"][3 * NOISE : 4 * NOISE] = noise
         return np.abs(np.asarray(gan.generate(g, z) - gan.generate(g, other)))
 
-    without_low = np.r_[:15, 25:27]  # where the phase of the bass goes on changed
-    silent = moved(noise=-50)[..., without_low]  # as an input alone
+    silent = moved(noise=-50)[..., WITHOUT_LOW]  # as an input alone; the phase of the bass goes on changed
     assert np.flatnonzero(silent.max((0, 2)) > 1e-6).tolist() == list(range(2, 11)) and silent.max() > 0.01
     g["noise"]["kernel"][:] = 0  # not an input
     assert moved(noise=-50).max() == 0
@@ -363,9 +363,7 @@ def test_a_low_end_that_is_shut_is_silent(toned):
     """Not the mean of the set, which zeros of a sequence are, sixteen times a bar."""
     gan, coder, sizes = toned
     g = random_parameters(gan.init_g)
-    begin = (
-        sizes["mid"] + sizes["side"]
-    )  # of what is put out for the low end: how open it is, hits, notes, how loud they are
+    begin = sizes["mid"] + sizes["side"]  # of what is put out for the low end: how open it is, hits, notes, loudness
     shut = begin + np.r_[:2, 2 + lowend.NOTES : 1 + lowend.SAID]
     g["output"]["kernel"][:, shut], g["output"]["bias"][shut] = 0, -50
     low = codec.by_part(gan.generate(g, gan.sample_latents(KEY, 2)), sizes)["low"]

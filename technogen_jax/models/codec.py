@@ -346,11 +346,12 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     def read(x):
         """The features of a sequence, `[B, steps, D]` a part."""
-        features = {}
-        for part, coded in by_part(x, parts).items():
-            mean, basis, deviation, _, scale = measured(part)
-            features[part] = jnp.matmul(coded * (deviation / scale), basis.T, precision="highest") + mean
-        return features
+        return {part: features_of(part, coded) for part, coded in by_part(x, parts).items()}
+
+    def features_of(part, coded):
+        """What the numbers of a part say, `[..., D]`: the reverse of `code`."""
+        mean, basis, deviation, _, scale = measured(part)
+        return jnp.matmul(coded * (deviation / scale), basis.T, precision="highest") + mean
 
     def levels_of(features, part):
         # What is lost of a level is noise about it. Exponentials of levels without that noise would have less power.
@@ -466,9 +467,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     def low_pictures(x):
         if statistics is None:
             return jnp.zeros((*x.shape[:2], views.shape[1]))
-        mean, basis, deviation, _, scale = measured("low")
-        low = jnp.matmul(by_part(x, parts)["low"] * (deviation / scale), basis.T) + mean
-        low = folded(low, -1)
+        low = folded(features_of("low", by_part(x, parts)["low"]), -1)
         around = jnp.concatenate([jnp.roll(low, 1, 1), low, jnp.roll(low, -1, 1)], -1)
         power = sum(jnp.matmul(around, np.float32(waves)) ** 2 for waves in (views.real, views.imag))
         return (0.5 * jnp.log(power + _LOW_FLOOR**2) + 3) / 2  # to about unit deviation

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from technogen_jax.models import codec
+
 NOTES = 4  # of a bar's bass
 _LASTS = 8  # sixteenths that a kick rings at most
-_STEPS = 16  # sixteenths of a bar
 _TIMES = 4  # of a sixteenth, at which the bass is told how loud it is
 _KICK_HARMONICS, _BASS_HARMONICS = 3, 4  # the first among them
 # A new generator's kick, about which its styles lie, at times (s) that lie closer where more happens: octaves above the pitch that it
@@ -52,7 +53,7 @@ def speak(said: jax.Array, chosen: jax.Array, samples: int, rate_hz: float) -> j
         samples: of a sixteenth.
         rate_hz: of them.
     """
-    of_bar = dict(zip(_SIZES, jnp.split(chosen, np.cumsum(list(_SIZES.values()))[:-1], -1), strict=True))
+    of_bar = codec.by_part(chosen, _SIZES)
     hits, notes, loudness = jnp.split(said, [1, 1 + NOTES], -1)
     hits = jax.nn.sigmoid(_SHARP * (hits - 0.5))
     return _kicks(hits, of_bar, samples, rate_hz) + _bass(notes, loudness, of_bar, samples, rate_hz)
@@ -61,7 +62,7 @@ def speak(said: jax.Array, chosen: jax.Array, samples: int, rate_hz: float) -> j
 def _kicks(hits, of_bar, samples, rate_hz):
     """Each bar's kick where it is hit, `[B, N * 16, 1]`; the next one cuts it off."""
     at_s = (np.arange(_LASTS * samples) + 0.5) / rate_hz
-    curves = _between(at_s, _TIMES_S)
+    curves = _interpolating(at_s, _TIMES_S)
     hz = _pitch(_KICK_HZ, (_FALL + _SPREAD * of_bar["kick_pitch"]) @ curves)  # [B, N, LASTS * samples]
     loud = jnp.exp(jnp.minimum((_LOUDNESS + of_bar["kick_loudness"]) @ curves, _LOUDEST))
     turns = _summed(hz) / rate_hz + 0.5 * of_bar["kick_phase"]
@@ -71,29 +72,32 @@ def _kicks(hits, of_bar, samples, rate_hz):
     rings = [hits]
     for _ in range(_LASTS - 1):
         rings.append(jnp.roll(rings[-1], 1, 1) * (1 - hits))
-    rings = jnp.concatenate(rings, -1).reshape(*hz.shape[:2], _STEPS, _LASTS)  # of the hit so many sixteenths before
-    own = np.arange(_STEPS)[:, None] >= np.arange(_LASTS)  # it was in this bar, not in the one before
+    rings = jnp.concatenate(rings, -1).reshape(
+        *hz.shape[:2], codec.STEPS, _LASTS
+    )  # of the hit so many sixteenths before
+    own = np.arange(codec.STEPS)[:, None] >= np.arange(_LASTS)  # it was in this bar, not in the one before
     wave = jnp.matmul(own * rings, kick) + jnp.matmul(~own * rings, jnp.roll(kick, 1, 1))
     return wave.reshape(*hits.shape[:2], samples)
 
 
 def _bass(notes, loudness, of_bar, samples, rate_hz):
     """The notes of each bar as sixteenths choose them, `[B, N * 16, NOTES]`, so loud `[B, N * 16, TIMES]` from each beginning on."""
-    kept = _pitch(_BASS_HZ, _SPREAD * jnp.repeat(of_bar["notes"], _STEPS, 1))
-    hz = jnp.sum(jax.nn.softmax(_SHARP * notes) * kept, -1).reshape(len(kept), -1, _STEPS, 1)
+    kept = _pitch(_BASS_HZ, _SPREAD * jnp.repeat(of_bar["notes"], codec.STEPS, 1))
+    hz = jnp.sum(jax.nn.softmax(_SHARP * notes) * kept, -1).reshape(len(kept), -1, codec.STEPS, 1)
     before = jnp.concatenate([hz[:, :, :1], hz[:, :, :-1]], 2)
     place = (np.arange(samples) + 0.5) / samples
     glide = np.float32(np.minimum(place / _GLIDE, 1))
     hz = before + glide * (hz - before)  # [B, N, 16, samples]
-    starts = _summed(hz.sum(-1)) - hz.sum(-1)
-    turns = (starts[..., None] + _summed(hz)) / rate_hz
+    of_steps = hz.sum(-1, keepdims=True)
+    starts = _summed(of_steps[..., 0])[..., None] - of_steps
+    turns = (starts + _summed(hz)) / rate_hz
     missing = jnp.round(turns[:, :, -1:, -1:]) - turns[:, :, -1:, -1:]  # of a whole number
-    through = np.float32((np.arange(_STEPS * samples) + 1) / (_STEPS * samples)).reshape(_STEPS, samples)
+    through = np.float32((np.arange(codec.STEPS * samples) + 1) / (codec.STEPS * samples)).reshape(codec.STEPS, samples)
     turns = turns + missing * through
     levels = jnp.concatenate([loudness, jnp.roll(loudness[..., :1], -1, 1)], -1)  # to where the next one begins
-    levels = _BASS_LOUDNESS + _SWING * levels @ _between(place, np.arange(_TIMES + 1) / _TIMES)
+    levels = _BASS_LOUDNESS + _SWING * levels @ _interpolating(place, np.arange(_TIMES + 1) / _TIMES)
     harmonics = jax.nn.sigmoid(of_bar["bass_harmonics"] + 1 - np.arange(_BASS_HARMONICS, dtype=np.float32))
-    harmonics = jnp.repeat(harmonics, _STEPS, 1)[..., None]
+    harmonics = jnp.repeat(harmonics, codec.STEPS, 1)[..., None]
     turns, hz = (values.reshape(*levels.shape) for values in (turns, hz))
     return jnp.exp(jnp.minimum(levels, _LOUDEST)) * _sines(turns, hz, harmonics, rate_hz)
 
@@ -116,6 +120,6 @@ def _sines(turns, hz, amplitudes, rate_hz):
     return tone
 
 
-def _between(at, times):
+def _interpolating(at, times):
     """`[len(times), len(at)]`: what interpolates values at `times` linearly, the last one kept."""
     return np.stack([np.interp(at, times, row) for row in np.eye(len(times))]).astype(np.float32)
