@@ -106,7 +106,7 @@ def test_numbers_are_scaled_as_the_statistics_say_whatever_is_usual_now(bars, li
     made, statistics = linear
     other = technogan.build(**SMALL | PARTS, statistics=statistics | {"side_scale": 3 * statistics["side_scale"]})
     x, scaled = np.asarray(made.encode(bars[:2])), np.asarray(other.encode(bars[:2]))
-    np.testing.assert_allclose(scaled[..., 12:15], 3 * x[..., 12:15], rtol=1e-5)
+    np.testing.assert_allclose(scaled[..., 12:15], 3 * x[..., 12:15], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(np.delete(scaled, range(12, 15), -1), np.delete(x, range(12, 15), -1))
     of_older = {name: value for name, value in statistics.items() if name != "side_scale"}
     with pytest.raises(ValueError, match="expected statistics with a side_scale; these are an older version's"):
@@ -432,6 +432,16 @@ def test_mixes_are_drawn_apart_and_centred():
         assert abs(values.mean()) < 0.02 and 0.2 < values.std() < 0.4
     assert 0.45 < drawn.swapped.mean() < 0.55
     assert np.abs(np.corrcoef(np.c_[drawn.curve, drawn.bass, drawn.width, drawn.swapped].T) - np.eye(7)).max() < 0.08
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_clips_is_mixed_otherwise_and_the_others_are_as_they_were_to_the_bit(linear, share):
+    drawn = codec.draw_mix(KEY, 2000, share)
+    is_mixed = np.asarray(drawn.bass != 0)
+    assert is_mixed.mean() == pytest.approx(share, abs=0.03)
+    x = jax.random.normal(KEY, (2000, 16, linear[0].components))
+    changed = np.any(np.asarray(linear[0].remix(x, drawn) != x), (1, 2))
+    np.testing.assert_array_equal(changed, is_mixed)
 
 
 def test_nothing_that_is_not_heard_comes_out(linear):

@@ -413,6 +413,30 @@ def test_dtype_and_the_order_of_channels_do_not_matter():
     assert techno.measure(stereo[:, ::-1], RATE, beats=8, loop=True) == pytest.approx(want, abs=1e-5)
 
 
+def test_a_low_end_of_notes_is_narrow_and_steady_and_rumble_is_neither():
+    rng, rate_hz = np.random.default_rng(0), 44100
+    time_s = np.arange(2 * rate_hz) / rate_hz
+    note, octave = (0.3 * np.sin(2 * np.pi * hz * time_s)[:, None] for hz in (60, 120))
+    band = scipy.signal.butter(4, (30, 230), "band", fs=rate_hz, output="sos")
+    rumble = 0.1 * scipy.signal.sosfilt(band, rng.standard_normal((2 * rate_hz, 1)), axis=0)
+
+    def measured(clip, rate_hz=rate_hz):
+        features = techno.measure(clip, rate_hz, beats=4, loop=True)
+        return features["low_spread_hz"], features["low_change_db"]
+
+    narrow, steady = measured(note)
+    power = np.array([1 / 6, 2 / 3, 1 / 6])  # of a Hann window, squared, on a bin and beside it
+    assert narrow == pytest.approx(np.exp(-np.sum(power * np.log(power))) / 0.186, rel=0.05)
+    assert measured(note + octave)[0] == pytest.approx(2 * narrow, rel=0.05)
+    wide, flickering = measured(rumble)
+    assert 90 < wide < 200 and flickering > 3 and steady < 0.5
+    np.testing.assert_allclose(measured(0.1 * rumble), (wide, flickering), rtol=1e-6)
+    np.testing.assert_allclose(measured(rumble[::2], rate_hz // 2), (wide, flickering), rtol=0.02)
+    np.testing.assert_allclose(measured(np.roll(rumble, 7000, 0)), (wide, flickering), rtol=0.05)
+    nothing = 0.1 * np.sin(2 * np.pi * 1000 * time_s)[:, None]
+    assert measured(nothing) == measured(note[:8000]) == (None, None)
+
+
 def test_line_share_tells_notes_from_noise():
     rng, rate_hz = np.random.default_rng(0), 44100
     noise = 0.1 * rng.standard_normal((rate_hz, 1))

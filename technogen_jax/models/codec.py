@@ -17,18 +17,19 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from flax import nnx
 
 from technogen_jax import arrays, dsp
 from technogen_jax.models import excitation, tones
 from technogen_jax.models.contract import Functional, functional
-from technogen_jax.models.layers import CircularConv, Dense
+from technogen_jax.models.layers import CircularConv, Dense, conv_circular
 
 STEPS = 16  # sixteenth notes in a bar
 SHAPER = "shaper/"  # what the names of its parameters begin with, among the statistics
@@ -70,11 +71,14 @@ class Codec(NamedTuple):
         components: K, the length of a vector.
         scale: float32 `[K]`, the deviation of each of its numbers over the training set: those of large components count more, but
             less than they are larger. Ones without statistics.
+        silence: float32 `[K]`, what features of zero are coded as: not zeros, which are the mean of the set. Zeros without statistics.
         encode: `[B, T, C]` -> `[B, bars * 16, K]`.
         decode: the reverse.
         play: shaper parameters or None, sequences, white noise `[B, C, samples]` of unit deviation, and how strong tones are
             against what the shaper asks for (1 if not given) -> mid and side (mono: the signal) `[B, C, T]`, their peaks as they come.
         code: a part's name and features `[..., D]` -> its numbers of a sequence.
+        code_low: the waveform of each sixteenth below the crossover `[B, steps, low_samples]` -> what it adds to the low end's numbers
+            of silence; zeros without statistics.
         remix: sequences `[B, steps, K]` and a `Mix` of each -> the sequences as if they had been mixed so.
         pictured: G, groups of bands of all signals in `pictures`.
         pictures: sequences `[B, steps, K]` -> levels of their spectra, coarsely: nepers `[B, steps, times, G]`; 0 without statistics.
@@ -85,10 +89,12 @@ class Codec(NamedTuple):
 
     components: int
     scale: np.ndarray
+    silence: np.ndarray
     encode: Callable[[jax.Array], jax.Array]
     decode: Callable[[jax.Array], jax.Array]
     play: Callable[[dict | None, jax.Array, jax.Array, float], jax.Array]
     code: Callable[[str, jax.Array], jax.Array]
+    code_low: Callable[[jax.Array], jax.Array]
     remix: Callable[[jax.Array, Mix], jax.Array]
     pictured: int
     pictures: Callable[[jax.Array], jax.Array]
@@ -157,7 +163,8 @@ def part_sizes(grid: Grid, n_mels: int, channels: int, toned: bool) -> dict[str,
 
 def by_part(x: jax.Array, sizes: dict[str, int]) -> dict[str, jax.Array]:
     """`[..., K]` in parts that are so long, `[..., size]` each."""
-    return dict(zip(sizes, jnp.split(x, np.cumsum(list(sizes.values()))[:-1], -1), strict=True))
+    split = jnp.split if isinstance(x, jax.Array) else np.split
+    return dict(zip(sizes, split(x, np.cumsum(list(sizes.values()))[:-1], -1), strict=True))
 
 
 def measure(
@@ -337,12 +344,17 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         return jnp.concatenate([code(part, features[part]) for part in parts], -1)
 
     def code(part, features):
-        return numbers_of(part, features - measured(part)[0])
+        return jnp.matmul(features - measured(part)[0], coding(part), precision="highest")
 
-    def numbers_of(part, change):
-        """What a change of features changes in the numbers of a sequence."""
+    def coding(part):
+        """`[D, K]`, the numbers of a sequence that a change of features is."""
         _, basis, deviation, _, scale = measured(part)
-        return jnp.matmul(change, basis, precision="highest") * (scale / deviation)
+        return basis * (scale / deviation)
+
+    def reading(part):
+        """`[K, D]`, the reverse."""
+        _, basis, deviation, _, scale = measured(part)
+        return (deviation / scale)[:, None] * basis.T
 
     def read(x):
         """The features of a sequence, `[B, steps, D]` a part."""
@@ -350,8 +362,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     def features_of(part, coded):
         """What the numbers of a part say, `[..., D]`: the reverse of `code`."""
-        mean, basis, deviation, _, scale = measured(part)
-        return jnp.matmul(coded * (deviation / scale), basis.T, precision="highest") + mean
+        return jnp.matmul(coded, reading(part), precision="highest") + measured(part)[0]
 
     def levels_of(features, part):
         # What is lost of a level is noise about it. Exponentials of levels without that noise would have less power.
@@ -431,63 +442,123 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         return dsp.limit_circular(dsp.saturate(sound), sample_rate_hz)
 
     def remix(x, mix):
-        curve = mix.curve @ _curves(n_mels)  # [B, M]
-        remixed = []
-        for part, values in by_part(x, parts).items():
-            if part == "mid":
-                values = values + numbers_of(part, jnp.tile(curve, grid.frames))[:, None]
-            elif part == "side":
-                below_and_above = jnp.concatenate([curve[:, :1], curve], -1) + mix.width[:, None]
-                values = values + numbers_of(part, jnp.tile(below_and_above, grid.frames))[:, None]
-            elif part == "low":
-                louder = jnp.exp(mix.bass)[:, None, None]
-                values = values * louder + (louder - 1) * numbers_of(part, measured(part)[0])
-            elif part == "pan":
-                turned = -values - 2 * numbers_of(part, measured(part)[0])
-                values = jnp.where(mix.swapped[:, None, None], turned, values)
-            remixed.append(values)
-        return jnp.concatenate(remixed, -1)
+        said = jnp.concatenate([mix.curve, mix.width[:, None], jnp.expm1(mix.bass)[:, None], mix.swapped[:, None]], -1)
+        gain, shift = (jnp.matmul(said, rows, precision="highest")[:, None] for rows in mixing())
+        return x + gain * x + shift
+
+    @cache
+    def mixing():
+        """What each number of a `Mix`, in its order, adds to the gains of a sequence and to the sequence: `[7, K]` both."""
+        gain, shift = (
+            {part: np.zeros((_CURVES + 3, size), np.float32) for part, size in parts.items()} for _ in range(2)
+        )
+        curves = _curves(n_mels)
+        shift["mid"][:_CURVES] = np.tile(curves, grid.frames) @ coding("mid")
+        gain["low"][_CURVES + 1], shift["low"][_CURVES + 1] = 1, measured("low")[0] @ coding("low")
+        if "side" in parts:
+            below_and_above = np.concatenate([curves[:, :1], curves], -1)
+            shift["side"][:_CURVES] = np.tile(below_and_above, grid.frames) @ coding("side")
+            shift["side"][_CURVES] = coding("side").sum(0)
+            gain["pan"][-1], shift["pan"][-1] = -2, -2 * measured("pan")[0] @ coding("pan")
+        return [np.concatenate(list(rows.values()), -1) for rows in (gain, shift)]
 
     def pictures(x):
-        shape = *x.shape[:2], min(_TIMES, grid.frames)
+        shape = *x.shape[:2], min(_TIMES, grid.frames), len(spectra) * _GROUPS
         if statistics is None:
-            return jnp.zeros((*shape, len(spectra) * _GROUPS))
-        drawn = []
-        for part, coded in by_part(x, parts).items():
-            if part in spectra:
-                mean, basis, deviation, _, scale = measured(part)
-                coarse = _coarse(grid.frames, len(basis) // grid.frames)
-                # One small product and not `read`'s large one: the critic asks for it in every step.
-                change = jnp.matmul(coded, (deviation / scale)[:, None] * (basis.T @ coarse), precision="highest")
-                drawn.append(change + mean @ coarse)
-        return jnp.concatenate([values.reshape(*shape, _GROUPS) for values in drawn], -1)
+            return jnp.zeros(shape)
+        rows, offset = drawing()
+        return (jnp.matmul(x, rows, precision="highest") + offset).reshape(shape)
+
+    @cache
+    def drawing():
+        """What numbers add to a picture, `[K, times * G]`, and the picture of the mean."""
+        # One small product and not those of `read` and `_coarse`, which are large: the critic asks for it in every step.
+        times = min(_TIMES, grid.frames)
+        rows, offset = np.zeros((sum(parts.values()), times, len(spectra), _GROUPS)), []
+        of = by_part(np.arange(len(rows)), parts)
+        for i, part in enumerate(spectra):
+            coarse = _coarse(grid.frames, measured(part)[1].shape[0] // grid.frames)
+            rows[of[part], :, i] = (reading(part) @ coarse).reshape(-1, times, _GROUPS)
+            offset.append((measured(part)[0] @ coarse).reshape(times, _GROUPS))
+        return np.float32(rows.reshape(len(rows), -1)), np.float32(np.stack(offset, 1).reshape(-1))
 
     views = _low_views(grid.low_samples)
 
     def low_pictures(x):
         if statistics is None:
             return jnp.zeros((*x.shape[:2], views.shape[1]))
-        low = folded(features_of("low", by_part(x, parts)["low"]), -1)
-        around = jnp.concatenate([jnp.roll(low, 1, 1), low, jnp.roll(low, -1, 1)], -1)
-        power = sum(jnp.matmul(around, np.float32(waves)) ** 2 for waves in (views.real, views.imag))
+        kernel, mean = viewing()
+        waves = conv_circular(by_part(x, parts)["low"], kernel, "highest") + mean
+        power = jnp.sum(waves.reshape(*x.shape[:2], 2, -1) ** 2, 2)
         return (0.5 * jnp.log(power + _LOW_FLOOR**2) + 3) / 2  # to about unit deviation
 
+    @cache
+    def viewing():
+        """The convolution from the low end's numbers to the real and the imaginary parts of its spectra, and what the mean adds to them."""
+
+        def view(low):
+            low = folded(low, -1)
+            around = jnp.concatenate([jnp.roll(low, 1, 1), low, jnp.roll(low, -1, 1)], -1)
+            return jnp.matmul(around, np.float32(np.concatenate([views.real, views.imag], 1)), precision="highest")
+
+        kernel = _kernel_of(
+            lambda numbers: view(jnp.matmul(numbers, reading("low"), precision="highest")), parts["low"], 2
+        )
+        with jax.ensure_compile_time_eval():
+            return kernel, np.asarray(view(jnp.broadcast_to(measured("low")[0], (1, 1, grid.low_samples)))[0, 0])
+
+    def code_low(waves):
+        if statistics is None:
+            return jnp.zeros((*waves.shape[:2], parts["low"]))
+        return conv_circular(waves, hearing(), "highest")
+
+    @cache
+    def hearing():
+        """The convolution from the waveform to the low end's numbers."""
+        return _kernel_of(
+            lambda low: jnp.matmul(folded(low, 1), coding("low"), precision="highest"), grid.low_samples, 1
+        )
+
     components = sum(parts.values())
-    scale = np.concatenate([measured(part)[-1] for part in parts]) if statistics else np.ones(components, np.float32)
-    pictured, low_pictured = len(spectra) * _GROUPS, views.shape[1]
-    return Codec(components, scale, encode, decode, play, code, remix, pictured, pictures, low_pictured, low_pictures)
-
-
-def draw_mix(key: jax.Array, count: int) -> Mix:
-    """Mixes at random, so little apart from what was that each could be."""
-    curve_key, bass_key, width_key, swap_key = jax.random.split(key, 4)
-    curve, bass, width = np.float32(np.log(10) / 20 * np.array(_MIX_DB))
-    return Mix(
-        curve=curve * jax.random.normal(curve_key, (count, _CURVES)),
-        bass=bass * jax.random.normal(bass_key, (count,)),
-        width=width * jax.random.normal(width_key, (count,)),
-        swapped=jax.random.bernoulli(swap_key, 0.5, (count,)),
+    scale, silence = np.ones(components, np.float32), np.zeros(components, np.float32)
+    if statistics:
+        scale = np.concatenate([measured(part)[-1] for part in parts])
+        silence = np.concatenate([-measured(part)[0] @ coding(part) for part in parts])
+    return Codec(
+        components=components,
+        scale=scale,
+        silence=silence,
+        encode=encode,
+        decode=decode,
+        play=play,
+        code=code,
+        code_low=code_low,
+        remix=remix,
+        pictured=len(spectra) * _GROUPS,
+        pictures=pictures,
+        low_pictured=views.shape[1],
+        low_pictures=low_pictures,
     )
+
+
+def _kernel_of(function, size: int, reach: int) -> np.ndarray:
+    """The kernel of `conv_circular` that does what a linear function does of `[B, steps, size]` that looks so many steps to either side."""
+    taps = 2 * reach + 1
+    impulses = np.zeros((size, taps, size), np.float32)
+    impulses[np.arange(size), reach, np.arange(size)] = 1
+    with jax.ensure_compile_time_eval():
+        return np.asarray(function(impulses))[:, ::-1].swapaxes(0, 1)
+
+
+def draw_mix(key: jax.Array, count: int, share: float = 1.0) -> Mix:
+    """Mixes at random, so little apart from what was that each could be; a share of them, and the others change nothing."""
+    curve, bass, width = np.float32(np.log(10) / 20 * np.array(_MIX_DB))
+    drawn = jax.random.normal(
+        key, (count, _CURVES + 4)
+    )  # at once: each call of a random function takes long to compile
+    is_mixed = drawn[:, -1] < scipy.special.ndtri(share)
+    changes = jnp.where(is_mixed[:, None], drawn, 0)
+    return Mix(curve * changes[:, :_CURVES], bass * changes[:, -4], width * changes[:, -3], changes[:, -2] > 0)
 
 
 def mid_and_side(audio: jax.Array) -> jax.Array:

@@ -136,19 +136,20 @@ def phase_shuffle(x: jax.Array, key: jax.Array, radius: int) -> jax.Array:
     return lax.dynamic_slice_in_dim(padded, radius - shift, x.shape[1], axis=1)
 
 
-def conv_circular(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv_circular(x: jax.Array, kernel: jax.Array, precision: str | None = None) -> jax.Array:
     """Convolution of stride 1 around a circle, as one matrix product: the fast form where the circle is short.
 
     Args:
         x: `[B, T, C_in]`.
         kernel: `[K, C_in, C_out]`, K odd; its middle tap meets the place of the output.
+        precision: of the product, as in JAX.
 
     Returns:
         `[B, T, C_out]`.
     """
     reach = len(kernel) // 2
     columns = jnp.concatenate([jnp.roll(x, reach - tap, 1) for tap in range(len(kernel))], -1)  # [B, T, K C_in]
-    return columns @ kernel.reshape(-1, kernel.shape[-1])
+    return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
 
 
 def minibatch_deviation(x: jax.Array, group: int) -> jax.Array:

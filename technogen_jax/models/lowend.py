@@ -55,12 +55,11 @@ def speak(said: jax.Array, chosen: jax.Array, samples: int, rate_hz: float) -> j
     """
     of_bar = codec.by_part(chosen, _SIZES)
     hits, notes, loudness = jnp.split(said, [1, 1 + NOTES], -1)
-    hits = jax.nn.sigmoid(_SHARP * (hits - 0.5))
-    return _kicks(hits, of_bar, samples, rate_hz) + _bass(notes, loudness, of_bar, samples, rate_hz)
+    return _kicks(_SHARP * (hits - 0.5), of_bar, samples, rate_hz) + _bass(notes, loudness, of_bar, samples, rate_hz)
 
 
-def _kicks(hits, of_bar, samples, rate_hz):
-    """Each bar's kick where it is hit, `[B, N * 16, 1]`; the next one cuts it off."""
+def _kicks(logits, of_bar, samples, rate_hz):
+    """Each bar's kick where it is hit, logits `[B, N * 16, 1]`; the next one cuts it off."""
     at_s = (np.arange(_LASTS * samples) + 0.5) / rate_hz
     curves = _interpolating(at_s, _TIMES_S)
     hz = _pitch(_KICK_HZ, (_FALL + _SPREAD * of_bar["kick_pitch"]) @ curves)  # [B, N, LASTS * samples]
@@ -69,15 +68,13 @@ def _kicks(hits, of_bar, samples, rate_hz):
     harmonics = 0.3 * jnp.tanh(of_bar["kick_harmonics"])
     harmonics = jnp.concatenate([jnp.ones_like(harmonics[..., :1]), harmonics], -1)[..., None]
     kick = (loud * _sines(turns, hz, harmonics, rate_hz)).reshape(*hz.shape[:2], _LASTS, samples)
-    rings = [hits]
-    for _ in range(_LASTS - 1):
-        rings.append(jnp.roll(rings[-1], 1, 1) * (1 - hits))
-    rings = jnp.concatenate(rings, -1).reshape(
-        *hz.shape[:2], codec.STEPS, _LASTS
-    )  # of the hit so many sixteenths before
-    own = np.arange(codec.STEPS)[:, None] >= np.arange(_LASTS)  # it was in this bar, not in the one before
-    wave = jnp.matmul(own * rings, kick) + jnp.matmul(~own * rings, jnp.roll(kick, 1, 1))
-    return wave.reshape(*hits.shape[:2], samples)
+    logits = logits.reshape(*hz.shape[:2], codec.STEPS)
+    logits = jnp.concatenate([jnp.roll(logits, 1, 1), logits], -1)  # of the bar before too
+    shares = jnp.concatenate([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], -1)
+    rings = jnp.exp(jnp.matmul(shares, _RINGING, precision="highest")) * _CAN_RING
+    rings = rings.reshape(*hz.shape[:2], codec.STEPS, 2 * _LASTS)
+    wave = jnp.matmul(rings, jnp.concatenate([kick, jnp.roll(kick, 1, 1)], 2))
+    return wave.reshape(len(wave), -1, samples)
 
 
 def _bass(notes, loudness, of_bar, samples, rate_hz):
@@ -113,13 +110,31 @@ def _pitch(base_hz, octaves):
 
 def _sines(turns, hz, amplitudes, rate_hz):
     """A tone of harmonics of these amplitudes, `[..., H, 1]`; those near half of the rate are left out."""
-    tone = 0.0
-    for i in range(amplitudes.shape[-2]):
-        heard = jnp.clip((0.5 * rate_hz - (i + 1) * hz) / _FADE_HZ, 0, 1)
-        tone = tone + amplitudes[..., i, :] * heard * jnp.sin(2 * np.pi * (i + 1) * turns)
-    return tone
+    orders = np.arange(1, amplitudes.shape[-2] + 1, dtype=np.float32)[:, None]
+    turns, hz = orders * turns[..., None, :], orders * hz[..., None, :]
+    heard = jnp.clip((0.5 * rate_hz - hz) / _FADE_HZ, 0, 1)
+    return jnp.sum(amplitudes * heard * jnp.sin(2 * np.pi * turns), -2)
 
 
 def _interpolating(at, times):
     """`[len(times), len(at)]`: what interpolates values at `times` linearly, the last one kept."""
     return np.stack([np.interp(at, times, row) for row in np.eye(len(times))]).astype(np.float32)
+
+
+def _ringing():
+    """How much of each kick rings in a sixteenth, as sums of logarithms `[4 * 16, 16 * 2 * _LASTS]`; and where it can, `[16 * 2 * _LASTS]`.
+
+    Rows are sixteenths of the bar before and of this one, whether the kick is hit in them, then whether it is not. Columns are, for each
+    sixteenth, this bar's kick and that of the bar before if they were hit none to seven sixteenths ago.
+    """
+    sums = np.zeros((2, 2 * codec.STEPS, codec.STEPS, 2, _LASTS), np.float32)
+    can = np.zeros((codec.STEPS, 2, _LASTS), np.float32)
+    for step in range(codec.STEPS):
+        for ago in range(_LASTS):
+            place, hit = (step, int(ago > step), ago), codec.STEPS + step - ago
+            can[place] = sums[0, hit, *place] = 1
+            sums[1, hit + 1 : hit + ago + 1, *place] = 1
+    return sums.reshape(4 * codec.STEPS, -1), can.reshape(-1)
+
+
+_RINGING, _CAN_RING = _ringing()

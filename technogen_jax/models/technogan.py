@@ -39,6 +39,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from flax import nnx
 
 from technogen_jax.models import codec, lowend, tones
@@ -174,12 +175,23 @@ def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
     The bar's mean stays. Each is a share of the one before: if a rest that neither beats nor halves repeat could be there without
     them, half of a bar would be the other turned upside down.
     """
-    bars = _by_beat(x)
-    half = jnp.tile(bars.reshape(*bars.shape[:2], 2, _BEATS // 2, *bars.shape[3:]).mean(2), (1, 1, 2, 1, 1))
-    beat = bars.mean(2, keepdims=True)
-    mean = beat.mean(3, keepdims=True)
-    moving, of_beats, of_halves = (shares[:, :, i, None, None] for i in range(3))
-    return (mean + moving * (beat - mean + of_beats * (half - beat + of_halves * (bars - half)))).reshape(x.shape)
+    moving, of_beats, of_halves = (shares[:, :, i] for i in range(3))
+    differing = moving * of_beats
+    shares = jnp.stack([jnp.ones_like(moving), moving, differing, differing * of_halves], 2)[:, :, :, None]
+    bars = x.reshape(len(x), -1, codec.STEPS, x.shape[2])
+    parts = jnp.matmul(_LAYERS, bars, precision="highest").reshape(*bars.shape[:2], -1, *bars.shape[2:])
+    return jnp.sum(shares * parts, 2).reshape(x.shape)
+
+
+def _layers() -> np.ndarray:
+    """`[4 * 16, 16]`, what a bar is the sum of: its mean, its mean beat, its mean half and the rest, each without those before."""
+    step = np.arange(codec.STEPS)
+    means = [step % period == step[:, None] % period for period in (1, _BEAT, codec.STEPS // 2, codec.STEPS)]
+    means = np.float32([mean / mean.sum(1, keepdims=True) for mean in means])
+    return np.concatenate([means[0], *(means[1:] - means[:-1])])
+
+
+_LAYERS = _layers()
 
 
 def _tame(x: jax.Array) -> jax.Array:
@@ -191,9 +203,28 @@ def _tame(x: jax.Array) -> jax.Array:
     return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
 
 
-def _since(x: jax.Array) -> list[jax.Array]:
-    """How much `[B, N * 16, ...]` has changed since each of `_LAGS`."""
-    return [x - jnp.roll(x, lag, 1) for lag in _LAGS]
+def _changes_of_numbers(steps: int) -> np.ndarray:
+    """`[4 * steps, steps]`: values as they are, and how much they have changed since each of `_LAGS`."""
+    now = np.eye(steps, dtype=np.float32)
+    return np.concatenate([now, *(now - np.roll(now, -lag, 1) for lag in _LAGS)])
+
+
+def _changes_of_pictures(steps: int, times: int) -> tuple[np.ndarray, np.ndarray]:
+    """`[R, steps * times]`, by how much pictures change, and the mean `[5 * steps, R]` of the squares of a sixteenth's changes.
+
+    Within it, from the end of the one before to its beginning, and of each time since each of `_LAGS`.
+    """
+    now = np.eye(steps * times, dtype=np.float32)
+    within = now - np.kron(np.eye(steps), np.full((times, times), 1 / times))
+    seam = (now - np.roll(now, -1, 1))[::times]
+    changes = [within, seam, *(now - np.roll(now, -lag * times, 1) for lag in _LAGS)]
+    means = [np.kron(np.eye(steps), np.full((1, len(rows) // steps), steps / len(rows))) for rows in changes]
+    return np.float32(np.concatenate(changes)), np.float32(scipy.linalg.block_diag(*means))
+
+
+def _of_steps(x: jax.Array, steps: int) -> jax.Array:
+    """`[B, R * steps, W]` to `[B, steps, R * W]`."""
+    return jnp.moveaxis(x.reshape(len(x), -1, steps, x.shape[2]), 1, 2).reshape(len(x), steps, -1)
 
 
 def _means_of_groups(size: int) -> np.ndarray:
@@ -346,9 +377,17 @@ def build(
     )
     sizes |= dict(outputs=sum(outputs.values()), palette=sum(palette.values()))
     generator = functional(partial(Generator, **sizes, **shared))
-    groups = {part: _means_of_groups(size) for part, size in moving.items() if part != "pan"}
-    grouped = sum(means.shape[1] for means in groups.values())
-    powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped + one.low_pictured
+    places = codec.by_part(np.arange(one.components), parts)
+    of_moving = np.concatenate([places[part] for part in moving])
+    scales, is_low = one.scale[of_moving], np.isin(of_moving, places["low"]).astype(np.float32)
+    rest = is_low * one.silence[of_moving] / scales  # the low end at rest is silent, not the mean of the set
+    rests = np.stack([np.isin(np.arange(one.components), places[part]) / parts[part] for part in resting], 1)
+    grouped = [
+        _means_of_groups(size) if part in moving and part != "pan" else np.zeros((size, 0))
+        for part, size in parts.items()
+    ]
+    rests, grouped = np.float32(rests), np.float32(scipy.linalg.block_diag(*grouped))
+    powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped.shape[1] + one.low_pictured
     heard = dict(
         components=one.components - low_components, powers=powers_size, channels=critic_channels, blocks=critic_blocks
     )
@@ -365,26 +404,14 @@ def build(
         """A share of the clips as if they had been mixed otherwise; the critic hears reals and fakes so."""
         if not remix:
             return x
-        share_key, key = jax.random.split(key)
-        sequence, weights = x[..., : one.components], x[..., one.components :]
-        chosen = jax.random.bernoulli(share_key, remix, (len(x), 1, 1))
-        mixed = one.remix(sequence, codec.draw_mix(key, len(x)))
-        return jnp.concatenate([jnp.where(chosen, mixed, sequence), weights], -1)
+        mixed = one.remix(x[..., : one.components], codec.draw_mix(key, len(x), remix))
+        return jnp.concatenate([mixed, x[..., one.components :]], -1)
 
     def discriminate(d_params, x, key):
         """Of the low end it hears spectra alone: what lies in phase it would learn by heart, and no listener hears it."""
         x = remixed(x, key)
-        sequence = codec.by_part(x[..., : one.components], parts)
-        numbers = [values for part, values in sequence.items() if part != "low"]
-        return (discriminator.apply(d_params, jnp.concatenate([*numbers, x[..., one.components :]], -1), powers(x)),)
-
-    def coded(part, features):
-        """The numbers of a sequence of these features, `[..., D]`; none are known without statistics."""
-        return one.code(part, features) if statistics else 0.0
-
-    def silence(part):
-        """Its numbers of a sequence: they are 0 not for silence but for the mean of the set."""
-        return coded(part, jnp.zeros(lengths[part]))
+        begin, end = places["low"][0], places["low"][-1] + 1
+        return (discriminator.apply(d_params, jnp.concatenate([x[..., :begin], x[..., end:]], -1), powers(x)),)
 
     def powers(x):
         """What is heard of each sixteenth on a logarithmic scale: powers, and the low end's spectra.
@@ -395,17 +422,14 @@ def build(
         before; numbers do as `_LAGS` says. Only on this scale one hears how quiet a rest is, how still a pad stands, how exactly a beat
         comes back.
         """
-        of = codec.by_part(x[..., : one.components], parts)
-        loud = [jnp.mean((of[part] - silence(part)) ** 2, -1, keepdims=True) for part in resting]
-        pictures = one.pictures(x[..., : one.components])  # [B, bars * 16, times, G]
-        within = pictures - jnp.mean(pictures, 2, keepdims=True)
-        seam = pictures[:, :, :1] - jnp.roll(pictures[:, :, -1:], 1, 1)
-        loud += [jnp.mean(change**2, 2) for change in (within, seam, *_since(pictures))]
-        of = codec.by_part(x[..., : one.components] / one.scale, parts)
-        for part, means in groups.items():
-            loud += [values**2 @ means for values in (of[part], *_since(of[part]))]
-        loud = jnp.log(jnp.concatenate(loud, -1) + _QUIETEST)
-        return jnp.concatenate([loud, one.low_pictures(x[..., : one.components])], -1)
+        sequence = x[..., : one.components]
+        drawn = one.pictures(sequence)  # [B, bars * 16, times, G]
+        changes, means = _changes_of_pictures(*drawn.shape[1:3])
+        changes = jnp.matmul(changes, drawn.reshape(len(x), -1, drawn.shape[3]), precision="highest")
+        of_numbers = jnp.matmul(_changes_of_numbers(x.shape[1]), sequence / one.scale, precision="highest")
+        loud = [(sequence - one.silence) ** 2 @ rests, means @ changes**2, of_numbers**2 @ grouped]
+        loud = [_of_steps(values, x.shape[1]) for values in loud]
+        return jnp.concatenate([jnp.log(jnp.concatenate(loud, -1) + _QUIETEST), one.low_pictures(sequence)], -1)
 
     def of_bars(z):
         """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
@@ -421,19 +445,17 @@ def build(
     def spoken(said, chosen, noise):
         """What the generator puts out for sixteenths and for bars, and the noise it had, as a sequence."""
         bars = chosen.shape[:2]
-        values, scales = codec.by_part(said, outputs), codec.by_part(one.scale, parts)
+        values = codec.by_part(said, outputs)
         opened, low, values["low"] = jnp.split(values["low"], [1, 1 + lowend.SAID], -1)
         chosen = codec.by_part(chosen, palette)
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
-        shares, noise = (codec.by_part(x, moving) for x in (shares, noise))
-        sequence = {part: (_stilled(values[part], shares[part]) + noise[part]) * scales[part] for part in moving}
-        rest = silence("low")
-        sequence["low"] = rest + jax.nn.sigmoid(_SHUT + opened) * (sequence["low"] - rest)
-        tame = _tame(jnp.concatenate([sequence[part] / scales[part] for part in moving], -1))
-        sequence = {part: tame * sequence[part] for part in moving}
+        moved = _stilled(jnp.concatenate([values[part] for part in moving], -1), shares) + noise
+        shut = is_low * jax.nn.sigmoid(-_SHUT - opened)
+        moved = moved + shut * (rest - moved)
+        sequence = codec.by_part(_tame(moved) * moved * scales, moving)
         low = lowend.speak(low, chosen["low"], grid.low_samples, grid.low_samples / step_s)
-        sequence["low"] += coded("low", codec.folded(low, 1)) - rest
+        sequence["low"] += one.code_low(low)
         for part in toned:
             if part == "pitch":
                 choices = values[part].reshape(*bars, codec.STEPS, 2, -1)
