@@ -498,14 +498,11 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
         def view(low):
             low = folded(low, -1)
-            around = jnp.concatenate([jnp.roll(low, 1, 1), low, jnp.roll(low, -1, 1)], -1)
-            return jnp.matmul(around, np.float32(np.concatenate([views.real, views.imag], 1)), precision="highest")
+            around = np.concatenate([np.roll(low, 1, 1), low, np.roll(low, -1, 1)], -1)
+            return around @ np.concatenate([views.real, views.imag], 1)
 
-        kernel = _kernel_of(
-            lambda numbers: view(jnp.matmul(numbers, reading("low"), precision="highest")), parts["low"], 2
-        )
-        with jax.ensure_compile_time_eval():
-            return kernel, np.asarray(view(jnp.broadcast_to(measured("low")[0], (1, 1, grid.low_samples)))[0, 0])
+        mean = view(np.broadcast_to(measured("low")[0], (1, 1, grid.low_samples)))[0, 0]
+        return _kernel_of(lambda numbers: view(numbers @ reading("low")), parts["low"], 2), np.float32(mean)
 
     def code_low(waves):
         if statistics is None:
@@ -515,9 +512,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     @cache
     def hearing():
         """The convolution from the waveform to the low end's numbers."""
-        return _kernel_of(
-            lambda low: jnp.matmul(folded(low, 1), coding("low"), precision="highest"), grid.low_samples, 1
-        )
+        return _kernel_of(lambda low: folded(low, 1) @ coding("low"), grid.low_samples, 1)
 
     components = sum(parts.values())
     scale, silence = np.ones(components, np.float32), np.zeros(components, np.float32)
@@ -542,12 +537,11 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
 
 def _kernel_of(function, size: int, reach: int) -> np.ndarray:
-    """The kernel of `conv_circular` that does what a linear function does of `[B, steps, size]` that looks so many steps to either side."""
+    """The kernel of `conv_circular` that does what numpy does of `[B, steps, size]`, linearly, looking so many steps to either side."""
     taps = 2 * reach + 1
-    impulses = np.zeros((size, taps, size), np.float32)
+    impulses = np.zeros((size, taps, size))
     impulses[np.arange(size), reach, np.arange(size)] = 1
-    with jax.ensure_compile_time_eval():
-        return np.asarray(function(impulses))[:, ::-1].swapaxes(0, 1)
+    return np.float32(function(impulses)[:, ::-1].swapaxes(0, 1))
 
 
 def draw_mix(key: jax.Array, count: int, share: float = 1.0) -> Mix:
@@ -623,9 +617,10 @@ def folded(low: jax.Array, sign: int) -> jax.Array:
     lap = low.shape[-1] // 8
     angle = np.pi / 4 * (1 - np.sin(np.pi / 2 * (np.arange(lap) + 0.5) / lap))
     cos, sin = np.float32(np.cos(angle)), np.float32(sign * np.sin(angle))
-    begin, end = low[..., :lap], jnp.roll(low, 1, 1)[..., : -lap - 1 : -1]  # from the boundary on, to either side
+    of = jnp if isinstance(low, jax.Array) else np
+    begin, end = low[..., :lap], of.roll(low, 1, 1)[..., : -lap - 1 : -1]  # from the boundary on, to either side
     begin, end = cos * begin + sin * end, cos * end - sin * begin
-    return jnp.concatenate([begin, low[..., lap:-lap], jnp.roll(end, -1, 1)[..., ::-1]], -1)
+    return of.concatenate([begin, low[..., lap:-lap], of.roll(end, -1, 1)[..., ::-1]], -1)
 
 
 def _pan(spectra, filters, grid):
