@@ -467,15 +467,16 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         if statistics is None:
             return jnp.zeros(shape)
         rows, offset = drawing()
-        return (jnp.matmul(x, rows, precision="highest") + offset).reshape(shape)
+        return (jnp.matmul(x[..., : len(rows)], rows, precision="highest") + offset).reshape(shape)
 
     @cache
     def drawing():
-        """What numbers add to a picture, `[K, times * G]`, and the picture of the mean."""
+        """What numbers of spectra, the first of a sequence, add to a picture, `[K, times * G]`, and the picture of the mean."""
         # One small product and not those of `read` and `_coarse`, which are large: the critic asks for it in every step.
         times = min(_TIMES, grid.frames)
-        rows, offset = np.zeros((sum(parts.values()), times, len(spectra), _GROUPS)), []
-        of = by_part(np.arange(len(rows)), parts)
+        sizes = {part: parts[part] for part in spectra}
+        rows, offset = np.zeros((sum(sizes.values()), times, len(spectra), _GROUPS)), []
+        of = by_part(np.arange(len(rows)), sizes)
         for i, part in enumerate(spectra):
             coarse = _coarse(grid.frames, measured(part)[1].shape[0] // grid.frames)
             rows[of[part], :, i] = (reading(part) @ coarse).reshape(-1, times, _GROUPS)

@@ -203,28 +203,11 @@ def _tame(x: jax.Array) -> jax.Array:
     return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
 
 
-def _changes_of_numbers(steps: int) -> np.ndarray:
-    """`[4 * steps, steps]`: values as they are, and how much they have changed since each of `_LAGS`."""
-    now = np.eye(steps, dtype=np.float32)
-    return np.concatenate([now, *(now - np.roll(now, -lag, 1) for lag in _LAGS)])
-
-
-def _changes_of_pictures(steps: int, times: int) -> tuple[np.ndarray, np.ndarray]:
-    """`[R, steps * times]`, by how much pictures change, and the mean `[5 * steps, R]` of the squares of a sixteenth's changes.
-
-    Within it, from the end of the one before to its beginning, and of each time since each of `_LAGS`.
-    """
-    now = np.eye(steps * times, dtype=np.float32)
-    within = now - np.kron(np.eye(steps), np.full((times, times), 1 / times))
-    seam = (now - np.roll(now, -1, 1))[::times]
-    changes = [within, seam, *(now - np.roll(now, -lag * times, 1) for lag in _LAGS)]
-    means = [np.kron(np.eye(steps), np.full((1, len(rows) // steps), steps / len(rows))) for rows in changes]
-    return np.float32(np.concatenate(changes)), np.float32(scipy.linalg.block_diag(*means))
-
-
-def _of_steps(x: jax.Array, steps: int) -> jax.Array:
-    """`[B, R * steps, W]` to `[B, steps, R * W]`."""
-    return jnp.moveaxis(x.reshape(len(x), -1, steps, x.shape[2]), 1, 2).reshape(len(x), steps, -1)
+def _since(x: jax.Array) -> jax.Array:
+    """How much `[B, steps, W]` has changed since each of `_LAGS`, `[B, lags, steps, W]`."""
+    now = np.eye(x.shape[1], dtype=np.float32)
+    changes = np.concatenate([now - np.roll(now, -lag, 1) for lag in _LAGS])
+    return jnp.matmul(changes, x, precision="highest").reshape(len(x), len(_LAGS), *x.shape[1:])
 
 
 def _means_of_groups(size: int) -> np.ndarray:
@@ -382,11 +365,9 @@ def build(
     scales, is_low = one.scale[of_moving], np.isin(of_moving, places["low"]).astype(np.float32)
     rest = is_low * one.silence[of_moving] / scales  # the low end at rest is silent, not the mean of the set
     rests = np.stack([np.isin(np.arange(one.components), places[part]) / parts[part] for part in resting], 1)
-    grouped = [
-        _means_of_groups(size) if part in moving and part != "pan" else np.zeros((size, 0))
-        for part, size in parts.items()
-    ]
-    rests, grouped = np.float32(rests), np.float32(scipy.linalg.block_diag(*grouped))
+    # Parts whose numbers are heard in groups come first in a sequence.
+    grouped = scipy.linalg.block_diag(*(_means_of_groups(size) for part, size in moving.items() if part != "pan"))
+    rests, grouped = np.float32(rests), np.float32(grouped)
     powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped.shape[1] + one.low_pictured
     heard = dict(
         components=one.components - low_components, powers=powers_size, channels=critic_channels, blocks=critic_blocks
@@ -424,11 +405,13 @@ def build(
         """
         sequence = x[..., : one.components]
         drawn = one.pictures(sequence)  # [B, bars * 16, times, G]
-        changes, means = _changes_of_pictures(*drawn.shape[1:3])
-        changes = jnp.matmul(changes, drawn.reshape(len(x), -1, drawn.shape[3]), precision="highest")
-        of_numbers = jnp.matmul(_changes_of_numbers(x.shape[1]), sequence / one.scale, precision="highest")
-        loud = [(sequence - one.silence) ** 2 @ rests, means @ changes**2, of_numbers**2 @ grouped]
-        loud = [_of_steps(values, x.shape[1]) for values in loud]
+        within = drawn - jnp.mean(drawn, 2, keepdims=True)
+        seam = drawn[:, :, 0] - jnp.roll(drawn[:, :, -1], 1, 1)
+        since = _since(drawn.reshape(*drawn.shape[:2], -1)).reshape(len(x), -1, *drawn.shape[1:])
+        numbers = (sequence / one.scale)[..., : len(grouped)]
+        numbers = jnp.concatenate([numbers[:, None], _since(numbers)], 1) ** 2 @ grouped
+        loud = [(sequence - one.silence) ** 2 @ rests, jnp.mean(within**2, 2), seam**2]
+        loud += [jnp.moveaxis(values, 1, 2).reshape(*x.shape[:2], -1) for values in (jnp.mean(since**2, 3), numbers)]
         return jnp.concatenate([jnp.log(jnp.concatenate(loud, -1) + _QUIETEST), one.low_pictures(sequence)], -1)
 
     def of_bars(z):
