@@ -205,6 +205,7 @@ _ELEMENTWISE = {
     "rsqrt": lambda graph, x, **_: _emit(graph, "Reciprocal", _emit(graph, "Sqrt", x)),
     "square": lambda graph, x, **_: _emit(graph, "Mul", x, x),
     "log2": lambda graph, x, **_: _emit(graph, "Div", _emit(graph, "Log", x), np.float32(np.log(2))),
+    "log1p": lambda graph, x, **_: _emit(graph, "Log", _emit(graph, "Add", x, np.float32(1))),  # right to 1e-7 of 1, not of x
     "exp2": lambda graph, x, **_: _emit(graph, "Pow", np.float32(2), x),
     "integer_pow": _power,
     "round": _rounded,
