@@ -344,7 +344,8 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         return jnp.concatenate([code(part, features[part]) for part in parts], -1)
 
     def code(part, features):
-        return jnp.matmul(features - measured(part)[0], coding(part), precision="highest")
+        mean, basis, deviation, _, scale = measured(part)
+        return jnp.matmul(features - mean, basis, precision="highest") * (scale / deviation)
 
     def coding(part):
         """`[D, K]`, the numbers of a sequence that a change of features is."""
