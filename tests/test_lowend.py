@@ -65,7 +65,8 @@ def test_a_kick_falls_as_its_curves_say_and_the_next_one_cuts_it_off():
     wave = speak(said, chosen)[0]
     at_s = (np.arange(8 * SAMPLES) + 0.5) / RATE_HZ
     of = {name: chosen[0, 0, places].astype(float) for name, places in PLACES.items()}
-    octaves = np.interp(at_s, lowend._TIMES_S, lowend._FALL + 0.5 * of["kick_pitch"])
+    falls = np.append(lowend._FALLS * np.exp(of["kick_pitch"][:-1]), 0.5 * of["kick_pitch"][-1])
+    octaves = np.interp(at_s, lowend._TIMES_S, np.cumsum(falls[::-1])[::-1])  # from the last, where it comes to
     hz = np.clip(48 * 2**octaves, 22, 500)
     loud = np.exp(np.minimum(np.interp(at_s, lowend._TIMES_S, lowend._LOUDNESS + of["kick_loudness"]), 0.3))
     turns = np.cumsum(hz) / RATE_HZ + 0.5 * of["kick_phase"]
@@ -76,6 +77,7 @@ def test_a_kick_falls_as_its_curves_say_and_the_next_one_cuts_it_off():
     wanted = np.zeros((16, SAMPLES))
     wanted[2:6], wanted[6:14] = kick[:4], kick
     np.testing.assert_allclose(wave, wanted, atol=2e-4)
+    assert (np.diff(octaves) <= 0).all()
     assert np.abs(kick[0]).max() > 0.1
 
 

@@ -24,12 +24,13 @@ NOTES = 4  # of a bar's bass
 _LASTS = 8  # sixteenths that a kick rings at most
 _TIMES = 4  # of a sixteenth, at which the bass is told how loud it is
 _KICK_HARMONICS, _BASS_HARMONICS = 3, 4  # the first among them
-# A new generator's kick, about which its styles lie, at times (s) that lie closer where more happens: octaves above the pitch that it
-# comes to, and the logarithm of its amplitude, full scale being 0. Chosen, as all in this block is: where a generator begins, not where it ends.
+# A new generator's kick, about which its styles lie, at times (s) that lie closer where more happens: octaves that it falls from each to
+# the next, and the logarithm of its amplitude, full scale being 0. Chosen, as all in this block is: where a generator begins, not where it ends.
 _TIMES_S = np.r_[0, np.geomspace(0.002, 0.88, 9)]
-_FALL = np.array([2.3, 2.1, 1.9, 1.6, 1.1, 0.6, 0.25, 0.1, 0.0, 0.0])
+_FALLS = np.array([0.2, 0.2, 0.3, 0.5, 0.5, 0.35, 0.15, 0.08, 0.02])
 _LOUDNESS = np.array([-1.5, -1.2, -1.0, -0.8, -0.8, -0.9, -1.2, -1.8, -3.0, -7.0])
 _KICK_HZ, _BASS_HZ = 48.0, 60.0
+_FALLEN = (-4.0, 3.0)  # nepers of those octaves
 _SPREAD = 0.5  # octaves that a number of unit deviation changes a pitch
 _BASS_LOUDNESS, _SWING = -2.5, 1.5  # of the bass's loudness, in nepers: the mean and the deviation
 _SHARP = 4.0  # of the logits of hits and notes: a new generator's are then more yes or no, and more one than many
@@ -62,9 +63,9 @@ def _kicks(logits, of_bar, samples, rate_hz):
     """Each bar's kick where it is hit, logits `[B, N * 16, 1]`; the next one cuts it off."""
     at_s = (np.arange(_LASTS * samples) + 0.5) / rate_hz
     curves = _interpolating(at_s, _TIMES_S)
-    hz = _pitch(_KICK_HZ, (_FALL + _SPREAD * of_bar["kick_pitch"]) @ curves)  # [B, N, LASTS * samples]
+    hz = _pitch(_KICK_HZ, _falling(of_bar["kick_pitch"]) @ curves)  # [B, N, LASTS * samples]
     loud = jnp.exp(jnp.minimum((_LOUDNESS + of_bar["kick_loudness"]) @ curves, _LOUDEST))
-    turns = _summed(hz) / rate_hz + 0.5 * of_bar["kick_phase"]
+    turns = _turns(hz.reshape(*hz.shape[:2], _LASTS, samples), rate_hz).reshape(hz.shape) + 0.5 * of_bar["kick_phase"]
     harmonics = 0.3 * jnp.tanh(of_bar["kick_harmonics"])
     harmonics = jnp.concatenate([jnp.ones_like(harmonics[..., :1]), harmonics], -1)[..., None]
     kick = (loud * _sines(turns, hz, harmonics, rate_hz)).reshape(*hz.shape[:2], _LASTS, samples)
@@ -85,9 +86,7 @@ def _bass(notes, loudness, of_bar, samples, rate_hz):
     place = (np.arange(samples) + 0.5) / samples
     glide = np.float32(np.minimum(place / _GLIDE, 1))
     hz = before + glide * (hz - before)  # [B, N, 16, samples]
-    of_steps = hz.sum(-1, keepdims=True)
-    starts = _summed(of_steps[..., 0])[..., None] - of_steps
-    turns = (starts + _summed(hz)) / rate_hz
+    turns = _turns(hz, rate_hz)
     missing = jnp.round(turns[:, :, -1:, -1:]) - turns[:, :, -1:, -1:]  # of a whole number
     through = np.float32((np.arange(codec.STEPS * samples) + 1) / (codec.STEPS * samples)).reshape(codec.STEPS, samples)
     turns = turns + missing * through
@@ -97,6 +96,20 @@ def _bass(notes, loudness, of_bar, samples, rate_hz):
     harmonics = jnp.repeat(harmonics, codec.STEPS, 1)[..., None]
     turns, hz = (values.reshape(*levels.shape) for values in (turns, hz))
     return jnp.exp(jnp.minimum(levels, _LOUDEST)) * _sines(turns, hz, harmonics, rate_hz)
+
+
+def _falling(said):
+    """Octaves of a pitch that never rises, `[..., times]`: the last number says where it comes to, the others how far it falls on the way."""
+    falls = jnp.exp(jnp.clip(said[..., :-1], *_FALLEN)) * np.float32(_FALLS)
+    octaves = jnp.concatenate([falls, _SPREAD * said[..., -1:]], -1)
+    return jnp.matmul(octaves, np.tril(np.ones((_CURVES, _CURVES), np.float32)), precision="highest")
+
+
+def _turns(hz, rate_hz):
+    """How far pitches `[..., steps, samples]` have turned since the first, but for whole turns of each step, which would only cost digits."""
+    turns = _summed(hz) / rate_hz
+    of_steps = turns[..., -1] - jnp.round(turns[..., -1])
+    return turns + (_summed(of_steps) - of_steps)[..., None]
 
 
 def _summed(x):

@@ -12,14 +12,15 @@ grid: what it makes depends on a few bars, and the same parameters make any numb
 are played (`arrange`). Nothing but rings of `bars` bars is judged in training. Anchors are drawn apart for each bar of a
 ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
 
-A bar has a kick, a few notes and a few lines, which its style chooses; a sixteenth says which of them sound. So notes come back, as they
-do in music, without the network having to repeat itself to the quarter-tone. The low end is spoken as sines whose pitch falls or
-stays (`lowend`), beside which numbers can be opened for what is neither kick nor bass. Of all other numbers the style says how much they move at
-all, how much of that differs from beat to beat, and how much of that between the halves of the bar: much of techno repeats or stands
-still exactly, and convolutions never do. What never repeats is noise, of each number as much as the style says; each sixteenth has its
-own, as part of the bar's anchor, and the network has it as an input too. The discriminator hears the power of what can be silent, and of
-what can stand still or come back, on a logarithmic scale too, the small numbers by themselves: that a rest is silence, not merely soft,
-is not seen otherwise. Of the low end it hears logarithmic spectra alone.
+A bar has a kick, a few sounds that are struck, a few notes and a few lines, which its style chooses; a sixteenth says which of them
+sound. So claps and notes come back as they were, as they do in music, without the network having to repeat itself to the quarter-tone.
+The low end is spoken as sines whose pitch falls or stays (`lowend`), beside which numbers can be opened for what is neither kick nor
+bass. Of all other numbers the style says how much they move at all, how much of that differs from beat to beat, and how much of that
+between the halves of the bar: much of techno repeats or stands still exactly, and convolutions never do. What never repeats is noise,
+of each number as much as the style says; each sixteenth has its own, as part of the bar's anchor, and the network has it as an input
+too. The discriminator hears the power of what can be silent, and of what can stand still or come back, on a logarithmic scale too, the
+small numbers by themselves: that a rest is silence, not merely soft, is not seen otherwise. Of the low end it hears logarithmic spectra
+alone.
 
 Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
 reads them, decoding drops them.
@@ -57,6 +58,8 @@ _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of what moves a new generator lets through
 _SHUT = -4.0  # logit of how much of the low end's numbers it puts beside what it speaks: two per cent
 _NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
+_STRUCK, _RINGS = 4, 3  # sounds of a bar that are struck, and the sixteenths that one is heard
+_SHARP = 4.0  # of the logits of what is struck: a new generator's are then more yes or no
 _FURTHEST = 12.0  # deviations from the mean: nearly all real bars lie within, see experiments/README.md
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
@@ -175,12 +178,24 @@ def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
     The bar's mean stays. Each is a share of the one before: if a rest that neither beats nor halves repeat could be there without
     them, half of a bar would be the other turned upside down.
     """
-    moving, of_beats, of_halves = (shares[:, :, i] for i in range(3))
-    differing = moving * of_beats
-    shares = jnp.stack([jnp.ones_like(moving), moving, differing, differing * of_halves], 2)[:, :, :, None]
+    moving, of_beats, of_halves = (shares[:, :, i, None] for i in range(3))
     bars = x.reshape(len(x), -1, codec.STEPS, x.shape[2])
     parts = jnp.matmul(_LAYERS, bars, precision="highest").reshape(*bars.shape[:2], -1, *bars.shape[2:])
-    return jnp.sum(shares * parts, 2).reshape(x.shape)
+    mean, beat, half, rest = (parts[:, :, i] for i in range(len(_LAYERS) // codec.STEPS))
+    return (mean + moving * (beat + of_beats * (half + of_halves * rest))).reshape(x.shape)
+
+
+def _struck(logits: jax.Array, sounds: jax.Array) -> jax.Array:
+    """What a bar's sounds add to the sixteenths in which they are struck and to those after, `[B, N * 16, K]`.
+
+    Args:
+        logits: `[B, N * 16, _STRUCK]`, whether each is struck; 0.5 is as likely as not.
+        sounds: `[B, N, _STRUCK * _RINGS * K]`, what each adds to the sixteenth in which it is struck, and to the next ones.
+    """
+    hits = jax.nn.sigmoid(_SHARP * (logits - 0.5)).reshape(len(logits), -1, codec.STEPS, _STRUCK)
+    heard = jnp.matmul(hits, sounds.reshape(*sounds.shape[:2], _STRUCK, -1))
+    heard = heard.reshape(*logits.shape[:2], _RINGS, -1)
+    return sum(jnp.roll(heard[:, :, ago], ago, 1) for ago in range(_RINGS))
 
 
 def _layers() -> np.ndarray:
@@ -204,10 +219,8 @@ def _tame(x: jax.Array) -> jax.Array:
 
 
 def _since(x: jax.Array) -> jax.Array:
-    """How much `[B, steps, W]` has changed since each of `_LAGS`, `[B, lags, steps, W]`."""
-    now = np.eye(x.shape[1], dtype=np.float32)
-    changes = np.concatenate([now - np.roll(now, -lag, 1) for lag in _LAGS])
-    return jnp.matmul(changes, x, precision="highest").reshape(len(x), len(_LAGS), *x.shape[1:])
+    """How much `[B, steps, W]` has changed since each of `_LAGS`, `[B, steps, lags, W]`."""
+    return jnp.stack([x - jnp.roll(x, lag, 1) for lag in _LAGS], 2)
 
 
 def _means_of_groups(size: int) -> np.ndarray:
@@ -338,20 +351,23 @@ def build(
 
     one, labels = coder(1), len(classes)
     # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is and what `lowend` speaks, and which
-    # of the bar's notes and lines there are. For a bar: how much of what moves is there at all (`_stilled`); its kick, notes and lines.
+    # of the bar's notes and lines there are and what is struck. For a bar: how much of what moves is there at all (`_stilled`); its kick,
+    # notes and lines, and what there is to strike.
     said = dict(
         low=1 + lowend.SAID + low_components,
         pitch=2 * (1 + tones.NOTES),
         line=tones.BAR_LINES,
         side_line=tones.BAR_LINES,
     )
-    outputs = {part: said.get(part, count) for part, count in parts.items()}
+    outputs = {part: said.get(part, count) for part, count in parts.items()} | dict(struck=_STRUCK)
     toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
     resting = ["low", *toned]  # that can be silent
     moving = {part: size for part, size in parts.items() if part not in toned}  # that can repeat, or stand still
     noise_size = sum(moving.values())
     whole_anchor = anchor_size + codec.STEPS * noise_size
+    sounds = {part: 0 if part == "low" else size for part, size in moving.items()}  # what is struck has no low end
     palette = dict(shares=3 * noise_size, noise=noise_size, low=lowend.CHOSEN)
+    palette["struck"] = _STRUCK * _RINGS * sum(sounds.values())
     for part in toned:
         palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
     shared = dict(bars=bars, labels=labels)
@@ -365,8 +381,7 @@ def build(
     scales, is_low = one.scale[of_moving], np.isin(of_moving, places["low"]).astype(np.float32)
     rest = is_low * one.silence[of_moving] / scales  # the low end at rest is silent, not the mean of the set
     rests = np.stack([np.isin(np.arange(one.components), places[part]) / parts[part] for part in resting], 1)
-    # Parts whose numbers are heard in groups come first in a sequence.
-    grouped = scipy.linalg.block_diag(*(_means_of_groups(size) for part, size in moving.items() if part != "pan"))
+    grouped = scipy.linalg.block_diag(*(_means_of_groups(size) for size in moving.values()))
     rests, grouped = np.float32(rests), np.float32(grouped)
     powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped.shape[1] + one.low_pictured
     heard = dict(
@@ -407,11 +422,12 @@ def build(
         drawn = one.pictures(sequence)  # [B, bars * 16, times, G]
         within = drawn - jnp.mean(drawn, 2, keepdims=True)
         seam = drawn[:, :, 0] - jnp.roll(drawn[:, :, -1], 1, 1)
-        since = _since(drawn.reshape(*drawn.shape[:2], -1)).reshape(len(x), -1, *drawn.shape[1:])
-        numbers = (sequence / one.scale)[..., : len(grouped)]
-        numbers = jnp.concatenate([numbers[:, None], _since(numbers)], 1) ** 2 @ grouped
+        since = _since(drawn.reshape(*drawn.shape[:2], -1)).reshape(*x.shape[:2], -1, *drawn.shape[2:])
+        of = codec.by_part(sequence, parts)
+        numbers = jnp.concatenate([of[part] for part in moving], -1) / scales
+        numbers = jnp.concatenate([numbers[:, :, None], _since(numbers)], 2) ** 2 @ grouped
         loud = [(sequence - one.silence) ** 2 @ rests, jnp.mean(within**2, 2), seam**2]
-        loud += [jnp.moveaxis(values, 1, 2).reshape(*x.shape[:2], -1) for values in (jnp.mean(since**2, 3), numbers)]
+        loud += [values.reshape(*x.shape[:2], -1) for values in (jnp.mean(since**2, 3), numbers)]
         return jnp.concatenate([jnp.log(jnp.concatenate(loud, -1) + _QUIETEST), one.low_pictures(sequence)], -1)
 
     def of_bars(z):
@@ -433,7 +449,10 @@ def build(
         chosen = codec.by_part(chosen, palette)
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
+        struck = codec.by_part(_struck(values["struck"], chosen["struck"]), sounds)
+        struck["low"] = jnp.zeros_like(values["low"])
         moved = _stilled(jnp.concatenate([values[part] for part in moving], -1), shares) + noise
+        moved = moved + jnp.concatenate([struck[part] for part in moving], -1)
         shut = is_low * jax.nn.sigmoid(-_SHUT - opened)
         moved = moved + shut * (rest - moved)
         sequence = codec.by_part(_tame(moved) * moved * scales, moving)
@@ -489,5 +508,5 @@ def reach_bars(bars: int, blocks: int) -> int:
     """Bars on either side on which what the generator makes depends; the arguments are `build`'s."""
     # A block's convolutions hear four steps of the bar beside. The mean of beats spreads what was heard at a place of the beat to
     # that place of all beats, so that the next bar but one is two steps further away, not sixteen: two bars in three blocks.
-    # A style reaches back one bar, and so does a kick that still rings.
+    # A style reaches back one bar, and so do a kick and a struck sound that are still heard.
     return -(-2 * blocks // 3) + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1) + 1
