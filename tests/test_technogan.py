@@ -306,7 +306,7 @@ def test_what_is_struck_sounds_from_there_on_for_three_sixteenths():
 
 
 def test_a_sound_that_is_struck_again_is_the_same(linear):
-    gan, statistics = linear
+    gan, _ = linear
     g = random_parameters(gan.init_g)
     for layer in ("output", "palette"):
         g[layer]["kernel"] = np.array(g[layer]["kernel"]) / 10  # so that no bar is too far out

@@ -63,7 +63,11 @@ def _kicks(logits, of_bar, samples, rate_hz):
     """Each bar's kick where it is hit, logits `[B, N * 16, 1]`; the next one cuts it off."""
     at_s = (np.arange(_LASTS * samples) + 0.5) / rate_hz
     curves = _interpolating(at_s, _TIMES_S)
-    hz = _pitch(_KICK_HZ, _falling(of_bar["kick_pitch"]) @ curves)  # [B, N, LASTS * samples]
+    falls = jnp.exp(jnp.clip(of_bar["kick_pitch"][..., :-1], *_FALLEN)) * np.float32(_FALLS)
+    falls = jnp.concatenate([falls, _SPREAD * of_bar["kick_pitch"][..., -1:]], -1)  # and what it comes to
+    hz = _pitch(
+        _KICK_HZ, falls @ np.cumsum(curves, 0)
+    )  # [B, N, LASTS * samples], never rising: at each time all falls after it
     loud = jnp.exp(jnp.minimum((_LOUDNESS + of_bar["kick_loudness"]) @ curves, _LOUDEST))
     turns = _turns(hz.reshape(*hz.shape[:2], _LASTS, samples), rate_hz).reshape(hz.shape) + 0.5 * of_bar["kick_phase"]
     harmonics = 0.3 * jnp.tanh(of_bar["kick_harmonics"])
@@ -96,13 +100,6 @@ def _bass(notes, loudness, of_bar, samples, rate_hz):
     harmonics = jnp.repeat(harmonics, codec.STEPS, 1)[..., None]
     turns, hz = (values.reshape(*levels.shape) for values in (turns, hz))
     return jnp.exp(jnp.minimum(levels, _LOUDEST)) * _sines(turns, hz, harmonics, rate_hz)
-
-
-def _falling(said):
-    """Octaves of a pitch that never rises, `[..., times]`: the last number says where it comes to, the others how far it falls on the way."""
-    falls = jnp.exp(jnp.clip(said[..., :-1], *_FALLEN)) * np.float32(_FALLS)
-    octaves = jnp.concatenate([falls, _SPREAD * said[..., -1:]], -1)
-    return jnp.matmul(octaves, np.tril(np.ones((_CURVES, _CURVES), np.float32)), precision="highest")
 
 
 def _turns(hz, rate_hz):
