@@ -3,7 +3,7 @@
 What `models` build is traced as it is, so that a file makes the same sound as `generate.render`. StableHLO does so to the bit's
 neighbourhood, noise included. The noise of a sound follows from the bits of its sequence, and no two runtimes agree on last bits;
 therefore a graph in ONNX is given its noise as a second input. Then it is TechnoGAN's sound within 1e-4, but for a few samples of
-loud sounds, 2e-4: the bass is distorted 40 times over, and two Fourier transforms of it agree to 1e-7.
+some sounds, 2e-4: two Fourier transforms agree to 1e-7 of the peak, and bands 80 dB below it are brought to its power.
 """
 
 from __future__ import annotations

@@ -70,6 +70,7 @@ from technogen_jax.step import (
 _LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
 _RESIDENT_SHARE = 0.1  # of a device's memory, that "auto" lets a set take
 _MOST_SKIPPED = 100  # steps in a row that are left out; more will not help
+_CORRECTED_S = 240.0  # of the set, by which decoded sound is corrected: 136 bars at 136 BPM, see experiments/README.md
 _AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
 
 
@@ -408,6 +409,11 @@ def _statistics(
             path = workdir / checkpoint.SHAPING_FILE
             with _progress("shaping", config.train.shaping_steps, " steps", stop) as count:
                 statistics = shaping.train(config, statistics, source, path, count)
+        if models.find(config).correct is not None:
+            clips = min(len(source), math.ceil(_CORRECTED_S * config.audio.sample_rate_hz / config.audio.clip_samples))
+            some = [source[index] for index in np.linspace(0, len(source) - 1, clips).astype(int)]
+            with _progress("hearing it coded", clips, " clips", stop) as count:
+                statistics = models.correct(config, data.whole(some, count), statistics)
         checkpoint.write_statistics(workdir, statistics)
 
     _or_stopped(measure)

@@ -153,14 +153,16 @@ def test_energy_rises_in_a_line_and_changes_at_the_bar_line():
 def test_memory_does_not_grow_with_the_track(one):
     """Arrays of JAX that live while a block is at hand, and the peak of numpy's; some blocks are made ahead."""
     held = []
-    for count in (48, 48, 240):
+    for count in (48, 48, 48, 48, 240):
         latents = arrange.latents_of(one.gan, [Section(count)], hold=4)
         tracemalloc.start()
         living = max(sum(x.nbytes for x in jax.live_arrays()) for _ in arrange.render(one, latents, block_bars=4))
         held.append(living + tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert held[1] > 4 * 14336 * 2 * 4  # a block is counted
-    assert held[2] < 1.2 * held[1]  # the first compiles
+    assert held[-1] < 1.2 * max(
+        held[1:-1]
+    )  # the first compiles; on a busy machine not all threads hold a block in each
 
 
 # -------------------------------------------------------------------------------------------------------------- script

@@ -51,6 +51,39 @@ def toned(bars):
     return known(bars, **TONES, shaper="new")
 
 
+def test_corrected_sound_has_the_levels_of_the_set_and_rises_and_falls_as_far():
+    """Noise in bursts, by few components, before and after the codec has heard itself."""
+    rng, time_s = np.random.default_rng(0), np.arange(14336) / 8000
+    swells = np.exp(-(time_s % 0.448)[:, None] * rng.uniform(2, 12, (8, 1, 2))) * rng.uniform(0.05, 0.3, (8, 1, 1))
+    audio = np.float32(rng.standard_normal((8, 14336, 2)) * swells)
+    counts = dict(mid_components=3, side_components=3)
+    _, statistics = known(audio, **counts)
+    options = SMALL | dict(clip_samples=14336)
+    options = {name: value for name, value in options.items() if name != "audio_channels"}
+    corrected = codec.correct([audio[:5], audio[5:]], statistics, **options)
+    assert corrected.keys() - statistics.keys() == {"mid_level", "mid_swing", "side_level", "side_swing"}
+    grid = codec.grid_of(14336, 8000, 1, options["frames_per_step"])
+    bands = codec._bands(14336, 8000, grid, options["n_mels"])
+
+    def levels(audio):
+        """`[16, frames, bands]` of mid and side, without the side's band below."""
+        found = codec._features(jnp.asarray(audio), grid, bands, 8000, toned=False)
+        found = {part: found[part].reshape(8, 16 * grid.frames, -1) for part in ("mid", "side")}
+        return np.concatenate([found["mid"], found["side"][..., 1:]])
+
+    def back(statistics):
+        made = coder(statistics, clip_samples=14336)
+        return levels(jax.jit(lambda audio: made.decode(made.encode(audio)))(audio))
+
+    real, before, after = levels(audio), back(statistics), back(corrected)
+    for read in (lambda values: values.mean(1), lambda values: values.std(1)):
+        off = [np.abs((read(values) - read(real)).reshape(2, 8, -1).mean(1)).mean() for values in (before, after)]
+        assert off[1] < 0.3 * off[0], off
+    usual = {name: np.ones if name.endswith("swing") else np.zeros for name in corrected.keys() - statistics.keys()}
+    usual = {name: make(corrected[name].shape) for name, make in usual.items()}
+    np.testing.assert_array_equal(back(statistics | usual), before)  # statistics that an older version measured
+
+
 def test_statistics_are_sklearns_of_levels_and_waveform(bars, linear):
     """Levels by numpy and librosa's mel filters, the waveform by scipy's resampling."""
     _, statistics = linear

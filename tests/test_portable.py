@@ -119,9 +119,9 @@ def test_the_shipped_model_sounds_the_same_in_onnx(shipped):
     wanted, noise = ours(trained, latents)
     made = play(shipped[0], latents, noise)
     np.testing.assert_allclose(made[0], wanted[0], atol=1e-4)
-    # Half of the second bar has a pitch. Pulses are divided by sines near zero, whose last bit (6e-8) moves its sound by 2e-4.
+    # The second has lines of full height. What a transform rounds in bands far from it, `excitation.even` makes 30 times louder.
     apart = np.abs(made[1] - wanted[1])
-    assert np.mean(apart > 1e-4) < 0.01 and apart.max() < 1e-3, (np.mean(apart > 1e-4), apart.max())
+    assert np.mean(apart > 1e-4) < 2e-3 and apart.max() < 4e-4, (np.mean(apart > 1e-4), apart.max())
 
 
 def test_the_lines_of_the_help_read_it_where_technogen_is_not(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 from technogen_jax.models import codec, specgan, technogan, wavegan
 from technogen_jax.models.contract import GAN, count_parameters
 
-__all__ = ["GAN", "MODELS", "Model", "Statistics", "build", "count_parameters", "find", "measure"]
+__all__ = ["GAN", "MODELS", "Model", "Statistics", "build", "correct", "count_parameters", "find", "measure"]
 
 Statistics = dict[str, np.ndarray]
 
@@ -26,16 +26,19 @@ class Model(NamedTuple):
     Attributes:
         build: fields, and `statistics` where `measure` is not None -> GAN.
         measure: batches of the training set's audio `[B, T, C]`, fields -> statistics; None: nothing is measured.
+        correct: such batches of a part of the set, statistics, fields -> statistics that know how decoded sound differs; None: they do
+            not.
     """
 
     build: Callable[..., GAN]
     measure: Callable[..., Statistics] | None = None
+    correct: Callable[..., Statistics] | None = None
 
 
 MODELS = {
     "wavegan": Model(wavegan.build),
     "specgan": Model(specgan.build, specgan.measure),
-    "technogan": Model(technogan.build, codec.measure),
+    "technogan": Model(technogan.build, codec.measure, codec.correct),
 }
 
 
@@ -74,6 +77,12 @@ def measure(config, batches: Iterable[np.ndarray]) -> Statistics:
     """What the config's model has to know of its training set, given a batch of audio `[B, T, C]` at a time."""
     function = find(config).measure
     return function(batches, **_arguments(function, config))
+
+
+def correct(config, batches: Iterable[np.ndarray], statistics: Statistics) -> Statistics:
+    """Statistics with how what the config's model decodes differs from the set, given audio `[B, T, C]` from all over it."""
+    function = find(config).correct
+    return function(batches, statistics, **_arguments(function, config))
 
 
 def _arguments(function: Callable, config) -> dict[str, Any]:

@@ -65,6 +65,7 @@ _LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 # side leave out when it sounds, and songs decode with twice the rhythm in it that they have. The mid so would lose its lines: measured,
 # see experiments/README.md.
 _WITHIN = dict(side=3.0)
+_SWINGS = 0.8, 1.25  # that a correction stays within: beyond, a band is silent or has hardly been heard
 _WEIGHTING = 0.75  # power of a component's deviation that its numbers keep: measured, see experiments/README.md
 _LEAST_DEVIATION = 1e-3  # a component that changes less is constant (side of mono): dividing would blow up rounding
 
@@ -261,6 +262,61 @@ def measure(
     return statistics | shaped
 
 
+def correct(
+    batches: Iterable[np.ndarray],
+    statistics: dict[str, np.ndarray],
+    *,
+    clip_samples: int,
+    sample_rate_hz: int,
+    bars: int = 1,
+    frames_per_step: int = 8,
+    n_mels: int = 96,
+) -> dict[str, np.ndarray]:
+    """Statistics with what coding and decoding gets wrong on the whole, by band; a codec of them puts it right.
+
+    Sound that comes back is half a decibel too loud below, the side a whole one, as much too soft above, and rises and falls a little
+    less: measured, see experiments/README.md.
+
+    Args:
+        batches: audio of the training set as `measure` takes it; a hundred bars from all over it will do.
+        statistics: what `measure` returns, with the shaper that is to be used.
+        clip_samples: see `build`, as for the rest.
+        sample_rate_hz: see there.
+        bars: see there.
+        frames_per_step: see there.
+        n_mels: see there.
+
+    Returns:
+        The statistics with, for mid and side, PART_level `[bands]`, nepers that the decoded clips lacked in the mean, and PART_swing
+        `[bands]`, how many times as far real levels deviate from their mean over a clip as decoded ones, the mean over the clips.
+    """
+    grid = grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
+    bands = _bands(clip_samples, sample_rate_hz, grid, n_mels)
+    sizes = part_sizes(grid, n_mels, 2 if "side_basis" in statistics else 1, "pitch_basis" in statistics)
+    parts = {part: statistics[f"{part}_basis"].shape[1] for part in sizes}
+    coder = make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics)
+
+    def levels(audio):
+        """Of mid and side the mean and the deviation over a clip, `[bands]` each."""
+        found = _features(audio, grid, bands, sample_rate_hz * grid.samples / clip_samples, toned=False)
+        found = {part: found[part].reshape(grid.steps * grid.frames, -1) for part in ("mid", "side") if part in found}
+        return {part: (jnp.mean(values, 0), jnp.std(values, 0)) for part, values in found.items()}
+
+    @jax.jit
+    def both(audio):
+        return levels(audio), levels(coder.decode(coder.encode(audio)))
+
+    of_clips = [jax.device_get(both(audio[i : i + 1])) for audio in batches for i in range(len(audio))]
+    corrections = {}
+    for part in of_clips[0][0]:
+        (mean, deviation), (mean_back, deviation_back) = (
+            np.mean([pair[side][part] for pair in of_clips], 0, dtype=np.float64) for side in (0, 1)
+        )
+        corrections[f"{part}_level"] = mean - mean_back
+        corrections[f"{part}_swing"] = np.clip(deviation / np.maximum(deviation_back, 1e-6), *_SWINGS)
+    return statistics | corrections
+
+
 def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: int) -> dict[str, np.ndarray]:
     """The parameters of a shaper: of the one that comes with the package, "shipped", or of a file.
 
@@ -382,7 +438,13 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     def levels_of(features, part):
         # What is lost of a level is noise about it. Exponentials of levels without that noise would have less power.
-        levels = (features[part] + measured(part)[3]).reshape(len(features[part]), grid.steps * grid.frames, -1)
+        mean, _, _, lost, _ = measured(part)
+        swing, level = (  # sets that older versions measured have none
+            np.tile(statistics.get(f"{part}_{name}", np.full(len(bands[part]), usual)), grid.frames).astype(np.float32)
+            for name, usual in (("swing", 1.0), ("level", 0.0))
+        )
+        levels = swing * features[part] + ((1 - swing) * mean + lost + level)
+        levels = levels.reshape(len(levels), grid.steps * grid.frames, -1)
         return jnp.minimum(levels, _LOUDEST)  # [B, N, bands]
 
     def play(shaper_params, x, noise, tone=1.0):

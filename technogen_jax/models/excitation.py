@@ -89,13 +89,26 @@ def pulses(pitch_hz: jax.Array, sure: jax.Array, samples: int, rate_hz: float) -
     )
     phase = jnp.cumsum(advance.reshape(len(advance), -1, _BEAT * span), -1, dtype=jnp.int32).reshape(advance.shape)
     count = jnp.floor(_HIGHEST * rate_hz / pitch_hz)[..., None]
-    half = phase.astype(jnp.float32) * np.float32(np.pi / 2**32)
-    whole = (count.astype(jnp.int32) * phase).astype(jnp.float32) * np.float32(np.pi / 2**31)
-    # Fast sines have errors of a share of their peak; near zero what is divided by has to be better.
-    below = jnp.where(jnp.abs(half) < 0.03, half * (1 - half * half / 6), jnp.sin(half))
-    is_top = jnp.abs(below) < 1e-4
-    ratio = jnp.where(is_top, 2 * count + 1, jnp.sin(whole + half) / jnp.where(is_top, 1, below))
-    return ((ratio - 1) / jnp.sqrt(2 * count)).reshape(len(phase), -1)  # a sum of `count` cosines has power count / 2
+    # Twice the sum of cos(k phase) over k from 1 to count is sin(count phase) cot(phase / 2) + cos(count phase) - 1. Each factor is
+    # right to its last digits beside its zeros too: a product of small and large would else bring a machine's own sines to the ear.
+    whole, half = count.astype(jnp.int32) * phase, phase.astype(jnp.float32) * np.float32(np.pi / 2**32)
+    cotangent = _series(np.float32(np.pi / 2) - jnp.abs(half)) / jnp.where(phase == 0, 1, _series(half))
+    twice = jnp.where(phase == 0, 2 * count, _sine(whole) * cotangent + _sine(whole + 2**30) - 1)
+    return (twice / jnp.sqrt(2 * count)).reshape(len(phase), -1)  # a sum of `count` cosines has power count / 2
+
+
+def _sine(phase: jax.Array) -> jax.Array:
+    """Of whole numbers, 2 ** 32 a turn."""
+    beyond = (phase > 2**30) | (phase < -(2**30))  # a quarter
+    return _series(jnp.where(beyond, -(2**31) - phase, phase).astype(jnp.float32) * np.float32(np.pi / 2**31))
+
+
+def _series(angle: jax.Array) -> jax.Array:
+    """Sine of -pi / 2 to pi / 2, by the terms of its series up to the thirteenth power: to 1e-9 of itself, and float32's digits."""
+    square, total = angle * angle, 0
+    for power in (12, 10, 8, 6, 4, 2):
+        total = (1 + total) * square * np.float32(-1 / (power * (power + 1)))
+    return angle * (1 + total)
 
 
 def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float, lowest_hz: float) -> jax.Array:
@@ -112,12 +125,11 @@ def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float, l
         return np.float32(2 * np.pi / bar_samples) * ((periods[:, None] * places) % bar_samples)
 
     # Of a sum of angles: at the beginning of a sixteenth, within it by 64 samples, within those.
-    begun, coarse, fine = turns(np.arange(steps) * span), turns(np.arange(0, span, 64)), turns(np.arange(64))
-    coarse, fine = (np.stack([np.sin(angles), np.cos(angles)]).astype(np.float32) for angles in (coarse, fine))
+    places = np.arange(steps) * span, np.arange(0, span, 64), np.arange(64)
+    begun, coarse, fine = (np.stack([np.sin(turns(at)), np.cos(turns(at))]).astype(np.float32) for at in places)
 
     def sines(tone, height):
-        angle = jnp.asarray(begun, jnp.float32)[tone, np.arange(steps)[:, None]]  # [B, steps, n]
-        sin, cos = height * jnp.sin(angle), height * jnp.cos(angle)
+        sin, cos = height * jnp.asarray(begun)[:, tone, np.arange(steps)[:, None]]  # [B, steps, n] each
         (coarse_sin, coarse_cos), (fine_sin, fine_cos) = jnp.asarray(coarse)[:, tone], jnp.asarray(fine)[:, tone]
         rows = (
             sin[..., None] * coarse_cos + cos[..., None] * coarse_sin,
