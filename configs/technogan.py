@@ -14,7 +14,7 @@ of the lines that stand in mid and side, whose sound is made of noise, distorted
 parameters shapes; and a GAN on the code, whose generator chooses for a bar a kick, four sounds that are struck, a bass of four notes,
 six other notes, twice eight lines and how much beats and sixteenths differ at all, and for a sixteenth which of these it has: the
 relativistic loss with R1 and R2, one critic update a step.
-The set is measured and encoded once, before the first step. The shaping network comes trained; --config.train.shaping_steps=2400
+The set is measured and encoded once, before the first step, and by a part of it, decoded, the codec is corrected. The shaping network comes trained; --config.train.shaping_steps=2400
 trains it on your set first (half an hour), from what it is or, with --config.model.shaper=new, anew.
 
 | size | generator | discriminator |

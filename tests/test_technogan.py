@@ -79,9 +79,9 @@ def test_the_ladder_of_sizes(size, millions, of_critic, bars, classes):
     config.model.bars, config.audio.clip_samples, config.model.classes = bars, bars * 77824, classes
     gan, fields = models.build(config), config.model
     sizes = tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
-    # 156 numbers, 40, 16, 36 and 4 of them of what moves, 36 of them not heard. Logarithms of 4 powers, of 6 changes of each of 16 groups
+    # 156 numbers, 40, 16, 36 and 4 of them of what moves, 36 of them not heard. Logarithms of 4 powers, of 5 changes of each of 16 groups
     # of bands, of 4 powers of each of 5, 2, 4 and 1 groups of numbers, of 52, twice 26 and four times 13 bins of the low end.
-    moving, heard = 40 + 16 + 36 + 4, 4 + 6 * 16 + 4 * (5 + 2 + 4 + 1) + 3 * 52
+    moving, heard = 40 + 16 + 36 + 4, 4 + 5 * 16 + 4 * (5 + 2 + 4 + 1) + 3 * 52
     struck = 4 * 3 * (40 + 16 + 4)
     low_of_sixteenth, low_of_bar = 1 + 4 + 4, 10 + 10 + 1 + 2 + 4 + 4
     said = moving + 1 + low_of_sixteenth + 14 + 2 * 8 + 4, 6 * 97 + 2 * 8 * 150 + 4 * moving + low_of_bar + struck
@@ -254,7 +254,7 @@ def test_the_critic_hears_how_exactly_a_beat_comes_back_and_how_still_a_sound_st
     count = sum(PARTS.values())
     judge, rng = jax.jit(gan.discriminate), np.random.default_rng(0)
     begin = 2 * (count - PARTS["low_components"]) + 1  # deaf to the numbers themselves, and to the low end's power
-    end = begin + 6 * 16  # changes of groups of bands
+    end = begin + 5 * 16  # changes of groups of bands
     critics = [random_parameters(gan.init_d, seed) for seed in range(24)]
     for d in critics:
         d["input"]["kernel"][:begin] = d["input"]["kernel"][end:] = 0
@@ -266,20 +266,6 @@ def test_the_critic_hears_how_exactly_a_beat_comes_back_and_how_still_a_sound_st
         return np.mean([np.abs(judge(d, x + change, KEY)[0] - judge(d, x, KEY)[0]).mean() for d in critics])
 
     assert moved(still) > moved(beats) > 2 * moved(moving) > 0
-
-
-def test_the_critic_hears_how_far_loud_and_soft_of_a_bar_lie_apart_in_whatever_order(linear):
-    gan, _ = linear
-    count = sum(PARTS.values())
-    judge, rng = jax.jit(gan.discriminate), np.random.default_rng(0)
-    begin = 2 * (count - PARTS["low_components"]) + 1 + 2 * 16
-    d = random_parameters(gan.init_d)
-    d["input"]["kernel"][:begin] = d["input"]["kernel"][begin + 16 :] = 0  # deaf to all else
-    x = rng.standard_normal((4, 16, count)).astype(np.float32)
-    logits = np.asarray(judge(d, x, KEY)[0])
-    np.testing.assert_allclose(judge(d, x[:, rng.permutation(16)], KEY)[0], logits, atol=1e-5)
-    for share in (0.5, 2):
-        assert np.abs(judge(d, share * x, KEY)[0] - logits).min() > 1e-3
 
 
 def test_a_bar_can_stand_still_or_repeat_its_beats(linear):

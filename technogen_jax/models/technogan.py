@@ -51,7 +51,7 @@ TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
 _BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
 _LAGS = (1, _BEAT, 2 * _BEAT)  # sixteenths; of changes since then the discriminator hears the power
-_CHANGES = 3 + len(_LAGS)  # of spectra: those, and three more
+_CHANGES = 2 + len(_LAGS)  # of spectra: those, and two more
 _POWERS = 1 + len(_LAGS)  # of a group of numbers: its own, and those
 _GROUPED = 8  # numbers, of about the same deviation
 _GROUP = 4  # of the minibatch deviation, as in its paper
@@ -414,25 +414,19 @@ def build(
 
         Of low end, pitch and lines the power, of spectra and of numbers in groups also how much they change.
 
-        Spectra change within it, from the end of the one before to its beginning, over the whole bar, since the one before, and since a
-        beat and half a bar before; numbers do as `_LAGS` says. Only on this scale one hears how quiet a rest is, how still a pad stands,
-        how exactly a beat comes back, and how far loud and soft of a bar lie apart.
+        Spectra change within it, from the end of the one before to its beginning, since the one before, and since a beat and half a bar
+        before; numbers do as `_LAGS` says. Only on this scale one hears how quiet a rest is, how still a pad stands, how exactly a beat
+        comes back.
         """
         sequence = x[..., : one.components]
         drawn = one.pictures(sequence)  # [B, bars * 16, times, G]
-        over_bar = jnp.var(drawn.reshape(len(x), bars, -1, drawn.shape[3]), 2)
         within = drawn - jnp.mean(drawn, 2, keepdims=True)
         seam = drawn[:, :, 0] - jnp.roll(drawn[:, :, -1], 1, 1)
         since = _since(drawn.reshape(*drawn.shape[:2], -1)).reshape(*x.shape[:2], -1, *drawn.shape[2:])
         of = codec.by_part(sequence, parts)
         numbers = jnp.concatenate([of[part] for part in moving], -1) / scales
         numbers = jnp.concatenate([numbers[:, :, None], _since(numbers)], 2) ** 2 @ grouped
-        loud = [
-            (sequence - one.silence) ** 2 @ rests,
-            jnp.mean(within**2, 2),
-            seam**2,
-            jnp.repeat(over_bar, codec.STEPS, 1),
-        ]
+        loud = [(sequence - one.silence) ** 2 @ rests, jnp.mean(within**2, 2), seam**2]
         loud += [values.reshape(*x.shape[:2], -1) for values in (jnp.mean(since**2, 3), numbers)]
         return jnp.concatenate([jnp.log(jnp.concatenate(loud, -1) + _QUIETEST), one.low_pictures(sequence)], -1)
 
