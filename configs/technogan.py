@@ -26,9 +26,9 @@ network comes trained; --config.train.shaping_steps=2400 trains it on your set f
 | l    | 18.0 M    | 4.8 M  |
 
 Result: xs on 239 tracks of the built-in corpus (4,487 bars), 8,000 steps in 11 minutes on one core: fd_tmr-v1 1.14 times the floor,
-mmd_tmr-v1 p = 0.013, coverage 0.99 (floor 0.98), recall 0.75 (floor 0.84), the classifier right 14 times of 30 (p = 1), one clip of
+mmd_tmr-v1 p = 0.013, coverage 0.99 (floor 0.98), recall 0.74 (floor 0.84), the classifier right 14 times of 30 (p = 1), one clip of
 1,000 flagged as a copy (held-out bars 0.8 per cent). s, 12,000 steps in 30 minutes, is nearer by MMD (0.39 times the floor's 95th
-percentile, xs 0.65), xs of two bars the best to the eye: see experiments/README.md. m and l were last trained before the low end was
+percentile, xs 0.66), xs of two bars the best to the eye: see experiments/README.md. m and l were last trained before the low end was
 spoken.
 """
 

@@ -79,6 +79,11 @@ def test_corrected_sound_has_the_levels_of_the_set_and_rises_and_falls_as_far():
     for read in (lambda values: values.mean(1), lambda values: values.std(1)):
         off = [np.abs((read(values) - read(real)).reshape(2, 8, -1).mean(1)).mean() for values in (before, after)]
         assert off[1] < 0.3 * off[0], off
+    silent = codec.correct([audio, 0 * audio[:3]], statistics, **options)  # three clips of eleven
+    for name in corrected.keys() - statistics.keys():
+        np.testing.assert_allclose(silent[name], corrected[name], atol=0.15)
+    again = codec.correct([audio[:5], audio[5:]], corrected, **options)
+    assert all((again[name] == corrected[name]).all() for name in corrected)
     usual = {name: np.ones if name.endswith("swing") else np.zeros for name in corrected.keys() - statistics.keys()}
     usual = {name: make(corrected[name].shape) for name, make in usual.items()}
     np.testing.assert_array_equal(back(statistics | usual), before)  # statistics that an older version measured

@@ -65,7 +65,10 @@ _LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 # side leave out when it sounds, and songs decode with twice the rhythm in it that they have. The mid so would lose its lines: measured,
 # see experiments/README.md.
 _WITHIN = dict(side=3.0)
-_SWINGS = 0.8, 1.25  # that a correction stays within: beyond, a band is silent or has hardly been heard
+_LEVEL, _SWING = (
+    0.35,
+    1.25,
+)  # nepers, and times as far, that a correction reaches to: beyond, a band is silent or was hardly heard
 _WEIGHTING = 0.75  # power of a component's deviation that its numbers keep: measured, see experiments/README.md
 _LEAST_DEVIATION = 1e-3  # a component that changes less is constant (side of mono): dividing would blow up rounding
 
@@ -287,14 +290,16 @@ def correct(
         n_mels: see there.
 
     Returns:
-        The statistics with, for mid and side, PART_level `[bands]`, nepers that the decoded clips lacked in the mean, and PART_swing
-        `[bands]`, how many times as far real levels deviate from their mean over a clip as decoded ones, the mean over the clips.
+        The statistics with, for mid and side, PART_level `[bands]`, nepers that a decoded clip lacks in the mean, and PART_swing
+        `[bands]`, how many times as far real levels deviate from their mean over a clip as decoded ones: medians over the clips, so
+        that some that are silent, where logarithms say little, do not count.
     """
     grid = grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     bands = _bands(clip_samples, sample_rate_hz, grid, n_mels)
     sizes = part_sizes(grid, n_mels, 2 if "side_basis" in statistics else 1, "pitch_basis" in statistics)
     parts = {part: statistics[f"{part}_basis"].shape[1] for part in sizes}
-    coder = make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics)
+    plain = {name: values for name, values in statistics.items() if not name.endswith(("_level", "_swing"))}
+    coder = make(clip_samples, sample_rate_hz, grid, n_mels, parts, plain)
 
     def levels(audio):
         """Of mid and side the mean and the deviation over a clip, `[bands]` each."""
@@ -310,10 +315,11 @@ def correct(
     corrections = {}
     for part in of_clips[0][0]:
         (mean, deviation), (mean_back, deviation_back) = (
-            np.mean([pair[side][part] for pair in of_clips], 0, dtype=np.float64) for side in (0, 1)
+            np.moveaxis(np.array([pair[side][part] for pair in of_clips], np.float64), 1, 0) for side in (0, 1)
         )
-        corrections[f"{part}_level"] = mean - mean_back
-        corrections[f"{part}_swing"] = np.clip(deviation / np.maximum(deviation_back, 1e-6), *_SWINGS)
+        corrections[f"{part}_level"] = np.clip(np.median(mean - mean_back, 0), -_LEVEL, _LEVEL)
+        swing = np.median(deviation / np.maximum(deviation_back, 1e-6), 0)
+        corrections[f"{part}_swing"] = np.clip(swing, 1 / _SWING, _SWING)
     return statistics | corrections
 
 
