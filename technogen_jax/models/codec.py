@@ -65,10 +65,8 @@ _LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 # side leave out when it sounds, and songs decode with twice the rhythm in it that they have. The mid so would lose its lines: measured,
 # see experiments/README.md.
 _WITHIN = dict(side=3.0)
-_LEVEL, _SWING = (
-    0.35,
-    1.25,
-)  # nepers, and times as far, that a correction reaches to: beyond, a band is silent or was hardly heard
+# Nepers, and times as far, that a correction reaches to: beyond, a band is silent or was hardly heard.
+_LEVEL, _SWING = 0.35, 1.25
 _WEIGHTING = 0.75  # power of a component's deviation that its numbers keep: measured, see experiments/README.md
 _LEAST_DEVIATION = 1e-3  # a component that changes less is constant (side of mono): dividing would blow up rounding
 
@@ -282,7 +280,7 @@ def correct(
 
     Args:
         batches: audio of the training set as `measure` takes it; a hundred bars from all over it will do.
-        statistics: what `measure` returns, with the shaper that is to be used.
+        statistics: what `measure` returns, with the shaper that is to be used; corrections in them are made anew.
         clip_samples: see `build`, as for the rest.
         sample_rate_hz: see there.
         bars: see there.
