@@ -115,13 +115,9 @@ def test_the_shipped_model_is_small_and_says_whose_it_is(shipped):
 
 def test_the_shipped_model_sounds_the_same_in_onnx(shipped):
     trained = generate.load(SHIPPED)
-    latents = generate.draw_latents(trained.gan, 3, range(4))
+    latents = generate.draw_latents(trained.gan, 3, range(2))
     wanted, noise = ours(trained, latents)
-    apart = np.abs(play(shipped[0], latents, noise) - wanted)
-    assert np.sqrt(np.mean(apart**2)) < 2e-5
-    # What a transform rounds in bands far from a loud line, `excitation.even` makes 30 times louder.
-    for clip in apart:
-        assert np.mean(clip > 1e-4) < 1e-3 and clip.max() < 4e-4, (np.mean(clip > 1e-4), clip.max())
+    np.testing.assert_allclose(play(shipped[0], latents, noise), wanted, atol=1e-4)
 
 
 def test_the_lines_of_the_help_read_it_where_technogen_is_not(tmp_path):

@@ -310,11 +310,10 @@ def correct(
         return levels(audio), levels(coder.decode(coder.encode(audio)))
 
     of_clips = [jax.device_get(both(audio[i : i + 1])) for audio in batches for i in range(len(audio))]
+    real, back = jax.tree.map(lambda *values: np.stack(values, dtype=np.float64), *of_clips)
     corrections = {}
-    for part in of_clips[0][0]:
-        (mean, deviation), (mean_back, deviation_back) = (
-            np.moveaxis(np.array([pair[side][part] for pair in of_clips], np.float64), 1, 0) for side in (0, 1)
-        )
+    for part, (mean, deviation) in real.items():
+        mean_back, deviation_back = back[part]
         corrections[f"{part}_level"] = np.clip(np.median(mean - mean_back, 0), -_LEVEL, _LEVEL)
         swing = np.median(deviation / np.maximum(deviation_back, 1e-6), 0)
         corrections[f"{part}_swing"] = np.clip(swing, 1 / _SWING, _SWING)
@@ -443,11 +442,10 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     def levels_of(features, part):
         # What is lost of a level is noise about it. Exponentials of levels without that noise would have less power.
         mean, _, _, lost, _ = measured(part)
-        swing, level = (  # sets that older versions measured have none
-            np.tile(statistics.get(f"{part}_{name}", np.full(len(bands[part]), usual)), grid.frames).astype(np.float32)
-            for name, usual in (("swing", 1.0), ("level", 0.0))
-        )
-        levels = swing * features[part] + ((1 - swing) * mean + lost + level)
+        # Sets that older versions measured have no correction.
+        swing = np.tile(statistics.get(f"{part}_swing", np.ones(len(bands[part]))), grid.frames)
+        level = np.tile(statistics.get(f"{part}_level", np.zeros(len(bands[part]))), grid.frames)
+        levels = np.float32(swing) * features[part] + np.float32((1 - swing) * mean + lost + level)
         levels = levels.reshape(len(levels), grid.steps * grid.frames, -1)
         return jnp.minimum(levels, _LOUDEST)  # [B, N, bands]
 

@@ -120,13 +120,13 @@ def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float, l
     bar_samples = 16 * span
     periods = np.round(tones.lines_hz(lowest_hz) * bar_samples / rate_hz).astype(np.int64)
 
-    def turns(places):
-        """Angles of each tone at samples of a bar, `[LINES, places]`."""
-        return np.float32(2 * np.pi / bar_samples) * ((periods[:, None] * places) % bar_samples)
+    def waves(places):
+        """Sine and cosine of each tone at samples of a bar, `[2, LINES, places]`."""
+        angles = np.float32(2 * np.pi / bar_samples) * ((periods[:, None] * places) % bar_samples)
+        return np.stack([np.sin(angles), np.cos(angles)]).astype(np.float32)
 
     # Of a sum of angles: at the beginning of a sixteenth, within it by 64 samples, within those.
-    places = np.arange(steps) * span, np.arange(0, span, 64), np.arange(64)
-    begun, coarse, fine = (np.stack([np.sin(turns(at)), np.cos(turns(at))]).astype(np.float32) for at in places)
+    begun, coarse, fine = waves(np.arange(steps) * span), waves(np.arange(0, span, 64)), waves(np.arange(64))
 
     def sines(tone, height):
         sin, cos = height * jnp.asarray(begun)[:, tone, np.arange(steps)[:, None]]  # [B, steps, n] each

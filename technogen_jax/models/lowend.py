@@ -65,9 +65,8 @@ def _kicks(logits, of_bar, samples, rate_hz):
     curves = _interpolating(at_s, _TIMES_S)
     falls = jnp.exp(jnp.clip(of_bar["kick_pitch"][..., :-1], *_FALLEN)) * np.float32(_FALLS)
     falls = jnp.concatenate([falls, _SPREAD * of_bar["kick_pitch"][..., -1:]], -1)  # and what it comes to
-    hz = _pitch(
-        _KICK_HZ, falls @ np.cumsum(curves, 0)
-    )  # [B, N, LASTS * samples], never rising: at each time all falls after it
+    # Never rising: at each time the pitch is all falls after it.
+    hz = _pitch(_KICK_HZ, falls @ np.cumsum(curves, 0))  # [B, N, LASTS * samples]
     loud = jnp.exp(jnp.minimum((_LOUDNESS + of_bar["kick_loudness"]) @ curves, _LOUDEST))
     turns = _turns(hz.reshape(*hz.shape[:2], _LASTS, samples), rate_hz).reshape(hz.shape) + 0.5 * of_bar["kick_phase"]
     harmonics = 0.3 * jnp.tanh(of_bar["kick_harmonics"])
