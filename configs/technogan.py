@@ -1,13 +1,13 @@
 """TechnoGAN: bars of 44.1 kHz stereo that loop, learnt on a laptop, as sixteen vectors of 156 numbers.
 
-    python -m data_prep.prepare --input TRACKS --output data/bars --channels 2 --grid bars --bars 1 --bpm 136
+    python -m data_prep.prepare --input TRACKS --output data/bars --channels 2 --grid bars --bars 2
     python -m technogen_jax.train --config configs/technogan.py:xs --workdir runs/technogan --config.data.dir=data/bars
     python -m technogen_jax.sample --workdir runs/technogan --n 16
     python -m technogen_jax.sample --workdir runs/technogan --minutes 10
 
-Sizes: --config configs/technogan.py:SIZE, SIZE one of xs, s, m, l. At another tempo, rate or number of bars, set
-config.audio.clip_samples (and config.model.bars) to what prepare says; below 32 kHz also config.model.shaper=none. For sound by
-label, --config.model.classes="('acid','industrial')", the names of the folders.
+Sizes: --config configs/technogan.py:SIZE, SIZE one of xs, s, m, l. Tempo, rate, channels and bars of a clip are those of the
+prepared set; below 32 kHz set config.model.shaper=none. For sound by label, --config.model.classes="('acid','industrial')", the
+names of the folders.
 
 Idea: a linear codec, principal components of the log-mel frames of each sixteenth, of its waveform below 180 Hz, of its pitch and
 of the lines that stand in mid and side, whose sound is made of noise, distorted bass, pulses and sines that a small network of 0.58 M
@@ -20,19 +20,21 @@ network comes trained; --config.train.shaping_steps=2400 trains it on your set f
 
 | size | generator | discriminator |
 | ---- | --------- | ------------- |
-| xs   | 0.69 M    | 0.14 M |
-| s    | 1.60 M    | 0.43 M |
-| m    | 5.3 M     | 1.2 M  |
-| l    | 18.0 M    | 4.8 M  |
+| xs   | 0.76 M    | 0.15 M |
+| s    | 1.76 M    | 0.47 M |
+| m    | 5.8 M     | 1.3 M  |
+| l    | 19.1 M    | 5.1 M  |
 
-Result: xs on 239 tracks of the built-in corpus (4,487 bars), 8,000 steps in 11 minutes on one core: fd_tmr-v1 1.14 times the floor,
-mmd_tmr-v1 p = 0.013, coverage 0.99 (floor 0.98), recall 0.74 (floor 0.84), the classifier right 14 times of 30 (p = 1), one clip of
-1,000 flagged as a copy (held-out bars 0.8 per cent). s, 12,000 steps in 30 minutes, is nearer by MMD (0.39 times the floor's 95th
-percentile, xs 0.66), xs of two bars the best to the eye: see experiments/README.md. m and l were last trained before the low end was
+(of two bars; of one by 6 per cent fewer)
+
+Result: xs of two bars on 239 tracks of the built-in corpus (2,175 clips), 7,000 steps in 18 minutes on one core: fd_tmr-v1 1.11 times
+the floor, mmd_tmr-v1 p = 0.025, coverage 0.99 (floor 0.97), recall 0.68 (floor 0.85), the classifier right 15 times of 30 (p = 1), none of
+600 clips flagged as a copy (held-out clips 0.8 per cent): see experiments/README.md. m and l were last trained before the low end was
 spoken.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import wavegan
 
@@ -48,16 +50,12 @@ def get_config(size: str = "s") -> ConfigDict:
     if size not in SIZES:
         raise ValueError(f"configs/technogan.py:{size}: expected {', '.join(SIZES)} after the colon")
     config = wavegan.get_config("relativistic").unlock()
-    config.audio.sample_rate_hz = 44100
-    config.audio.channels = 2
-    config.audio.clip_samples = (
-        77824  # what data_prep.prepare --grid bars says; this is a bar at 136 BPM, within half a sample
-    )
+    config.audio = ConfigDict({name: placeholder(int) for name in config.audio})  # None: what the prepared set has
     config.data.crop = "start"  # of a longer record: from its first bar on
     config.data.rotate = 4  # sixteenths: by beats, without which the critic learns the bars by heart
     config.model = ConfigDict()
     config.model.name = "technogan"
-    config.model.bars = 1  # in a clip; 1 to 8
+    config.model.bars = placeholder(int)  # in a clip, 1 to 8; None: what the prepared set has
     config.model.latent_size = 96  # numbers of the style, which a track keeps,
     config.model.anchor_size = 32  # and of each bar's anchor, which changes as a track goes on
     config.model.classes = ()  # labels of the set that can be asked for, as ("acid", "industrial"); none: one kind of music

@@ -173,12 +173,12 @@ class Options:
         )
 
     def bar_cut(self, bpm: float) -> tracks.Cut:
-        """How tracks become clips of whole bars at so many beats per minute; the sections are still to come."""
-        clip_samples = round(self.bars * tempo.BEATS * 60 / bpm * self.sample_rate)
+        """How tracks become clips of whole bars at so many beats per minute, a bar being whole samples; the sections are still to come."""
+        bar_samples = round(tempo.BEATS * 60 / bpm * self.sample_rate)
         stride_bars = self.stride_bars or self.bars
         return self.cut._replace(
-            clip_samples=clip_samples,
-            stride_samples=round(stride_bars * clip_samples / self.bars),
+            clip_samples=self.bars * bar_samples,
+            stride_samples=stride_bars * bar_samples,
             bars=self.bars,
             stride_bars=stride_bars,
             bpm=bpm,

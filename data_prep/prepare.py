@@ -326,7 +326,8 @@ def _report(manifest: records.Manifest, options: Options, say: Callable[[str], N
             say(f'    ... and {len(manifest.rejected) - 10} more: see "rejected" in {records.MANIFEST_FILE}')
     files = f"{records.MANIFEST_FILE}, {records.CLIPS_FILE} (every clip), {shards.CONTACT_SHEET_FILE} (look at it)"
     say(f"in {options.output}: {files}")
-    train = "python -m technogen_jax.train --config configs/wavegan.py --workdir runs/x"
+    config = "wavegan.py" if options.grid == "none" else "technogan.py:xs"
+    train = f"python -m technogen_jax.train --config configs/{config} --workdir runs/x"
     say(f"next: {train} --config.data.dir={shlex.quote(options.output)}")
 
 

@@ -37,7 +37,7 @@ RATE_HZ = 8000
 TINY = {  # flags of the smallest models that do all that large ones do
     "wavegan": "--config configs/wavegan.py:relativistic --config.audio.clip_samples=8192 --config.model.channels=2 "
     "--config.model.latent_size=8 --config.train.batch_size=4",
-    "technogan": "--config configs/technogan.py:xs --config.audio.channels=1 --config.audio.clip_samples=14336 --config.model.shaper=none "
+    "technogan": "--config configs/technogan.py:xs --config.model.shaper=none "
     "--config.model.channels=8 --config.model.blocks=1 --config.model.critic_channels=8 --config.model.critic_blocks=1 "
     "--config.model.n_mels=24 --config.model.frames_per_step=4 "
     "--config.model.mid_components=12 --config.train.steps_per_dispatch=2 --config.train.batch_size=8",

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
 
 from technogen_jax import audio, records
 
@@ -36,6 +37,49 @@ class Rows(NamedTuple):
     batch_size: int
     first: int
     count: int
+
+
+def follow(config: ConfigDict, manifest: records.Manifest) -> ConfigDict:
+    """The config with what it leaves to the set, where it has None: rate, channels and length of a clip, and its bars.
+
+    Of a set that is cut at bars fewer than a record has can be asked for, by `model.bars` or by `audio.clip_samples`.
+
+    Args:
+        config: as a config file gives it; it stays as it is. Values that no field takes are left for `fields.check`.
+        manifest: of the set.
+
+    Raises:
+        ValueError: how many bars a clip has is not known, or not what its length says; names the fields and what to do.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    audio, model = config.audio, config.model
+    said = dict(sample_rate_hz=manifest.sample_rate_hz, channels=manifest.channels)
+    audio.update({name: value for name, value in said.items() if audio[name] is None})
+    cut = manifest.options.get("bars")  # in a record; None: not cut at bars
+    if "bars" in model and cut is not None and audio.sample_rate_hz == manifest.sample_rate_hz:
+        _follow_bars(audio, model, manifest.clip_samples / cut, cut)
+    elif audio.clip_samples is None:
+        audio.clip_samples = manifest.clip_samples
+    if "bars" in model and model.bars is None:
+        raise ValueError(
+            "config.model.bars: a clip of this model is whole bars, and the set was not cut at them; prepare it with --grid "
+            "bars, or say how many bars a clip has"
+        )
+    return config.lock()
+
+
+def _follow_bars(audio: ConfigDict, model: ConfigDict, bar_samples: float, cut: int) -> None:
+    if not all(value is None or (type(value) is int and value > 0) for value in (audio.clip_samples, model.bars)):
+        return
+    if model.bars is None:
+        model.bars = cut if audio.clip_samples is None else max(1, round(audio.clip_samples / bar_samples))
+    if audio.clip_samples is None:
+        audio.clip_samples = round(model.bars * bar_samples)
+    if abs(audio.clip_samples - model.bars * bar_samples) > 1:
+        raise ValueError(
+            f"config.audio.clip_samples is {audio.clip_samples} and config.model.bars {model.bars}, but so many bars of the set "
+            f"are {round(model.bars * bar_samples)} samples; leave both out, and they are the set's"
+        )
 
 
 def check(

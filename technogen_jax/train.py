@@ -86,7 +86,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     """Trains up to `config.train.steps`, from the workdir's newest checkpoint if it has one.
 
     Args:
-        config: every field of `configs/default.py`.
+        config: every field of `configs/default.py`; those that a config leaves to the set, with None, are what the set says.
         workdir: the run's folder, made if it is not there.
         say: takes lines for people.
 
@@ -100,6 +100,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     workdir = pathlib.Path(workdir)
     mesh = devices.mesh()
     say = say if devices.is_first() else lambda line: None
+    if fields.value(config, "data.dir"):
+        config = data.follow(config, records.read_manifest(config.data.dir))
     gan, _, new_state = _build(config)  # so that a field that cannot work is named before anything is made
     rows = data.process_rows(config.train.batch_size)
     shapes = jax.eval_shape(new_state, jax.random.key(0))

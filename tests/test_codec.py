@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy.signal
 from bars import PARTS, SMALL, TONES, bar
+from conftest import ROOT
 from sklearn.decomposition import PCA
 
-from technogen_jax import arrays, dsp, techno
+from technogen_jax import arrays, dsp, generate, techno
 from technogen_jax.models import codec, technogan
 
 KEY = jax.random.key(0)
@@ -345,6 +346,66 @@ def test_gates_multiply_what_they_are_named_after(toned, bars):
     for name in ("square", "delayed"):
         mid, side = change(**{f"side_{name}": 1.0})
         assert mid < 1e-6 and 0.1 * loudness[1] < side < 3 * loudness[1]
+
+
+def test_the_peak_of_a_line_is_in_the_band_that_a_sine_there_is_loudest_in(bars):
+    """By as many components as there are features, so that none is left out."""
+    made, statistics = known(bars, **TONES | dict(mid_components=64, side_components=68), shaper="new")
+    grid, time_s = codec.grid_of(14336, 8000, 1, 4), np.arange(14336)[:, None] / 8000
+    filters = codec._bands(14336, 8000, grid, 16)
+    for part, lowest_hz, channels in (("mid", 220, [1, 1]), ("side", 125, [1, -1])):
+        basis, deviation, scale, within = (
+            statistics[f"{part}_{name}"] for name in ("basis", "deviation", "scale", "within")
+        )
+        deviation = np.maximum(deviation, codec._LEAST_DEVIATION)
+        read = codec._weigh((deviation / scale * basis).T, 4, 1 / float(within))
+        for band in (4, 7, 10):
+            line = round(60 * np.log2(filters[part][band].argmax() * 8000 / grid.n_fft / lowest_hz))
+            sine = np.float32(np.sin(2 * np.pi * lowest_hz * 2 ** (line / 60) * time_s) * channels)
+            heard = codec._features(sine[None], grid, filters, 8000, toned=False)[part]
+            levels = (made.peaks(part)[line] @ read).reshape(4, -1)
+            loudest = np.asarray(heard).reshape(-1, levels.shape[1]).mean(0).argmax()
+            assert loudest == band and (levels.argmax(1) == band).all()
+            np.testing.assert_allclose(levels[:, band], 1, atol=0.05)
+
+
+def test_noise_gives_way_where_pulses_have_most_of_the_power():
+    noise, swells = jnp.log(jnp.full((1, 4, 2), 0.5)), jnp.zeros((1, 2, 4 * codec._SWELLS))
+    swells = swells.at[:, 0, : codec._SWELLS].set(np.log(20.0))  # in the first frame noise is loud after all
+    pitch = jnp.stack([jnp.full((1, 4), 5.0), jnp.zeros((1, 4))], -1)
+    less = np.asarray(noise - codec._less_noise(noise, pitch, swells))[0]
+    share = np.array([25 / (25 + 100), *[25 / (25 + 0.25)] * 3])
+    np.testing.assert_allclose(less, np.stack([share**2, np.zeros(4)], -1) * codec._LESS_NOISE, rtol=1e-5)
+
+
+def test_a_voice_comes_back_as_a_voice():
+    """Sawtooths behind a low-pass, one a sixteenth, through the codec that comes with the package; noise stays noise."""
+    trained = generate.load(ROOT / "technogen_jax" / "pretrained" / "technogan.npz")
+    samples, steps = trained.config.audio.clip_samples, 16 * trained.config.model.bars
+    rng, time_s = np.random.default_rng(0), np.arange(samples // steps) / 44100
+    envelope = np.exp(-4 * time_s) * np.clip(np.minimum(time_s / 0.003, (time_s[-1] - time_s) / 0.01), 0, 1)
+    notes = []
+    for semitones in rng.integers(12, 36, steps):
+        hz = 55 * 2 ** (semitones / 12) * np.arange(1, 40)[:, None]
+        notes.append(np.sum(np.sin(2 * np.pi * hz * time_s) / hz / (1 + (hz / 1500) ** 2), 0) * envelope)
+    hiss = rng.standard_normal(samples)
+    voice = 0.3 * np.concatenate(notes) / np.abs(notes).max() + 0.003 * hiss
+    labels = np.full((1, len(trained.gan.classes)), 1 / len(trained.gan.classes), np.float32)
+    back = jax.jit(lambda audio: trained.gan.decode(trained.gan.encode(audio, labels)))
+    band = scipy.signal.butter(4, [800, 3000], "band", fs=44100, output="sos")
+
+    def periodic(sound):
+        """Of each sixteenth the highest of its autocorrelation from 55 to 500 Hz, 1 for what repeats exactly."""
+        parts = scipy.signal.sosfiltfilt(band, sound).reshape(steps, -1)
+        window = np.hanning(parts.shape[1])
+        of_parts, of_window = (
+            np.fft.irfft(np.abs(np.fft.rfft(x, 4 * len(window))) ** 2) for x in (parts * window, window)
+        )
+        return (of_parts[:, 88:800] / of_parts[:, :1] * of_window[0] / of_window[88:800]).max(1)
+
+    for sound, least, most in ((voice, 0.9, 1.01), (0.1 * hiss, 0.1, 0.4)):
+        (again,) = np.asarray(back(np.float32(sound)[None, :, None].repeat(2, -1)))
+        assert least < np.quantile(periodic(again.mean(-1)), 0.25) < most
 
 
 def test_a_tone_that_stands_in_the_side_alone_comes_back_as_one(bars):

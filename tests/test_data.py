@@ -1,5 +1,6 @@
 import collections
 import contextlib
+import dataclasses
 import itertools
 
 import grain
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import RATE_HZ
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from technogen_jax import data, records
 
@@ -152,6 +154,56 @@ def test_a_config_that_does_not_fit_the_set_is_an_error_with_both_sides(prepared
     data.check(manifest, **fields | dict(crop="start", clip_samples=2048), encode_once=True)
     with pytest.raises(ValueError, match=message):
         data.check(manifest, **(fields | change))
+
+
+def asked(samples=None, bars=None, rate_hz=None):
+    """A config that leaves to the set what is None."""
+    audio = dict(sample_rate_hz=rate_hz, channels=None, clip_samples=samples)
+    return ConfigDict(dict(audio=audio, model=dict(bars=bars))).lock()
+
+
+@pytest.fixture
+def two_bars(prepared_set):
+    """The manifest of a set of two bars a record, of 1125 samples each."""
+    return dataclasses.replace(records.read_manifest(prepared_set), options=dict(grid="bars", bars=2))
+
+
+@pytest.mark.parametrize(
+    "samples, bars, found",
+    [
+        (None, None, (2250, 2)),
+        (None, 1, (1125, 1)),
+        (1125, None, (1125, 1)),
+        (1124, 1, (1124, 1)),
+        (2251, 2, (2251, 2)),
+    ],
+)
+def test_what_a_config_leaves_to_a_set_of_bars_is_the_sets(two_bars, samples, bars, found):
+    config = asked(samples, bars)
+    followed = data.follow(config, two_bars)
+    assert followed.audio.to_dict() == dict(sample_rate_hz=RATE_HZ, channels=1, clip_samples=found[0])
+    assert followed.model.bars == found[1]
+    assert config == asked(samples, bars)
+
+
+def test_bars_that_clips_do_not_have_are_an_error(two_bars):
+    said = "config.audio.clip_samples is 2000 and config.model.bars 2, but so many bars of the set are 2250 samples"
+    with pytest.raises(ValueError, match=said):
+        data.follow(asked(2000, 2), two_bars)
+    with pytest.raises(ValueError, match="is 1500 and config.model.bars 1, but so many bars of the set are 1125"):
+        data.follow(asked(1500), two_bars)
+    for strange in (True, -1, "2", 0.5):  # the field's own check says so
+        assert data.follow(asked(2250, strange), two_bars).model.bars == strange
+
+
+def test_a_set_that_is_not_cut_at_bars_says_all_but_the_bars(prepared_set):
+    manifest = records.read_manifest(prepared_set)
+    with pytest.raises(ValueError, match="config.model.bars: .* was not cut at them; prepare it with --grid bars"):
+        data.follow(asked(), manifest)
+    assert data.follow(asked(bars=1), manifest).audio.clip_samples == 2250
+    config = asked(1000, rate_hz=16000).unlock()
+    del config.model.bars  # of a model that has none
+    assert data.follow(config, manifest).audio.to_dict() == dict(sample_rate_hz=16000, channels=1, clip_samples=1000)
 
 
 def test_records_arrive_as_prepared(prepared_set):

@@ -54,8 +54,11 @@ def test_bars():
     line = "--grid bars --bars 3 --bpm 131 --sample_rate 16000 --bpm_range 110,170"
     parsed = options.parse_options([*REQUIRED, *line.split()])
     cut = parsed.bar_cut(131)
-    assert (cut.clip_samples, cut.stride_bars, cut.bpm) == (round(3 * 240 / 131 * 16000), 3, 131)
-    assert cut.stride_samples == cut.clip_samples and cut.bar_samples == cut.clip_samples / 3
+    bar_samples = round(240 / 131 * 16000)
+    assert (cut.bar_samples, cut.clip_samples, cut.stride_bars, cut.bpm) == (bar_samples, 3 * bar_samples, 3, 131)
+    assert cut.stride_samples == cut.clip_samples
+    two = options.parse_options([*REQUIRED, "--grid", "bars", "--bars", "2", "--stride_bars", "1"]).bar_cut(136)
+    assert (two.bar_samples, two.clip_samples, two.stride_samples) == (77824, 155648, 77824)  # not 155647.06
     shaping = parsed.shaping
     assert shaping["stride_bars"] == 3 and shaping["bpm_range"] == [110, 170] and "hop_size" not in shaping
     assert not {"grid", "bars", "bpm"} & options.parse_options(REQUIRED).shaping.keys()

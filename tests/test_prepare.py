@@ -416,4 +416,4 @@ def test_a_given_tempo_and_what_it_leaves_out(beats, tmp_path, capsys):
     assert status == 0
     manifest = records.read_manifest(tmp_path / "set")
     assert [entry["id"] for entry in manifest.tracks] == ["c.wav"]
-    assert manifest.clip_samples == round(16 * 240 / 140 * RATE)
+    assert manifest.clip_samples == 16 * round(240 / 140 * RATE)

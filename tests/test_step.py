@@ -284,8 +284,8 @@ def a_wavegan():
 
 def a_technogan_on_codes():
     config = technogan_config.get_config("xs").unlock()
-    config.audio.update(sample_rate_hz=8000, clip_samples=14336)
-    config.model.update(channels=4, blocks=1, critic_channels=4, critic_blocks=1, latent_size=4)
+    config.audio.update(sample_rate_hz=8000, channels=2, clip_samples=14336)
+    config.model.update(bars=1, channels=4, blocks=1, critic_channels=4, critic_blocks=1, latent_size=4)
     config.model.update(n_mels=16, frames_per_step=4, classes=("acid", "dub"))
     config.model.update(mid_components=3, side_components=1, low_components=2, pan_components=1, shaper="none")
     config.model.remix = 0.0  # for which the codes would have to be of a set

@@ -11,6 +11,7 @@ import librosa
 import numpy as np
 import pytest
 import scipy.signal
+import scipy.special
 from bars import PARTS, SMALL, TONES, bar
 from conftest import AS_USERS, load_config
 from flax import nnx
@@ -68,10 +69,10 @@ def count_critic(components, heard, labels, bars, channels, blocks):
 @pytest.mark.parametrize(
     "size, millions, of_critic, bars, classes",
     [
-        ("xs", 0.69, 0.14, 4, ("a", "b")),
-        ("s", 1.60, 0.43, 1, ()),
-        ("m", 5.33, 1.24, 1, ()),
-        ("l", 18.0, 4.8, 1, ()),
+        ("xs", 0.71, 0.14, 4, ("a", "b")),
+        ("s", 1.65, 0.43, 1, ()),
+        ("m", 5.41, 1.24, 1, ()),
+        ("l", 18.1, 4.8, 1, ()),
     ],
 )
 def test_the_ladder_of_sizes(size, millions, of_critic, bars, classes):
@@ -82,9 +83,10 @@ def test_the_ladder_of_sizes(size, millions, of_critic, bars, classes):
     # 156 numbers, 40, 16, 36 and 4 of them of what moves, 36 of them not heard. Logarithms of 4 powers, of 5 changes of each of 16 groups
     # of bands, of 4 powers of each of 5, 2, 4 and 1 groups of numbers, of 52, twice 26 and four times 13 bins of the low end.
     moving, heard = 40 + 16 + 36 + 4, 4 + 5 * 16 + 4 * (5 + 2 + 4 + 1) + 3 * 52
-    struck = 4 * 3 * (40 + 16 + 4)
+    struck, voices = 4 * 3 * (40 + 16 + 4), 6 * (40 + 16 + 4)
     low_of_sixteenth, low_of_bar = 1 + 4 + 4, 10 + 10 + 1 + 2 + 4 + 4
-    said = moving + 1 + low_of_sixteenth + 14 + 2 * 8 + 4, 6 * 97 + 2 * 8 * 150 + 4 * moving + low_of_bar + struck
+    of_bar = 6 * 97 + 2 * 8 * 150 + 4 * moving + low_of_bar + struck + voices + 2 * 8
+    said = moving + 1 + low_of_sixteenth + 14 + 2 * 8 + 4, of_bar
     said += fields.latent_size, fields.anchor_size, moving
 
     def counted(bars):
@@ -292,6 +294,34 @@ def test_a_bar_can_stand_still_or_repeat_its_beats(linear):
     np.testing.assert_allclose(beats[:, :4], free.reshape(3, 4, 4, -1).mean(1), atol=1e-5)
     np.testing.assert_allclose(halves[:, :8], free.reshape(3, 2, 8, -1).mean(1), atol=1e-5)
     assert np.abs(halves - beats).max() > 0.01 and np.abs(free - halves).max() > 0.01
+
+
+def test_a_note_brings_its_own_sound_wherever_it_is_played():
+    rng = np.random.default_rng(0)
+    choices = 2 * rng.standard_normal((2, 32, 2, 1 + 6)).astype(np.float32)
+    voices = rng.standard_normal((2, 2, 6, 5)).astype(np.float32)
+    sure, which = 1 / (1 + np.exp(-choices[..., :1])), scipy.special.softmax(choices[..., 1:], -1)
+    bar = np.arange(32) // 16
+    wanted = np.einsum("bshn,bsnk->bsk", sure * which / 2, voices[:, bar])
+    heard = technogan._voiced(choices.reshape(2, 32, -1), voices.reshape(2, 2, -1))
+    np.testing.assert_allclose(heard, wanted, atol=1e-5)
+
+
+def test_levels_have_a_peak_where_a_line_stands():
+    rng = np.random.default_rng(0)
+    heights, peaks = (
+        rng.standard_normal((2, 32, 8)).astype(np.float32),
+        rng.standard_normal((2, 2, 8)).astype(np.float32),
+    )
+    lines = np.full((2, 2, 8, tones.LINE_STEPS), -9, np.float32)
+    at = rng.integers(tones.LINE_STEPS, size=(2, 2, 8))
+    np.put_along_axis(lines, at[..., None], 9, -1)
+    levels = rng.standard_normal((tones.LINES, 5)).astype(np.float32)
+    wanted = np.zeros((2, 32, 5))
+    for clip, step, line in np.ndindex(2, 32, 8):
+        height, peak = 1 / (1 + np.exp(-heights[clip, step, line])), np.log1p(np.exp(peaks[clip, step // 16, line]))
+        wanted[clip, step] += height * peak * levels[2 * at[clip, step // 16, line]]
+    np.testing.assert_allclose(technogan._standing(heights, lines, peaks, levels), wanted, atol=1e-5)
 
 
 def test_what_is_struck_sounds_from_there_on_for_three_sixteenths():
@@ -542,7 +572,7 @@ def bar_config(tmp_path):
     options |= dict(hop_size=14336 / 8000, split=(1.0, 0.0, 0.0), workers=1)
     prepare.prepare(prepare.Options(**options), say=lambda line: None)
     config = load_config("technogan", "xs")
-    config.audio.update(sample_rate_hz=8000, clip_samples=14336)
+    config.audio.update(dict.fromkeys(config.audio))  # what the set says
     config.data.dir = str(tmp_path / "set")
     config.model.update(
         NETWORKS | PARTS | dict(n_mels=16, frames_per_step=4, shaper="none", classes=("acid", "industrial"))

@@ -44,6 +44,9 @@ def load(name: str, **model: Any) -> ConfigDict:
     module, _, argument = name.partition(":")
     config = importlib.import_module(f"configs.{module}").get_config(*[argument] * bool(argument)).unlock()
     config.data.dir = "unused"
+    if config.audio.clip_samples is None:  # what a set would say; this is a bar at 136 BPM
+        config.audio.update(sample_rate_hz=44100, channels=2, clip_samples=77824)
+        config.model.bars = 1
     config.model.update(model)
     return config
 

@@ -57,9 +57,12 @@ _WEIGHTS = dict(side=2.0, low=0.5, pitch=0.7, line=0.5, side_line=0.5, pan=0.5)
 _CURVES = 4  # of an equaliser: cosines over the bands, the first their level
 # Deviations of a mix: of each curve, of the bass, of the width. Chosen as what an engineer might as well have done, not searched for.
 _MIX_DB = (2.0, 2.0, 3.0)
-# Of pulses and lines against what the shaper asks for. Where it is unsure it asks for less, and what it is trained by forgives a
-# line too weak rather than one too strong: decoded real bars had half of the energy in lines, see experiments/README.md.
-_TONE = 1.8
+# What makes tones as clear as real ones. Where the shaper is unsure it asks for noise, and what it is trained by forgives a voice that is
+# hoarse and a line too weak. So its pulses and lines are made louder by these factors, it is told that a pitch is surer, and where nearly
+# all is pulses noise is softer by so many nepers: by these decoded bars have as much of their energy in lines as real ones and are about
+# as periodic, see experiments/README.md.
+_TONES = dict(pitch=1.3, lines=1.8)
+_SURER, _LESS_NOISE = 2.0, 1.0
 _LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 # Of what changes from frame to frame within a sixteenth against its mean, when components are chosen: by variance alone the few of the
 # side leave out when it sounds, and songs decode with twice the rhythm in it that they have. The mid so would lose its lines: measured,
@@ -81,9 +84,12 @@ class Codec(NamedTuple):
         silence: float32 `[K]`, what features of zero are coded as: not zeros, which are the mean of the set. Zeros without statistics.
         encode: `[B, T, C]` -> `[B, bars * 16, K]`.
         decode: the reverse.
-        play: shaper parameters or None, sequences, white noise `[B, C, samples]` of unit deviation, and how strong tones are
-            against what the shaper asks for (1 if not given) -> mid and side (mono: the signal) `[B, C, T]`, their peaks as they come.
+        play: shaper parameters or None, sequences, white noise `[B, C, samples]` of unit deviation, and whether tones are to be as clear
+            as real ones (False if not given: as the shaper asks, which is trained so) -> mid and side (mono: the signal) `[B, C, T]`,
+            their peaks as they come.
         code: a part's name and features `[..., D]` -> its numbers of a sequence.
+        peaks: a spectrum's name, mid or side -> what a neper more in the bands where a line is adds to its numbers, `[LINES, K]`, of each
+            line of `tones`.
         code_low: the waveform of each sixteenth below the crossover `[B, steps, low_samples]` -> what it adds to the low end's numbers
             of silence; zeros without statistics.
         remix: sequences `[B, steps, K]` and a `Mix` of each -> the sequences as if they had been mixed so.
@@ -99,8 +105,9 @@ class Codec(NamedTuple):
     silence: np.ndarray
     encode: Callable[[jax.Array], jax.Array]
     decode: Callable[[jax.Array], jax.Array]
-    play: Callable[[dict | None, jax.Array, jax.Array, float], jax.Array]
+    play: Callable[[dict | None, jax.Array, jax.Array, bool], jax.Array]
     code: Callable[[str, jax.Array], jax.Array]
+    peaks: Callable[[str], np.ndarray]
     code_low: Callable[[jax.Array], jax.Array]
     remix: Callable[[jax.Array, Mix], jax.Array]
     pictured: int
@@ -449,14 +456,14 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         levels = levels.reshape(len(levels), grid.steps * grid.frames, -1)
         return jnp.minimum(levels, _LOUDEST)  # [B, N, bands]
 
-    def play(shaper_params, x, noise, tone=1.0):
+    def play(shaper_params, x, noise, clear=False):
         features = read(x)
         levels = {part: levels_of(features, part) for part in spectra}
         low = folded(features["low"], -1).reshape(len(x), -1)
         if shaper_params is None:
             sounds = list(jnp.moveaxis(_noise_spectrum(noise, grid), 1, 0))
         else:
-            sounds = shaped(shaper_params, levels, low, features, noise, tone)
+            sounds = shaped(shaper_params, levels, low, features, noise, clear)
         if len(sounds) == 2:
             pan = jnp.clip(features["pan"], -1, 1)
             pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), groups(n_mels) @ spread)  # [B, N, bins]
@@ -469,13 +476,13 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         sound = dsp.resample_circular(sound, clip_samples)
         return jnp.concatenate([_crossed(low, sound[:, :1], sample_rate_hz), sound[:, 1:]], 1)
 
-    def shaped(params, levels, low, features, noise, tone_gain):
+    def shaped(params, levels, low, features, noise, clear):
         """The spectra of excitations, `[B, N, bins]`, of mid and side."""
         below = jnp.full_like(levels["mid"], np.log(_FLOOR))
         both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
         seen = dsp.resample_circular(low, grid.steps * grid.frames * _LOW_SAMPLES)
         pitch_hz, sure = tones.pitches(features["pitch"])
-        told, standing = [_told(pitch_hz, sure, grid)], []
+        told, standing = [_told(pitch_hz, jnp.minimum(_SURER * sure, 1) if clear else sure, grid)], []
         for part, lowest_hz in zip(("line", "side_line"), tones.LOWEST_HZ, strict=True):
             if part in features:
                 tone, height = tones.lines(features[part])
@@ -485,10 +492,14 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             else:
                 told.append(jnp.zeros_like(told[-1]))
         gates, swells = shaper(n_mels).apply(params, both, seen, jnp.concatenate(told, -1))
-        gates = dsp.matmul_banded(_between(gates), spread)  # [B, 11, N, bins]
         names = [f"{part} {name}" for part, names in _GATES.items() for name in names]
+        of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))  # [B, N, M] each
+        if clear:
+            of = {name: _TONES.get(name.split()[1], 1) * gate for name, gate in of.items()}
+            of["mid noise"] = _less_noise(of["mid noise"], of["mid pitch"], swells)
+        gates = jnp.stack([of[name] for name in names], 1)
+        gates = dsp.matmul_banded(_between(gates), spread)  # [B, 11, N, bins]
         of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))
-        of |= {name: tone_gain * gate for name, gate in of.items() if name.endswith((" pitch", " lines"))}
 
         hiss = _noise_spectrum(excitation.swelling(noise, swells, grid.steps, rate_hz), grid)
         waves = jnp.concatenate(
@@ -513,7 +524,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     def decode(x):
         noise = excitation.white_noise(x, len(spectra), grid.samples // grid.steps)
-        sound = play(shaper_of(statistics), x, noise, _TONE)
+        sound = play(shaper_of(statistics), x, noise, True)
         if len(spectra) == 1:
             sound = jnp.moveaxis(sound, 1, -1)
         else:
@@ -585,6 +596,11 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         mean = view(np.broadcast_to(measured("low")[0], (1, 1, grid.low_samples)))[0, 0]
         return _kernel_of(lambda numbers: view(numbers @ reading("low")), parts["low"], 2), np.float32(mean)
 
+    @cache
+    def peaks(part):
+        heard = _heard_of_lines(tones.LOWEST_HZ[part == "side"], bands[part], rate_hz, grid)
+        return np.float32(np.tile(heard, grid.frames) @ coding(part))
+
     def code_low(waves):
         if statistics is None:
             return jnp.zeros((*waves.shape[:2], parts["low"]))
@@ -608,6 +624,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         decode=decode,
         play=play,
         code=code,
+        peaks=peaks,
         code_low=code_low,
         remix=remix,
         pictured=len(spectra) * _GROUPS,
@@ -669,6 +686,13 @@ def _of_unit_power(x: jax.Array) -> jax.Array:
 
 def _gain(logarithm: jax.Array) -> jax.Array:
     return jnp.exp(jnp.clip(logarithm, -8, 3))
+
+
+def _less_noise(noise: jax.Array, pitch: jax.Array, swells: jax.Array) -> jax.Array:
+    """The logarithmic gate of noise `[B, N, M]` with less of it where pulses have most of the power; gates and swells as `Shaper` gives them."""
+    swell = jnp.mean(swells[:, 0].reshape(len(swells), -1, _SWELLS), -1)[..., None]
+    share = pitch**2 / (pitch**2 + jnp.exp(2 * (noise + swell)) + 1e-9)
+    return noise - _LESS_NOISE * share**2
 
 
 def _noise_spectrum(noise: jax.Array, grid: Grid) -> jax.Array:
@@ -766,11 +790,16 @@ def _told(pitch_hz, sure, grid):
     return jnp.repeat(jnp.stack([2 * sure, octave], -1), grid.frames // 2, 1)
 
 
-def _told_of_lines(tone, height, lowest_hz, filters, rate_hz, grid):
-    """What the shaper sees of lines, `[B, N, M]`: how much each band hears of them, the nearest band of each the most."""
+def _heard_of_lines(lowest_hz, filters, rate_hz, grid):
+    """How much each band hears of each line, `[LINES, bands]`, the nearest band the most: 1."""
     bins = np.minimum(np.round(tones.lines_hz(lowest_hz) * grid.n_fft / rate_hz).astype(int), filters.shape[1] - 1)
-    heard = filters[:, bins].T  # [LINES, M]
-    heard = jnp.asarray(heard / np.maximum(heard.max(1, keepdims=True), 1e-9))
+    heard = filters[:, bins].T
+    return heard / np.maximum(heard.max(1, keepdims=True), 1e-9)
+
+
+def _told_of_lines(tone, height, lowest_hz, filters, rate_hz, grid):
+    """What the shaper sees of lines, `[B, N, M]`."""
+    heard = jnp.asarray(_heard_of_lines(lowest_hz, filters, rate_hz, grid))
     return 2 * jnp.repeat(jnp.sum(height[..., None] * heard[tone], 2), grid.frames, 1)
 
 

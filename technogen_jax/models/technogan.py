@@ -12,8 +12,9 @@ grid: what it makes depends on a few bars, and the same parameters make any numb
 are played (`arrange`). Nothing but rings of `bars` bars is judged in training. Anchors are drawn apart for each bar of a
 ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
 
-A bar has a kick, a few sounds that are struck, a few notes and a few lines, which its style chooses; a sixteenth says which of them
-sound. So claps and notes come back as they were, as they do in music, without the network having to repeat itself to the quarter-tone.
+A bar has a kick, a few sounds that are struck, a few notes, each with a sound of its own, and a few lines, which its style chooses; a
+sixteenth says which of them sound. So claps and notes come back as they were, as they do in music, without the network having to repeat
+itself to the quarter-tone. Where a line is, levels have a peak: without one it would be lost in noise.
 The low end is spoken as sines whose pitch falls or stays (`lowend`), beside which numbers can be opened for what is neither kick nor
 bass. Of all other numbers the style says how much they move at all, how much of that differs from beat to beat, and how much of that
 between the halves of the bar: much of techno repeats or stands still exactly, and convolutions never do. What never repeats is noise,
@@ -60,6 +61,7 @@ _SHUT = -4.0  # logit of how much of the low end's numbers it puts beside what i
 _NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
 _STRUCK, _RINGS = 4, 3  # sounds of a bar that are struck, and the sixteenths that one is heard
 _SHARP = 4.0  # of the logits of what is struck: a new generator's are then more yes or no
+_LINES_OF = dict(line="mid", side_line="side")  # whose levels have a peak where a line is
 _FURTHEST = 12.0  # deviations from the mean: nearly all real bars lie within, see experiments/README.md
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
@@ -196,6 +198,33 @@ def _struck(logits: jax.Array, sounds: jax.Array) -> jax.Array:
     heard = jnp.matmul(hits, sounds.reshape(*sounds.shape[:2], _STRUCK, -1))
     heard = heard.reshape(*logits.shape[:2], _RINGS, -1)
     return sum(jnp.roll(heard[:, :, ago], ago, 1) for ago in range(_RINGS))
+
+
+def _voiced(choices: jax.Array, voices: jax.Array) -> jax.Array:
+    """What a bar's notes add to the sixteenths in which they sound, `[B, N * 16, K]`: each its own harmonics and how it rises and dies.
+
+    Args:
+        choices: `[B, N * 16, 2 * (1 + NOTES)]`, the logits of `tones.speak_pitch`.
+        voices: `[B, N, NOTES * K]`, what each note adds.
+    """
+    bars = voices.shape[:2]
+    weights = tones.note_weights(choices.reshape(*bars, codec.STEPS, 2, -1)).mean(-2)
+    return jnp.matmul(weights, voices.reshape(*bars, tones.NOTES, -1)).reshape(*choices.shape[:2], -1)
+
+
+def _standing(heights: jax.Array, lines: jax.Array, peaks: jax.Array, levels: np.ndarray) -> jax.Array:
+    """What a bar's lines add to the sixteenths in which they stand, `[B, N * 16, K]`: more level where they are, or they would be noise.
+
+    Args:
+        heights: `[B, N * 16, BAR_LINES]`, the logits of `tones.speak_lines`, as the next.
+        lines: `[B, N, BAR_LINES, LINE_STEPS]`.
+        peaks: `[B, N, BAR_LINES]`, by how much, nepers where they are positive.
+        levels: `[LINES, K]`, what a neper at each step of 20 cents is in the numbers.
+    """
+    bars = peaks.shape[:2]
+    loud = jax.nn.sigmoid(heights).reshape(*bars, codec.STEPS, -1) * jax.nn.softplus(peaks)[:, :, None]
+    heard = jnp.matmul(loud, jnp.matmul(tones.line_weights(lines), levels[::2]))
+    return heard.reshape(*heights.shape[:2], -1)
 
 
 def _layers() -> np.ndarray:
@@ -368,6 +397,9 @@ def build(
     sounds = {part: 0 if part == "low" else size for part, size in moving.items()}  # what is struck has no low end
     palette = dict(shares=3 * noise_size, noise=noise_size, low=lowend.CHOSEN)
     palette["struck"] = _STRUCK * _RINGS * sum(sounds.values())
+    palette |= {f"{part}_peaks": tones.BAR_LINES for part in _LINES_OF if part in parts}
+    if "pitch" in parts:
+        palette["voices"] = tones.NOTES * sum(sounds.values())
     for part in toned:
         palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
     shared = dict(bars=bars, labels=labels)
@@ -379,6 +411,7 @@ def build(
     places = codec.by_part(np.arange(one.components), parts)
     of_moving = np.concatenate([places[part] for part in moving])
     scales, is_low = one.scale[of_moving], np.isin(of_moving, places["low"]).astype(np.float32)
+    scale_of = codec.by_part(scales, moving)
     rest = is_low * one.silence[of_moving] / scales  # the low end at rest is silent, not the mean of the set
     rests = np.stack([np.isin(np.arange(one.components), places[part]) / parts[part] for part in resting], 1)
     grouped = scipy.linalg.block_diag(*(_means_of_groups(size) for size in moving.values()))
@@ -449,10 +482,16 @@ def build(
         chosen = codec.by_part(chosen, palette)
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
         noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
-        struck = codec.by_part(_struck(values["struck"], chosen["struck"]), sounds)
-        struck["low"] = jnp.zeros_like(values["low"])
+        heard = _struck(values["struck"], chosen["struck"])
+        if "pitch" in parts:
+            heard += _voiced(values["pitch"], chosen["voices"])
+        heard = codec.by_part(heard, sounds)
+        for part in (part for part in _LINES_OF if part in parts):
+            of, lines = _LINES_OF[part], chosen[part].reshape(*bars, tones.BAR_LINES, -1)
+            heard[of] += _standing(values[part], lines, chosen[f"{part}_peaks"], one.peaks(of) / scale_of[of])
+        heard["low"] = jnp.zeros_like(values["low"])
         moved = _stilled(jnp.concatenate([values[part] for part in moving], -1), shares) + noise
-        moved = moved + jnp.concatenate([struck[part] for part in moving], -1)
+        moved = moved + jnp.concatenate([heard[part] for part in moving], -1)
         shut = is_low * jax.nn.sigmoid(-_SHUT - opened)
         moved = moved + shut * (rest - moved)
         sequence = codec.by_part(_tame(moved) * moved * scales, moving)

@@ -91,9 +91,13 @@ def speak_pitch(choices: jax.Array, notes: jax.Array) -> jax.Array:
         notes: logits `[..., NOTES, QUARTER_TONES]`, which quarter-tone each note is, or what lies between two.
     """
     kept = jnp.matmul(jax.nn.softmax(_SHARP * notes), _waves(np.arange(QUARTER_TONES) / (24 * _OCTAVES), HARMONICS).T)
-    chosen = jax.nn.softmax(choices[..., 1:])
-    numbers = jax.nn.sigmoid(choices[..., :1]) * jnp.einsum("...shn,...nk->...shk", chosen, kept)
+    numbers = jnp.einsum("...shn,...nk->...shk", note_weights(choices), kept)
     return numbers.reshape(*numbers.shape[:-2], PITCH_SIZE)
+
+
+def note_weights(choices: jax.Array) -> jax.Array:
+    """How much of each of the bar's notes there is in each half of a sixteenth, `[..., NOTES]`; the choices are `speak_pitch`'s."""
+    return jax.nn.sigmoid(choices[..., :1]) * jax.nn.softmax(choices[..., 1:])
 
 
 def speak_lines(heights: jax.Array, lines: jax.Array) -> jax.Array:
@@ -103,8 +107,13 @@ def speak_lines(heights: jax.Array, lines: jax.Array) -> jax.Array:
         heights: logits `[..., steps, BAR_LINES]`, how far each of the bar's lines stands out.
         lines: logits `[..., BAR_LINES, LINE_STEPS]`, at which step of 40 cents each is.
     """
-    kept = jnp.matmul(jax.nn.softmax(_SHARP * lines), _line_waves()[:, ::2].T)
+    kept = jnp.matmul(line_weights(lines), _line_waves()[:, ::2].T)
     return jnp.matmul(jax.nn.sigmoid(heights), kept)
+
+
+def line_weights(lines: jax.Array) -> jax.Array:
+    """How much of each step of 40 cents a line is, `[..., LINE_STEPS]`; the argument is `speak_lines`'s."""
+    return jax.nn.softmax(_SHARP * lines)
 
 
 def pitches(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
