@@ -61,16 +61,20 @@ RATE_HZ = 8000
 A_BAR = dict(sample_rate_hz=44100, channels=2, clip_samples=77824)  # at 136 BPM
 
 
-def load_config(name, *args):
-    """The config of a file in configs/, unlocked; what it leaves to the set is a bar of 136 BPM."""
-    spec = importlib.util.spec_from_file_location(f"configs_{name}", ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*args).unlock()
+def of_a_bar(config):
+    """The config; what it leaves to the set is a bar of 136 BPM."""
     if config.audio.clip_samples is None:
         config.audio.update(A_BAR)
         config.model.bars = 1
     return config
+
+
+def load_config(name, *args):
+    """The config of a file in configs/, unlocked, `of_a_bar`."""
+    spec = importlib.util.spec_from_file_location(f"configs_{name}", ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return of_a_bar(module.get_config(*args).unlock())
 
 
 @pytest.fixture(scope="session")

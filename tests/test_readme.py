@@ -11,7 +11,7 @@ import sys
 import pytest
 import soundfile
 from absl import flags
-from conftest import ROOT, load_config
+from conftest import ROOT, load_config, of_a_bar
 from ml_collections import config_flags
 
 from technogen_jax import fields
@@ -63,7 +63,7 @@ def parse_training(argv):
     assert values(["train", *argv]) == ["train"]
     assert values.workdir
     config.value.data.dir = config.value.data.dir or "set"
-    fields.check(config.value)
+    fields.check(of_a_bar(config.value))
 
 
 COMMANDS = list(dict.fromkeys((name, module, tuple(argv)) for name, text in texts() for module, argv in commands(text)))

@@ -494,7 +494,8 @@ def build(
         moved = moved + jnp.concatenate([heard[part] for part in moving], -1)
         shut = is_low * jax.nn.sigmoid(-_SHUT - opened)
         moved = moved + shut * (rest - moved)
-        sequence = codec.by_part(_tame(moved) * moved * scales, moving)
+        tame = _tame(moved)
+        sequence = codec.by_part((tame * moved + (1 - tame) * shut * rest) * scales, moving)  # what rests does so still
         low = lowend.speak(low, chosen["low"], grid.low_samples, grid.low_samples / step_s)
         sequence["low"] += one.code_low(low)
         for part in toned:
