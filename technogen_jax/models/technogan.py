@@ -218,7 +218,7 @@ def _standing(heights: jax.Array, lines: jax.Array, peaks: jax.Array, levels: np
     Args:
         heights: `[B, N * 16, BAR_LINES]`, the logits of `tones.speak_lines`, as the next.
         lines: `[B, N, BAR_LINES, LINE_STEPS]`.
-        peaks: `[B, N, BAR_LINES]`, by how much, nepers where they are positive.
+        peaks: `[B, N, BAR_LINES]`, by how much: their softplus is in nepers.
         levels: `[LINES, K]`, what a neper at each step of 20 cents is in the numbers.
     """
     bars = peaks.shape[:2]
@@ -486,9 +486,10 @@ def build(
         if "pitch" in parts:
             heard += _voiced(values["pitch"], chosen["voices"])
         heard = codec.by_part(heard, sounds)
-        for part in (part for part in _LINES_OF if part in parts):
-            of, lines = _LINES_OF[part], chosen[part].reshape(*bars, tones.BAR_LINES, -1)
-            heard[of] += _standing(values[part], lines, chosen[f"{part}_peaks"], one.peaks(of) / scale_of[of])
+        for part, of in _LINES_OF.items():
+            if part in parts:
+                lines = chosen[part].reshape(*bars, tones.BAR_LINES, -1)
+                heard[of] += _standing(values[part], lines, chosen[f"{part}_peaks"], one.peaks(of) / scale_of[of])
         heard["low"] = jnp.zeros_like(values["low"])
         moved = _stilled(jnp.concatenate([values[part] for part in moving], -1), shares) + noise
         moved = moved + jnp.concatenate([heard[part] for part in moving], -1)
