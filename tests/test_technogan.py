@@ -143,9 +143,29 @@ def test_circular_spectra_are_librosas_of_the_repeated_loop_and_lead_back():
         repeated = np.tile(audio, 3)[:, start : start + 960 - hop + n_fft]
         wanted = librosa.stft(repeated, n_fft=n_fft, hop_length=hop, center=False).swapaxes(1, 2)
         np.testing.assert_allclose(spectrum, wanted, atol=1e-4)
-        np.testing.assert_allclose(dsp.istft_circular(spectrum, n_fft, hop), audio, atol=1e-5)
+        for pieces in (1, 3, 5):
+            again = dsp.resynthesize_circular(lambda s, _: s.swapaxes(0, 1), audio[None], (), n_fft, hop, pieces=pieces)
+            np.testing.assert_allclose(again[0], audio, atol=1e-5)
     turned = dsp.stft_circular(jnp.roll(audio, 64, -1), 256, 64)
     np.testing.assert_allclose(turned, jnp.roll(dsp.stft_circular(audio, 256, 64), 1, -2), atol=1e-4)
+
+
+def test_a_loop_made_in_pieces_is_the_one_made_at_once():
+    rng = np.random.default_rng(1)
+    audio, gains = rng.standard_normal((2, 2, 960)).astype(np.float32), rng.uniform(0, 2, (2, 15)).astype(np.float32)
+
+    def mixed(spectra, gains):
+        later, now = spectra[:, 0, :-2], spectra[:, 1, 2:]
+        return later, later * gains[..., None] - now
+
+    made = [dsp.resynthesize_circular(mixed, audio, gains, 256, 64, pieces=pieces, before=2) for pieces in (1, 3, 5)]
+    np.testing.assert_allclose(made[0][:, 0], np.roll(audio[:, 0], 128, -1), atol=1e-5)  # two hops later
+    spectrum = dsp.stft_circular(audio, 256, 64)
+    spectrum = np.roll(spectrum[:, 0], 2, 1) * gains[..., None] - spectrum[:, 1]
+    repeated = librosa.istft(np.tile(spectrum, (1, 3, 1)).swapaxes(1, 2), n_fft=256, hop_length=64, center=False)
+    wanted = np.roll(repeated[:, 960 : 2 * 960], -96, -1)  # a frame's middle is that of its hop
+    for found in made:
+        np.testing.assert_allclose(found[:, 1], wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("samples, hop", [(1000, 64), (960, 60), (192, 64)])

@@ -43,6 +43,7 @@ FRAMES, N_MELS = 8, 96  # spectra of a sixteenth and their bands, for which ther
 _WIDTH, _BLOCKS, _TAPS = 128, 3, 3  # of the shaper
 _LOW_SAMPLES = 8  # of the low waveform that the shaper sees, a frame
 _SWELLS = 8  # numbers a frame for the loudness of noise in time, below and above
+_BEAT = 4  # sixteenths: sound is made beat by beat
 _DELAY = 2  # frames of synthesis, by which the side gets some of the mid's noise and tones: 14 ms at 136 BPM
 _GATES = dict(
     mid=("noise", "square", "rectified", "pulse", "pitch", "lines"),
@@ -460,24 +461,40 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         features = read(x)
         levels = {part: levels_of(features, part) for part in spectra}
         low = folded(features["low"], -1).reshape(len(x), -1)
-        if shaper_params is None:
-            sounds = list(jnp.moveaxis(_noise_spectrum(noise, grid), 1, 0))
-        else:
-            sounds = shaped(shaper_params, levels, low, features, noise, clear)
-        if len(sounds) == 2:
-            pan = jnp.clip(features["pan"], -1, 1)
-            pan = jnp.matmul(jnp.repeat(pan, 2 * grid.frames, 1), groups(n_mels) @ spread)  # [B, N, bins]
-            sounds[1] = pan * sounds[0] + jnp.sqrt(jnp.maximum(1 - pan**2, 0)) * sounds[1]
-        made = [
-            _magnitude(levels[part], inverse[part]) * (grid.n_fft / 4) * sound
-            for part, sound in zip(spectra, sounds, strict=True)
-        ]
-        sound = dsp.istft_circular(jnp.stack(made, 1), grid.n_fft, grid.hop_length)
+        waves, gates, pan = noise, {}, None
+        if shaper_params is not None:
+            waves, gates = excited(shaper_params, levels, low, features, noise, clear)
+        if len(spectra) == 2:
+            pan = jnp.repeat(jnp.clip(features["pan"], -1, 1), 2 * grid.frames, 1)
+        controls = (*jax.tree.map(_between, (levels, gates)), pan)
+        beats = dict(pieces=grid.steps // _BEAT, before=_DELAY)
+        sound = dsp.resynthesize_circular(shaped, waves, controls, grid.n_fft, grid.hop_length, **beats)
         sound = dsp.resample_circular(sound, clip_samples)
         return jnp.concatenate([_crossed(low, sound[:, :1], sample_rate_hz), sound[:, 1:]], 1)
 
-    def shaped(params, levels, low, features, noise, clear):
-        """The spectra of excitations, `[B, N, bins]`, of mid and side."""
+    def shaped(given, controls):
+        """Spectra of noise and of other excitations, `[B, S, DELAY + n, bins]`, to those of mid and side, `[B, n, bins]` each."""
+        levels, gates, pan = controls
+        noise = given[:, : len(spectra)] * _noise_gain(grid)
+        sounds = list(jnp.moveaxis(noise[:, :, _DELAY:], 1, 0))
+        if gates:
+            tonal = excitation.even(given[:, len(spectra) :], filters, spread)
+            mid = {name: tonal[:, i, _DELAY:] for i, name in enumerate(_GATES["mid"][1:])}
+            later = dict(delayed=noise[:, 0, :-_DELAY], pitch=tonal[:, list(mid).index("pitch"), :-_DELAY])
+            side = dict(square=mid["square"], lines=tonal[:, -1, _DELAY:]) | later
+            for i, (part, waves) in enumerate(zip(spectra, (mid, side), strict=False)):
+                gate = {name: dsp.matmul_banded(gates[part, name], spread) for name in _GATES[part]}
+                sounds[i] = _gain(gate["noise"]) * sounds[i] + sum(gate[name] * wave for name, wave in waves.items())
+        if pan is not None:
+            pan = jnp.matmul(pan, groups(n_mels) @ spread)  # [B, n, bins]
+            sounds[1] = pan * sounds[0] + jnp.sqrt(jnp.maximum(1 - pan**2, 0)) * sounds[1]
+        return [
+            _magnitude(levels[part], inverse[part]) * (grid.n_fft / 4) * sound
+            for part, sound in zip(spectra, sounds, strict=True)
+        ]
+
+    def excited(params, levels, low, features, noise, clear):
+        """Waveforms: noise of mid and side, and other excitations, `[B, S, samples]`; and by what each is multiplied, `[B, N, M]`."""
         below = jnp.full_like(levels["mid"], np.log(_FLOOR))
         both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
         seen = dsp.resample_circular(low, grid.steps * grid.frames * _LOW_SAMPLES)
@@ -492,35 +509,18 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
             else:
                 told.append(jnp.zeros_like(told[-1]))
         gates, swells = shaper(n_mels).apply(params, both, seen, jnp.concatenate(told, -1))
-        names = [f"{part} {name}" for part, names in _GATES.items() for name in names]
-        of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))  # [B, N, M] each
+        names = [(part, name) for part, names in _GATES.items() for name in names]
+        gates = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))  # [B, N, M] each
         if clear:
-            of = {name: _TONES.get(name.split()[1], 1) * gate for name, gate in of.items()}
-            of["mid noise"] = _less_noise(of["mid noise"], of["mid pitch"], swells)
-        gates = jnp.stack([of[name] for name in names], 1)
-        gates = dsp.matmul_banded(_between(gates), spread)  # [B, 11, N, bins]
-        of = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))
-
-        hiss = _noise_spectrum(excitation.swelling(noise, swells, grid.steps, rate_hz), grid)
-        waves = jnp.concatenate(
-            [
-                excitation.distorted(dsp.resample_circular(low, grid.samples)),
-                excitation.pulses(pitch_hz, sure, grid.samples, rate_hz)[:, None],
-                *standing,
-            ],
-            1,
-        )
-        waves = excitation.even(dsp.stft_circular(waves, grid.n_fft, grid.hop_length), filters, spread)
-        waves, of_side = jnp.moveaxis(waves, 1, 0), len(spectra) == 2
-        of_signals = [dict(zip(_GATES["mid"][1:], waves[: len(waves) - of_side], strict=True))]
-        if of_side:
-            square, pitch = (of_signals[0][name] for name in ("square", "pitch"))
-            later = {name: jnp.roll(wave, _DELAY, 1) for name, wave in (("delayed", hiss[:, 0]), ("pitch", pitch))}
-            of_signals.append(dict(square=square, lines=waves[-1]) | later)
-        return [
-            _gain(of[f"{part} noise"]) * hiss[:, i] + sum(of[f"{part} {name}"] * wave for name, wave in tonal.items())
-            for i, (part, tonal) in enumerate(zip(spectra, of_signals, strict=True))
+            gates = {(part, name): _TONES.get(name, 1) * gate for (part, name), gate in gates.items()}
+            gates["mid", "noise"] = _less_noise(gates["mid", "noise"], gates["mid", "pitch"], swells)
+        waves = [
+            excitation.swelling(noise, swells, grid.steps, rate_hz),
+            excitation.distorted(dsp.resample_circular(low, grid.samples)),
+            excitation.pulses(pitch_hz, sure, grid.samples, rate_hz)[:, None],
+            *standing,
         ]
+        return jnp.concatenate(waves, 1), gates
 
     def decode(x):
         noise = excitation.white_noise(x, len(spectra), grid.samples // grid.steps)
@@ -695,9 +695,9 @@ def _less_noise(noise: jax.Array, pitch: jax.Array, swells: jax.Array) -> jax.Ar
     return noise - _LESS_NOISE * share**2
 
 
-def _noise_spectrum(noise: jax.Array, grid: Grid) -> jax.Array:
-    """The spectrum of noise of unit deviation, its mean square brought to 1: a Hann window's squares sum to 3/8 of its length."""
-    return dsp.stft_circular(noise, grid.n_fft, grid.hop_length) * (8 / 3 / grid.n_fft) ** 0.5
+def _noise_gain(grid: Grid) -> float:
+    """What brings the mean square of white noise's spectrum to 1: a Hann window's squares sum to 3/8 of its length."""
+    return (8 / 3 / grid.n_fft) ** 0.5
 
 
 def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
@@ -816,8 +816,8 @@ def _crossed(low, sound, sample_rate_hz):
 
 
 def _magnitude(levels: jax.Array, inverse: np.ndarray) -> jax.Array:
-    """Levels `[B, N, bands]` to magnitudes at twice as many times, `[B, 2 N, bins]`."""
-    magnitude = jnp.maximum(jnp.exp(_between(levels)) - _FLOOR, 0)
+    """Levels `[B, N, bands]` to magnitudes `[B, N, bins]`."""
+    magnitude = jnp.maximum(jnp.exp(levels) - _FLOOR, 0)
     return jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
 
 
