@@ -34,7 +34,8 @@ _ALIKE = 0.5  # correlation from which two blocks are taken to play the same
 _ON_GRID = 0.012 * _COARSE_HZ  # a block whose beat is at most so far off lies on the grid
 _MIN_BLOCKS = 8  # on one grid,
 _SHARE = 0.6  # or so much of a shorter track
-_SHARP_DB = 10.0  # a beat whose attack is less than this, summed over four bands, is no techno
+_SHARP_DB = 10.0  # a beat whose attack is less than this, summed over four bands, over so many blocks is none. Masters are dense: of
+# songs of 100 s and more with a steady beat a third have 3 to 7, and their tempo was right to 0.01 BPM in all of 15 whose charts say it.
 _EARLY_S = 0.005  # a bar that begins this much before its stretch is whole
 
 
@@ -44,7 +45,7 @@ class Section(NamedTuple):
     start_s: float  # of the first bar, in the track
     bars: int
     bpm: float
-    confidence: float  # 0 to 1, that there is a steady beat: how alike its beats are, and how sharp
+    confidence: float  # 0 to 1, that there is a steady beat: how alike its beats are, how sharp, and how many
     downbeat_confidence: float  # 0 to 1, that bars begin there and not at another of the eight eighths
 
     def time_s(self, bar: float) -> float:
@@ -273,7 +274,10 @@ def _twice_running(flags: np.ndarray) -> bool:
 
 
 def _sharpened(energies: np.ndarray, grid: _Grid) -> _Grid:
-    """The grid with its beat on the attack, and the confidence less where that is soft or bars are of three beats."""
+    """The grid with its beat on the attack, and the confidence less where that is soft or bars are of three beats.
+
+    Over n times as many beats a mean is as sure where it is the root of n softer.
+    """
     levels = _levels(energies, grid)
     attacks = _attacks(levels, grid)
     # On the corpus the rise is found half a millisecond early: a cut there keeps the whole attack.
@@ -284,7 +288,7 @@ def _sharpened(energies: np.ndarray, grid: _Grid) -> _Grid:
         return float(attacks[(peak + round(share * len(attacks)) + near) % len(attacks)].max())
 
     beat = grid.beat + peak / len(attacks) * grid.period
-    sharp = float(attacks[peak] - np.median(attacks)) / _SHARP_DB
+    sharp = float(attacks[peak] - np.median(attacks)) / _SHARP_DB * max(1, grid.blocks / _MIN_BLOCKS) ** 0.5
     # A tempo outside the range comes in at two or four thirds, and its beats on thirds of what are taken for beats.
     in_thirds = min(attack_at(1 / 3), attack_at(2 / 3)) > 0.75 * attacks[peak]
     in_three = in_thirds or _in_three(_eighths(levels, grid)[1])

@@ -60,6 +60,16 @@ def test_minutes_of_kicks_to_a_hundredth_of_a_bpm(bpm):
     assert best == section.confidence > 0.95
 
 
+def test_a_beat_that_hardly_stands_out_is_sure_when_it_goes_on():
+    """As in a dense master: below noise that is a little louder."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(150 * R)
+    samples = noise + 0.08 * drums(150, R, beat_times(131, 150, 0.2))
+    assert sections_of(samples[: 25 * R])[0] == []
+    [section], _ = sections_of(samples)
+    assert abs(section.bpm - 131) < 0.01
+    assert errors_s(section, 131, 0.2)[0] < 0.005
+
+
 def test_swing_and_loud_hats_between_the_beats_do_not_move_it():
     kicks, bpm = beat_times(131, 60, 0.2), 131
     eighth_s = 30 / bpm
