@@ -254,10 +254,18 @@ def resynthesize_circular(
     Returns:
         `[B, C, N * hop_length]`.
 
+    Raises:
+        ValueError: pieces do not divide N, or are too short.
+
     *Source*: see `istft`.
     """
     count, parts = audio.shape[-1] // hop_length, n_fft // hop_length
     size, after = count // pieces, parts - 1
+    if count % pieces or size < max(before, after):
+        raise ValueError(
+            f"resynthesize_circular: expected a number of pieces that divides {count} frames and leaves {max(before, after)} or more in "
+            f"each, got {pieces}"
+        )
     turn = (n_fft - hop_length) // 2
 
     def piece(given):

@@ -168,6 +168,12 @@ def test_a_loop_made_in_pieces_is_the_one_made_at_once():
         np.testing.assert_allclose(found[:, 1], wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("pieces", [2, 15])  # of 15 frames
+def test_pieces_that_do_not_fit_are_an_error(pieces):
+    with pytest.raises(ValueError, match=f"divides 15 frames and leaves 3 or more in each, got {pieces}"):
+        dsp.resynthesize_circular(lambda s, _: [s[:, 0]], jnp.zeros((1, 1, 960)), (), 256, 64, pieces=pieces)
+
+
 @pytest.mark.parametrize("samples, hop", [(1000, 64), (960, 60), (192, 64)])
 def test_a_loop_that_frames_do_not_fit_is_an_error(samples, hop):
     with pytest.raises(ValueError, match=f"n_fft = 256 .* got a hop_length of {hop} and {samples} samples"):
@@ -427,6 +433,22 @@ def test_a_bar_that_is_too_far_out_is_brought_back_whole_and_others_are_left():
     np.testing.assert_allclose(
         tamed[0, 16:] / np.abs(tamed[0, 16:]).max(), x[0, 16:] / np.abs(x[0, 16:]).max(), rtol=1e-5
     )
+
+
+def test_the_gradient_through_a_tamed_bar_is_right_and_asks_for_no_equal():
+    """That of a maximum divides by the number of entries that equal it: none, where a compiler rounds them once more on the way back."""
+    rng = np.random.default_rng(0)
+    x, way = rng.normal(0, 6, (1, 16, 5)), rng.normal(size=(1, 16, 5))
+    x[0, 3, 2] = -40
+
+    def tamed(x):
+        return jnp.sum(jnp.sin(technogan._tame(x) * x))
+
+    with jax.enable_x64(True):
+        slope = float(np.sum(jax.grad(tamed)(x) * way))
+        ahead, behind = (float(tamed(x + step * way)) for step in (1e-5, -1e-5))
+        assert slope == pytest.approx((ahead - behind) / 2e-5, rel=1e-6)
+    assert "reduce_max" not in str(jax.make_jaxpr(jax.grad(tamed))(jnp.float32(x)))
 
 
 def test_however_large_its_weights_what_a_generator_makes_is_within_twelve_deviations(linear):

@@ -243,7 +243,10 @@ def _tame(x: jax.Array) -> jax.Array:
 
     Scales of the style multiply from block to block, and one bar of some hundred then has numbers a hundred times too large.
     """
-    furthest = jnp.max(jnp.abs(x).reshape(len(x), -1, codec.STEPS * x.shape[2]), -1)
+    # Not the maximum itself: its gradient looks for what equals it, and a compiler that rounds once more on the way back finds nothing
+    # and divides by none.
+    sizes = jnp.abs(x).reshape(len(x), -1, codec.STEPS * x.shape[2])
+    furthest = jnp.take_along_axis(sizes, jnp.argmax(sizes, -1, keepdims=True), -1)[..., 0]
     return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
 
 
