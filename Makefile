@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.stamp
 ALL := $(VENV)/requirements-test.stamp
 MODEL := technogen_jax/pretrained/technogan.npz
-# Memory in large pages, on Linux: a step of training on CPUs takes 6 to 14 per cent less, see experiments/README.md.
+# Memory in large pages, with glibc: steps of training on a CPU took 6 to 14 per cent less, see experiments/README.md.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: hear app demo test torture lint

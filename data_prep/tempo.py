@@ -20,10 +20,8 @@ from technogen_jax import audio
 
 RATE_HZ = 24_000  # of the audio that is analysed: hats up to 12 kHz
 BEATS = 4  # of a bar
-MIN_CONFIDENCE = (
-    0.7  # the corpus has 0.92 and more; what has no beat, up to 0.5 in one minute or three, and 0.6 in 20 seconds, but
-)
-# that two of eight voices of so short had 0.7 and 0.84
+# The corpus has 0.92 and more; without a beat, up to 0.5 in a minute or three; in 20 seconds 0.6, but two of eight voices had 0.7 and 0.84.
+MIN_CONFIDENCE = 0.7
 FRAMES_HZ = 500  # of the energies
 _BANDS_HZ = ((30, 120), (120, 300), (300, 1000), (1000, 3000), (3000, 7000), (7000, None))
 _WEIGHTS = (1.0, 0.5, 0.4, 0.4, 0.3, 0.3)  # of the bands' onsets: the kick counts most
@@ -37,8 +35,10 @@ _ALIKE = 0.5  # correlation from which two blocks are taken to play the same
 _ON_GRID = 0.012 * _COARSE_HZ  # a block whose beat is at most so far off lies on the grid
 _MIN_BLOCKS = 8  # on one grid,
 _SHARE = 0.6  # or so much of a shorter track
-_SHARP_DB = 10.0  # a beat whose attack is less than this, summed over four bands, over so many blocks is none. Masters are dense: of 210
-# songs with one grid throughout a third have less, a fifth less than 7, and the tempo was right to 0.01 BPM in all of 15 whose charts say it.
+# A beat whose attack is less than this, summed over four bands, is none over so many blocks. Masters are dense: of 210 songs with one grid
+# throughout a third have less, see experiments/README.md.
+_SHARP_DB = 10.0
+_MOST_BLOCKS = 80  # that count: five minutes at 130 BPM, longer tracks were not tried
 _EARLY_S = 0.005  # a bar that begins this much before its stretch is whole
 
 
@@ -279,7 +279,7 @@ def _twice_running(flags: np.ndarray) -> bool:
 def _sharpened(energies: np.ndarray, grid: _Grid) -> _Grid:
     """The grid with its beat on the attack, and the confidence less where that is soft or bars are of three beats.
 
-    Over n times as many beats a mean is as sure where it is the root of n softer.
+    Over n times as many beats a mean is as sure of an attack the root of n softer.
     """
     levels = _levels(energies, grid)
     attacks = _attacks(levels, grid)
@@ -291,7 +291,8 @@ def _sharpened(energies: np.ndarray, grid: _Grid) -> _Grid:
         return float(attacks[(peak + round(share * len(attacks)) + near) % len(attacks)].max())
 
     beat = grid.beat + peak / len(attacks) * grid.period
-    sharp = float(attacks[peak] - np.median(attacks)) / _SHARP_DB * max(1, grid.blocks / _MIN_BLOCKS) ** 0.5
+    sharp = float(attacks[peak] - np.median(attacks)) / _SHARP_DB
+    sharp *= (min(max(grid.blocks, _MIN_BLOCKS), _MOST_BLOCKS) / _MIN_BLOCKS) ** 0.5
     # A tempo outside the range comes in at two or four thirds, and its beats on thirds of what are taken for beats.
     in_thirds = min(attack_at(1 / 3), attack_at(2 / 3)) > 0.75 * attacks[peak]
     in_three = in_thirds or _in_three(_eighths(levels, grid)[1])

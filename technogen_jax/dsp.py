@@ -207,15 +207,19 @@ def stft_circular(audio: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
     Raises:
         ValueError: hop_length does not divide both lengths, or the loop is shorter than a frame.
     """
-    samples = audio.shape[-1]
-    if samples % hop_length or n_fft % hop_length or samples < n_fft:
-        raise ValueError(
-            f"stft_circular: expected a hop_length that divides n_fft = {n_fft} and at least as many samples, got a hop_length of "
-            f"{hop_length} and {samples} samples"
-        )
-    count, parts = samples // hop_length, n_fft // hop_length
+    count, parts = _frames_of_loop(audio.shape[-1], n_fft, hop_length)
     blocks = jnp.roll(audio, (n_fft - hop_length) // 2, -1).reshape(*audio.shape[:-1], count, hop_length)
     return _spectrum(jnp.concatenate([blocks, blocks[..., : parts - 1, :]], -2), n_fft)
+
+
+def _frames_of_loop(samples: int, n_fft: int, hop_length: int) -> tuple[int, int]:
+    """How many hops a loop has, and how many a frame."""
+    if samples % hop_length or n_fft % hop_length or samples < n_fft:
+        raise ValueError(
+            f"spectra of a loop: expected a hop_length that divides n_fft = {n_fft} and at least as many samples, got a hop_length of "
+            f"{hop_length} and {samples} samples"
+        )
+    return samples // hop_length, n_fft // hop_length
 
 
 def _spectrum(blocks: jax.Array, n_fft: int) -> jax.Array:
@@ -239,7 +243,8 @@ def resynthesize_circular(
     """The loop whose `stft_circular` comes nearest, in the least-squares sense, to what a function makes of that of others.
 
     Spectra are made and used a piece of the loop at a time: those of one piece stay in a processor's caches, and what is more than a
-    heap keeps would be given back and fetched anew each time. Of two bars in beats that halves the time.
+    heap keeps would be given back and fetched anew each time. Of two bars in beats that halves the time: measured, see
+    experiments/README.md.
 
     Args:
         function: spectra `[B, S, before + N / pieces, n_fft // 2 + 1]` of a piece and its controls, as those below but with N / pieces
@@ -255,11 +260,16 @@ def resynthesize_circular(
         `[B, C, N * hop_length]`.
 
     Raises:
-        ValueError: pieces do not divide N, or are too short.
+        ValueError: lengths that do not fit, as in `stft_circular`, or fewer than two hops a frame; pieces that do not divide N, or
+            are too short.
 
     *Source*: see `istft`.
     """
-    count, parts = audio.shape[-1] // hop_length, n_fft // hop_length
+    count, parts = _frames_of_loop(audio.shape[-1], n_fft, hop_length)
+    if parts < 2:
+        raise ValueError(
+            f"resynthesize_circular: expected two hops a frame or more, got {hop_length} of {n_fft} samples"
+        )
     size, after = count // pieces, parts - 1
     if count % pieces or size < max(before, after):
         raise ValueError(

@@ -176,8 +176,17 @@ def test_pieces_that_do_not_fit_are_an_error(pieces):
 
 @pytest.mark.parametrize("samples, hop", [(1000, 64), (960, 60), (192, 64)])
 def test_a_loop_that_frames_do_not_fit_is_an_error(samples, hop):
-    with pytest.raises(ValueError, match=f"n_fft = 256 .* got a hop_length of {hop} and {samples} samples"):
-        dsp.stft_circular(jnp.zeros(samples), 256, hop)
+    for of_loop in (
+        lambda audio: dsp.stft_circular(audio, 256, hop),
+        lambda audio: dsp.resynthesize_circular(lambda s, _: [s[:, 0]], audio[None, None], (), 256, hop),
+    ):
+        with pytest.raises(ValueError, match=f"n_fft = 256 .* got a hop_length of {hop} and {samples} samples"):
+            of_loop(jnp.zeros(samples))
+
+
+def test_frames_that_do_not_overlap_lead_nowhere():
+    with pytest.raises(ValueError, match="two hops a frame or more, got 256 of 256"):
+        dsp.resynthesize_circular(lambda s, _: [s[:, 0]], jnp.zeros((1, 1, 1024)), (), 256, 256)
 
 
 @pytest.mark.parametrize("samples", [999, 1001, 1500, 400])
@@ -436,7 +445,7 @@ def test_a_bar_that_is_too_far_out_is_brought_back_whole_and_others_are_left():
 
 
 def test_the_gradient_through_a_tamed_bar_is_right_and_asks_for_no_equal():
-    """That of a maximum divides by the number of entries that equal it: none, where a compiler rounds them once more on the way back."""
+    """That of a maximum is divided by how many entries equal it: none, where a compiler computes them anew and rounds them differently."""
     rng = np.random.default_rng(0)
     x, way = rng.normal(0, 6, (1, 16, 5)), rng.normal(size=(1, 16, 5))
     x[0, 3, 2] = -40

@@ -170,6 +170,13 @@ def test_what_has_no_steady_beat_of_four(name):
     assert best < 0.5
 
 
+@pytest.mark.parametrize("noise", [pads, syllables])
+def test_what_has_no_beat_has_none_when_it_goes_on(noise):
+    sections, best = sections_of(noise(180, np.random.default_rng(5)))
+    assert not sections
+    assert best < 0.5
+
+
 def test_short_tracks():
     assert sections_of(np.zeros(0)) == ([], 0.0)
     assert sections_of(drums(2, R, beat_times(130, 2)))[0] == []

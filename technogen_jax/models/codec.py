@@ -43,7 +43,7 @@ FRAMES, N_MELS = 8, 96  # spectra of a sixteenth and their bands, for which ther
 _WIDTH, _BLOCKS, _TAPS = 128, 3, 3  # of the shaper
 _LOW_SAMPLES = 8  # of the low waveform that the shaper sees, a frame
 _SWELLS = 8  # numbers a frame for the loudness of noise in time, below and above
-_BEAT = 4  # sixteenths: sound is made beat by beat
+_BEAT = 4  # sixteenths: sound is made beat by beat, see `dsp.resynthesize_circular`
 _DELAY = 2  # frames of synthesis, by which the side gets some of the mid's noise and tones: 14 ms at 136 BPM
 _GATES = dict(
     mid=("noise", "square", "rectified", "pulse", "pitch", "lines"),
@@ -473,7 +473,10 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         return jnp.concatenate([_crossed(low, sound[:, :1], sample_rate_hz), sound[:, 1:]], 1)
 
     def shaped(given, controls):
-        """Spectra of noise and of other excitations, `[B, S, DELAY + n, bins]`, to those of mid and side, `[B, n, bins]` each."""
+        """Spectra of noise and of other excitations, `[B, S, _DELAY + n, bins]`, to those of mid and side, `[B, n, bins]` each.
+
+        Controls: levels of mid and side, gates as `excited` gives them, how mid and side go together; `[B, n, ...]`.
+        """
         levels, gates, pan = controls
         noise = given[:, : len(spectra)] * _noise_gain(grid)
         sounds = list(jnp.moveaxis(noise[:, :, _DELAY:], 1, 0))
@@ -494,7 +497,10 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         ]
 
     def excited(params, levels, low, features, noise, clear):
-        """Waveforms: noise of mid and side, and other excitations, `[B, S, samples]`; and by what each is multiplied, `[B, N, M]`."""
+        """Waveforms `[B, S, samples]`: noise of mid and side, the mid's other excitations in the order of `_GATES`, the side's lines.
+
+        And gates `[B, N, M]`, of (part, name) in `_GATES`: by what each is multiplied, of noise its logarithm.
+        """
         below = jnp.full_like(levels["mid"], np.log(_FLOOR))
         both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
         seen = dsp.resample_circular(low, grid.steps * grid.frames * _LOW_SAMPLES)

@@ -243,10 +243,11 @@ def _tame(x: jax.Array) -> jax.Array:
 
     Scales of the style multiply from block to block, and one bar of some hundred then has numbers a hundred times too large.
     """
-    # Not the maximum itself: its gradient looks for what equals it, and a compiler that rounds once more on the way back finds nothing
-    # and divides by none.
+    # Not the maximum itself: its gradient is divided by how many entries equal it, and a compiler that computes them anew and rounds them
+    # differently finds none: 0 / 0.
     sizes = jnp.abs(x).reshape(len(x), -1, codec.STEPS * x.shape[2])
-    furthest = jnp.take_along_axis(sizes, jnp.argmax(sizes, -1, keepdims=True), -1)[..., 0]
+    there = jnp.arange(sizes.shape[-1]) == jnp.argmax(sizes, -1, keepdims=True)
+    furthest = jnp.sum(jnp.where(there, sizes, 0), -1)
     return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
 
 
