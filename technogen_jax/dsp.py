@@ -142,6 +142,11 @@ def hann(n_fft: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
+def noise_power(n_fft: int) -> float:
+    """Mean square of the spectrum of white noise of unit deviation: a Hann window's squares sum to 3/8 of its length."""
+    return 3 / 8 * n_fft
+
+
 def matmul_banded(x: jax.Array, matrix: np.ndarray) -> jax.Array:
     """`x @ matrix` of a matrix whose entries but a band are zero, as those between bins and mel bands: in blocks, without most zeros.
 

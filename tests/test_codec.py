@@ -321,7 +321,7 @@ def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio(b
 def test_the_spectrum_of_noise_has_a_mean_square_of_one():
     grid = codec.grid_of(14336, 8000, 1, 4)
     noise = jax.random.normal(KEY, (8, 2, 14336))
-    spectrum = codec._noise_gain(grid) * dsp.stft_circular(noise, grid.n_fft, grid.hop_length)
+    spectrum = dsp.noise_power(grid.n_fft) ** -0.5 * dsp.stft_circular(noise, grid.n_fft, grid.hop_length)
     power = np.square(np.abs(spectrum))[..., 2:-2].mean()
     assert power == pytest.approx(1, abs=0.02)
 

@@ -478,7 +478,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         Controls: levels of mid and side, gates as `excited` gives them, how mid and side go together; `[B, n, ...]`.
         """
         levels, gates, pan = controls
-        noise = given[:, : len(spectra)] * _noise_gain(grid)
+        noise = given[:, : len(spectra)] * dsp.noise_power(grid.n_fft) ** -0.5  # of unit mean square
         sounds = list(jnp.moveaxis(noise[:, :, _DELAY:], 1, 0))
         if gates:
             tonal = excitation.even(given[:, len(spectra) :], filters, spread)
@@ -699,11 +699,6 @@ def _less_noise(noise: jax.Array, pitch: jax.Array, swells: jax.Array) -> jax.Ar
     swell = jnp.mean(swells[:, 0].reshape(len(swells), -1, _SWELLS), -1)[..., None]
     share = pitch**2 / (pitch**2 + jnp.exp(2 * (noise + swell)) + 1e-9)
     return noise - _LESS_NOISE * share**2
-
-
-def _noise_gain(grid: Grid) -> float:
-    """What brings the mean square of white noise's spectrum to 1: a Hann window's squares sum to 3/8 of its length."""
-    return (8 / 3 / grid.n_fft) ** 0.5
 
 
 def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:

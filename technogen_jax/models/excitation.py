@@ -149,5 +149,5 @@ def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float, l
 def even(spectrum: jax.Array, filters: np.ndarray, spread: np.ndarray) -> jax.Array:
     """A spectrum `[..., N, bins]` with the same power in each of its mel bands, silence left silent."""
     power = dsp.matmul_banded(spectrum.real**2 + spectrum.imag**2, filters.T)
-    of_noise = 3 / 8 * 2 * (spectrum.shape[-1] - 1)  # a Hann window's squares sum to 3/8 of its length
-    return spectrum * jax.lax.rsqrt(dsp.matmul_banded(power, spread) + _LEAST_POWER * of_noise)
+    least = _LEAST_POWER * dsp.noise_power(2 * (spectrum.shape[-1] - 1))
+    return spectrum * jax.lax.rsqrt(dsp.matmul_banded(power, spread) + least)
