@@ -414,8 +414,12 @@ def _statistics(
         if models.find(config).correct is not None:
             clips = min(len(source), math.ceil(_CORRECTED_S * config.audio.sample_rate_hz / config.audio.clip_samples))
             some = [source[index] for index in np.linspace(0, len(source) - 1, clips).astype(int)]
-            with _progress("hearing it coded", clips, " clips", stop) as count:
-                statistics = models.correct(config, data.whole(some, count), statistics)
+
+            def heard():
+                with _progress("hearing it coded", clips, " clips", stop) as count:
+                    yield from data.whole(some, count)
+
+            statistics = models.correct(config, heard, statistics)
         checkpoint.write_statistics(workdir, statistics)
 
     _or_stopped(measure)

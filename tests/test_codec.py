@@ -11,7 +11,7 @@ from conftest import ROOT
 from sklearn.decomposition import PCA
 
 from technogen_jax import arrays, dsp, generate, techno
-from technogen_jax.models import codec, technogan
+from technogen_jax.models import codec, technogan, tones
 
 KEY = jax.random.key(0)
 
@@ -61,7 +61,7 @@ def test_corrected_sound_has_the_levels_of_the_set_and_rises_and_falls_as_far():
     _, statistics = known(audio, **counts)
     options = SMALL | dict(clip_samples=14336)
     options = {name: value for name, value in options.items() if name != "audio_channels"}
-    corrected = codec.correct([audio[:5], audio[5:]], statistics, **options)
+    corrected = codec.correct(lambda: [audio[:5], audio[5:]], statistics, **options)
     assert corrected.keys() - statistics.keys() == {"mid_level", "mid_swing", "side_level", "side_swing"}
     grid = codec.grid_of(14336, 8000, 1, options["frames_per_step"])
     bands = codec._bands(14336, 8000, grid, options["n_mels"])
@@ -80,14 +80,46 @@ def test_corrected_sound_has_the_levels_of_the_set_and_rises_and_falls_as_far():
     for read in (lambda values: values.mean(1), lambda values: values.std(1)):
         off = [np.abs((read(values) - read(real)).reshape(2, 8, -1).mean(1)).mean() for values in (before, after)]
         assert off[1] < 0.3 * off[0], off
-    silent = codec.correct([audio, 0 * audio[:3]], statistics, **options)  # three clips of eleven
+    silent = codec.correct(lambda: [audio, 0 * audio[:3]], statistics, **options)  # three clips of eleven
     for name in corrected.keys() - statistics.keys():
         np.testing.assert_allclose(silent[name], corrected[name], atol=0.15)
-    again = codec.correct([audio[:5], audio[5:]], corrected, **options)
+    again = codec.correct(lambda: [audio[:5], audio[5:]], corrected, **options)
     assert all((again[name] == corrected[name]).all() for name in corrected)
     usual = {name: np.ones if name.endswith("swing") else np.zeros for name in corrected.keys() - statistics.keys()}
     usual = {name: make(corrected[name].shape) for name, make in usual.items()}
     np.testing.assert_array_equal(back(statistics | usual), before)  # statistics that an older version measured
+
+
+@pytest.mark.parametrize("gate, least, most", [(0.2, 1.5, 2), (3.0, 0.5, 0.8)])
+def test_corrected_sound_has_as_much_of_its_energy_in_lines_as_the_set(bars, gate, least, most):
+    """By a shaper that asks for too little of them in the mid, and for too much; bars in hiss."""
+    audio = bars + np.float32(np.random.default_rng(0).normal(0, 0.01, (*bars.shape[:2], 1)))
+    params = biased(mid_lines=gate)
+    shaper = {f"{codec.SHAPER}{layer}/{kind}": v for layer, kinds in params.items() for kind, v in kinds.items()}
+    statistics = known(audio, **TONES, shaper="new")[1] | shaper
+    options = {name: value for name, value in SMALL.items() if name != "audio_channels"}
+    corrected = codec.correct(lambda: [audio[:4], audio[4:]], statistics, **options)
+    assert corrected.keys() - statistics.keys() == {
+        f"{part}_{what}" for part in ("mid", "side") for what in ("level", "swing", "tone")
+    }
+    for part in ("mid", "side"):
+        assert corrected[f"{part}_tone"].min() >= 0.5 and corrected[f"{part}_tone"].max() <= 2
+    farthest = corrected["mid_tone"][np.abs(np.log(corrected["mid_tone"])).argmax()]
+    assert least <= farthest <= most
+
+    def back(statistics):
+        made = coder(statistics)
+        return np.asarray(jax.jit(lambda audio: made.decode(made.encode(audio)))(audio))
+
+    def share(sound):
+        return np.asarray(tones.line_shares(jnp.asarray(sound.mean(-1)), 8000, 16)).sum(1).mean()
+
+    off = [abs(np.log(share(back(found)) / share(audio))) for found in (statistics, corrected)]
+    assert off[1] < 0.8 * off[0], off
+    usual = {name: np.ones_like(corrected[name]) for name in ("mid_tone", "side_tone")}
+    np.testing.assert_array_equal(
+        back(statistics | usual), back(statistics)
+    )  # statistics that an older version measured
 
 
 def test_statistics_are_sklearns_of_levels_and_waveform(bars, linear):

@@ -52,6 +52,23 @@ def test_neither_noise_nor_a_kick_nor_silence_has_a_pitch():
         assert found(signal)[1].max() < 0.15
 
 
+@pytest.mark.parametrize("hz", [251.3, 701.7, 3011.0])
+def test_the_share_of_lines_is_that_of_a_sine_in_noise_in_its_half_octave(hz):
+    """By the powers of both; a loud bass below is no part of it."""
+    time_s = np.arange(SAMPLES) / RATE_HZ
+    hz, low_hz = np.round(np.array([hz, 70.0]) * SAMPLES / RATE_HZ) * RATE_HZ / SAMPLES
+    noise = np.random.default_rng(0).normal(0, 0.02, SAMPLES)
+    sine, bass = 0.02 * np.sin(2 * np.pi * hz * time_s), 0.5 * np.sin(2 * np.pi * low_hz * time_s)
+    edges = tones.SHARE_EDGES_HZ
+    heard = 0.02**2 * (edges[-1] - edges[0]) / (RATE_HZ / 2)  # of the noise, between the first edge and the last
+    wanted = np.where((edges[:-1] <= hz) & (hz < edges[1:]), 0.02**2 / 2 / (0.02**2 / 2 + heard), 0)
+    signals = jnp.float32([noise + sine, noise + sine + bass, noise, 0 * noise])
+    shares = np.asarray(tones.line_shares(signals, RATE_HZ, STEPS))
+    np.testing.assert_allclose(shares[0], wanted, atol=0.03)
+    np.testing.assert_allclose(shares[1], shares[0], atol=0.03)
+    assert shares[2].max() < 0.003 and (shares[3] == 0).all()
+
+
 def test_between_two_pitches_there_is_none():
     """A third apart: the mean of the numbers of two notes is less sure than either, a tritone apart hardly sure."""
     numbers = [tones.numbers_of(jnp.float32(saw(hz))[None], RATE_HZ, STEPS)[0] for hz in (110.0, 220.0)]

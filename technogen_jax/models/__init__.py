@@ -26,8 +26,8 @@ class Model(NamedTuple):
     Attributes:
         build: fields, and `statistics` where `measure` is not None -> GAN.
         measure: batches of the training set's audio `[B, T, C]`, fields -> statistics; None: nothing is measured.
-        correct: such batches of a part of the set, statistics, fields -> statistics that know how decoded sound differs; None: they do
-            not.
+        correct: what gives such batches of a part of the set, statistics, fields -> statistics that know how decoded sound differs;
+            None: they do not.
     """
 
     build: Callable[..., GAN]
@@ -79,8 +79,11 @@ def measure(config, batches: Iterable[np.ndarray]) -> Statistics:
     return function(batches, **_arguments(function, config))
 
 
-def correct(config, batches: Iterable[np.ndarray], statistics: Statistics) -> Statistics:
-    """Statistics with how what the config's model decodes differs from the set, given audio `[B, T, C]` from all over it."""
+def correct(config, batches: Callable[[], Iterable[np.ndarray]], statistics: Statistics) -> Statistics:
+    """Statistics with how what the config's model decodes differs from the set, given audio `[B, T, C]` from all over it.
+
+    That is heard as often as `batches` is called.
+    """
     function = find(config).correct
     return function(batches, statistics, **_arguments(function, config))
 

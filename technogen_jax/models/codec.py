@@ -69,8 +69,9 @@ _LEAST_LINE = 0.15  # lower ones are what a truncated code leaves
 # side leave out when it sounds, and songs decode with twice the rhythm in it that they have. The mid so would lose its lines: measured,
 # see experiments/README.md.
 _WITHIN = dict(side=3.0)
-# Nepers, and times as far, that a correction reaches to: beyond, a band is silent or was hardly heard.
-_LEVEL, _SWING = 0.35, 1.25
+# Nepers, times as far and times as loud that a correction reaches to: beyond, a band is silent or was hardly heard.
+_LEVEL, _SWING, _TONE = 0.35, 1.25, 2.0
+_LEAST_SHARE = 0.002  # of the energy in lines of half an octave: less is chance
 _WEIGHTING = 0.75  # power of a component's deviation that its numbers keep: measured, see experiments/README.md
 _LEAST_DEVIATION = 1e-3  # a component that changes less is constant (side of mono): dividing would blow up rounding
 
@@ -272,7 +273,7 @@ def measure(
 
 
 def correct(
-    batches: Iterable[np.ndarray],
+    batches: Callable[[], Iterable[np.ndarray]],
     statistics: dict[str, np.ndarray],
     *,
     clip_samples: int,
@@ -283,11 +284,12 @@ def correct(
 ) -> dict[str, np.ndarray]:
     """Statistics with what coding and decoding gets wrong on the whole, by band; a codec of them puts it right.
 
-    Sound that comes back is half a decibel too loud below, the side a whole one, as much too soft above, and rises and falls a little
-    less: measured, see experiments/README.md.
+    Sound that comes back is half a decibel too loud below, the side a whole one, as much too soft above, rises and falls a little
+    less, and has less than half of the lines between 200 and 300 Hz: measured, see experiments/README.md.
 
     Args:
-        batches: audio of the training set as `measure` takes it; a hundred bars from all over it will do.
+        batches: gives audio of the training set as `measure` takes it, the same each time it is called; a hundred bars from all over
+            it will do. With a shaper that is twice: levels are those of sound whose lines have been corrected.
         statistics: what `measure` returns, with the shaper that is to be used; corrections in them are made anew.
         clip_samples: see `build`, as for the rest.
         sample_rate_hz: see there.
@@ -298,34 +300,55 @@ def correct(
     Returns:
         The statistics with, for mid and side, PART_level `[bands]`, nepers that a decoded clip lacks in the mean, and PART_swing
         `[bands]`, how many times as far real levels deviate from their mean over a clip as decoded ones: medians over the clips, so
-        that some that are silent, where logarithms say little, do not count.
+        that some that are silent, where logarithms say little, do not count. With a shaper also PART_tone `[M]`, how many times as
+        loud pulses and lines should be for as much energy in lines as real clips have, in the mean.
     """
     grid = grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     bands = _bands(clip_samples, sample_rate_hz, grid, n_mels)
     sizes = part_sizes(grid, n_mels, 2 if "side_basis" in statistics else 1, "pitch_basis" in statistics)
     parts = {part: statistics[f"{part}_basis"].shape[1] for part in sizes}
-    plain = {name: values for name, values in statistics.items() if not name.endswith(("_level", "_swing"))}
-    coder = make(clip_samples, sample_rate_hz, grid, n_mels, parts, plain)
+    signals = ("mid", "side") if "side" in sizes else ("mid",)
+    rate_hz = sample_rate_hz * grid.samples / clip_samples
+    found = {name: values for name, values in statistics.items() if not name.endswith(("_level", "_swing", "_tone"))}
+
+    def heard(read):
+        """What a function of audio says of real clips and of decoded ones, an array of each, float64."""
+        coder = make(clip_samples, sample_rate_hz, grid, n_mels, parts, found)
+        both = jax.jit(lambda audio: (read(audio), read(coder.decode(coder.encode(audio)))))
+        of_clips = [jax.device_get(both(audio[i : i + 1])) for audio in batches() for i in range(len(audio))]
+        return jax.tree.map(lambda *values: np.stack(values, dtype=np.float64), *of_clips)
+
+    def line_shares(audio):
+        """Of mid and side, `[1, half octaves]` each."""
+        sound = dsp.resample_circular(mid_and_side(audio), grid.samples)
+        return {part: tones.line_shares(sound[:, i], rate_hz, grid.steps) for i, part in enumerate(signals)}
 
     def levels(audio):
         """Of mid and side the mean and the deviation over a clip, `[bands]` each."""
-        found = _features(audio, grid, bands, sample_rate_hz * grid.samples / clip_samples, toned=False)
-        found = {part: found[part].reshape(grid.steps * grid.frames, -1) for part in ("mid", "side") if part in found}
-        return {part: (jnp.mean(values, 0), jnp.std(values, 0)) for part, values in found.items()}
+        features = _features(audio, grid, bands, rate_hz, toned=False)
+        features = {part: features[part].reshape(grid.steps * grid.frames, -1) for part in signals}
+        return {part: (jnp.mean(values, 0), jnp.std(values, 0)) for part, values in features.items()}
 
-    @jax.jit
-    def both(audio):
-        return levels(audio), levels(coder.decode(coder.encode(audio)))
-
-    of_clips = [jax.device_get(both(audio[i : i + 1])) for audio in batches for i in range(len(audio))]
-    real, back = jax.tree.map(lambda *values: np.stack(values, dtype=np.float64), *of_clips)
+    if shaper_of(found):
+        real, back = heard(line_shares)
+        hz = np.arange(bands["mid"].shape[1]) * (rate_hz / grid.n_fft)
+        centre_hz = bands["mid"] @ hz / bands["mid"].sum(1)
+        middle_hz = np.sqrt(tones.SHARE_EDGES_HZ[:-1] * tones.SHARE_EDGES_HZ[1:])
+        middle_hz = np.append(middle_hz, 2 * middle_hz[-1])  # where nothing is measured nothing is changed
+        for part in signals:
+            # Against all that is no line, energy goes with the square of what is multiplied.
+            of_lines = [shares[part].mean((0, 1)) for shares in (real, back)]
+            wanted, given = ((energy + _LEAST_SHARE) / (1 - energy.sum() + _LEAST_SHARE) for energy in of_lines)
+            tone = np.interp(np.log(centre_hz), np.log(middle_hz), np.append(np.sqrt(wanted / given), 1))
+            found[f"{part}_tone"] = np.clip(tone, 1 / _TONE, _TONE)
+    real, back = heard(levels)
     corrections = {}
     for part, (mean, deviation) in real.items():
         mean_back, deviation_back = back[part]
         corrections[f"{part}_level"] = np.clip(np.median(mean - mean_back, 0), -_LEVEL, _LEVEL)
         swing = np.median(deviation / np.maximum(deviation_back, 1e-6), 0)
         corrections[f"{part}_swing"] = np.clip(swing, 1 / _SWING, _SWING)
-    return statistics | corrections
+    return found | corrections
 
 
 def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: int) -> dict[str, np.ndarray]:
@@ -518,7 +541,11 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         names = [(part, name) for part, names in _GATES.items() for name in names]
         gates = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))  # [B, N, M] each
         if clear:
-            gates = {(part, name): _TONES.get(name, 1) * gate for (part, name), gate in gates.items()}
+            for part, name in gates:
+                # Sets that older versions measured have no such correction.
+                tone = statistics.get(f"{part}_tone", np.ones(n_mels)).astype(np.float32)
+                if name in _TONES:
+                    gates[part, name] *= _TONES[name] * tone
             gates["mid", "noise"] = _less_noise(gates["mid", "noise"], gates["mid", "pitch"], swells)
         waves = [
             excitation.swelling(noise, swells, grid.steps, rate_hz),

@@ -41,6 +41,8 @@ _AROUND_HZ = 200.0  # half of the surroundings that a bin is held against
 # Times its surroundings: noise hardly reaches the first, Rayleigh's law says once in 15,000 bins.
 _STANDS_OUT = (3.5, 8.0)
 _SILENT = 1e-5  # of magnitudes, a sine at full scale being about 1
+# Half octaves in which the energy of lines is measured; what lies below, bass and kick, is no surroundings of theirs.
+SHARE_EDGES_HZ = 200 * 2 ** (np.arange(10) / 2)
 
 
 def numbers_of(mid: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array, jax.Array]:
@@ -156,6 +158,27 @@ def find_lines(
     return jnp.stack([line[..., bins].max(-1) if len(bins) else 0 * line[..., 0] for bins in edges], -1)
 
 
+def line_shares(signal: jax.Array, rate_hz: float, steps: int) -> jax.Array:
+    """Energy of lines in each half octave of `SHARE_EDGES_HZ`, of all between the first and the last, `[B, 9]`, of a loop `[B, T]`.
+
+    Args:
+        signal: T is a whole number of `2 * steps`.
+        rate_hz: of its samples.
+        steps: sixteenths in it.
+    """
+    n_fft, edges_hz = signal.shape[-1] // steps, SHARE_EDGES_HZ
+    ratio, bins_hz = _above_surroundings(signal, n_fft, n_fft // 2, rate_hz, edges_hz[-1], edges_hz[0])
+    is_line = ratio > _STANDS_OUT[0]
+    is_line = is_line | jnp.roll(is_line, 1, -1) | jnp.roll(is_line, -1, -1)  # with a window's two neighbours
+    spectrum = dsp.stft_circular(signal, n_fft, n_fft // 2)[..., : len(bins_hz)]
+    power = spectrum.real**2 + spectrum.imag**2
+    within = np.float32((bins_hz[:, None] >= edges_hz[:-1]) & (bins_hz[:, None] < edges_hz[1:]))
+    of_lines, of_all = (
+        jnp.sum(jnp.matmul(values, within, precision="highest"), 1) for values in (power * is_line, power)
+    )
+    return of_lines / jnp.maximum(jnp.sum(of_all, -1, keepdims=True), 1e-9)
+
+
 def lines_hz(lowest_hz: float) -> np.ndarray:
     """`[LINES]`: the frequencies of the grid."""
     return lowest_hz * 2 ** (np.arange(LINES) / LINES_PER_OCTAVE)
@@ -183,14 +206,19 @@ def _line_waves() -> np.ndarray:
     return _waves(np.arange(LINES) / (LINES_PER_OCTAVE * _LINE_OCTAVES), LINE_HARMONICS)
 
 
-def _above_surroundings(signal, n_fft, hop_length, rate_hz, highest_hz):
-    """(magnitudes of a loop's frames over their means around, `[B, N, bins]`; the bins' Hz), up to a frequency."""
+def _above_surroundings(signal, n_fft, hop_length, rate_hz, highest_hz, lowest_hz=0.0):
+    """(magnitudes of a loop's frames over their means around, `[B, N, bins]`; the bins' Hz), up to a frequency.
+
+    Bins below the lowest frequency are no surroundings, and their own ratio is 0.
+    """
     bins = min(n_fft // 2, int((highest_hz + _AROUND_HZ) * n_fft / rate_hz)) + 1
     magnitude = jnp.abs(dsp.stft_circular(signal, n_fft, hop_length)[..., :bins]) / (n_fft / 4)
+    bins_hz = np.arange(bins) * (rate_hz / n_fft)
+    heard = np.float32(bins_hz >= lowest_hz)
     distance = np.arange(bins) - np.arange(bins)[:, None]
-    window = np.cos(np.pi / 2 * np.minimum(np.abs(distance) * (rate_hz / n_fft / _AROUND_HZ), 1)) ** 2
-    mean = jnp.matmul(magnitude, np.float32(window / window.sum(0)))
-    return magnitude / (mean + _SILENT), np.arange(bins) * (rate_hz / n_fft)
+    window = np.cos(np.pi / 2 * np.minimum(np.abs(distance) * (rate_hz / n_fft / _AROUND_HZ), 1)) ** 2 * heard[:, None]
+    mean = jnp.matmul(magnitude, np.float32(window / np.maximum(window.sum(0), 1e-9)))
+    return heard * magnitude / (mean + _SILENT), bins_hz
 
 
 @functools.lru_cache(maxsize=8)
