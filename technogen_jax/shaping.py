@@ -147,5 +147,4 @@ def train(
             arrays.write(path, {str(index): np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(state))})
         count(1)
     batches.close()
-    params = {f"{codec.SHAPER}{layer}/{kind}": value for layer, of in state.ema.items() for kind, value in of.items()}
-    return statistics | jax.device_get(params)
+    return statistics | jax.device_get(codec.named_shaper(state.ema))

@@ -94,9 +94,7 @@ def test_corrected_sound_has_the_levels_of_the_set_and_rises_and_falls_as_far():
 def test_corrected_sound_has_as_much_of_its_energy_in_lines_as_the_set(bars, gate, least, most):
     """By a shaper that asks for too little of them in the mid, and for too much; bars in hiss."""
     audio = bars + np.float32(np.random.default_rng(0).normal(0, 0.01, (*bars.shape[:2], 1)))
-    params = biased(mid_lines=gate)
-    shaper = {f"{codec.SHAPER}{layer}/{kind}": v for layer, kinds in params.items() for kind, v in kinds.items()}
-    statistics = known(audio, **TONES, shaper="new")[1] | shaper
+    statistics = known(audio, **TONES, shaper="new")[1] | codec.named_shaper(biased(mid_lines=gate))
     options = {name: value for name, value in SMALL.items() if name != "audio_channels"}
     corrected = codec.correct(lambda: [audio[:4], audio[4:]], statistics, **options)
     assert corrected.keys() - statistics.keys() == {
@@ -117,9 +115,8 @@ def test_corrected_sound_has_as_much_of_its_energy_in_lines_as_the_set(bars, gat
     off = [abs(np.log(share(back(found)) / share(audio))) for found in (statistics, corrected)]
     assert off[1] < 0.8 * off[0], off
     usual = {name: np.ones_like(corrected[name]) for name in ("mid_tone", "side_tone")}
-    np.testing.assert_array_equal(
-        back(statistics | usual), back(statistics)
-    )  # statistics that an older version measured
+    # Statistics that an older version measured:
+    np.testing.assert_array_equal(back(statistics | usual), back(statistics))
 
 
 def test_statistics_are_sklearns_of_levels_and_waveform(bars, linear):
@@ -467,9 +464,7 @@ def test_a_tone_that_stands_in_the_side_alone_comes_back_as_one(bars):
 
 def test_the_shaper_among_the_statistics_is_used_and_mono_is_shaped_too(bars, toned):
     for channels, (made, statistics) in ((1, known(bars[..., :1], **TONES, shaper="new")), (2, toned)):
-        params = biased(mid_noise=np.log(2))
-        arrays = {f"{codec.SHAPER}{layer}/{kind}": v for layer, kinds in params.items() for kind, v in kinds.items()}
-        shaped = coder(statistics | arrays, channels)
+        shaped = coder(statistics | codec.named_shaper(biased(mid_noise=np.log(2))), channels)
         x = jax.jit(made.encode)(bars[..., :channels])
         sounds = [np.asarray(jax.jit(each.decode)(x)).mean(-1) for each in (made, shaped)]
         above = scipy.signal.butter(8, 600, "high", fs=8000, output="sos")

@@ -371,11 +371,8 @@ def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: i
         found = {key: value for key, value in arrays.read(path).items() if key.startswith(SHAPER)}
     except FileNotFoundError:
         raise ValueError(f"config.model.shaper: expected shipped, none, new or a file, got {name!r}") from None
-    wanted = jax.eval_shape(shaper(n_mels).init, jax.random.key(0))
-    shapes = {
-        f"{SHAPER}{layer}/{kind}": value.shape for layer, kinds in wanted.items() for kind, value in kinds.items()
-    }
-    if {key: value.shape for key, value in found.items()} != shapes:
+    wanted = named_shaper(jax.eval_shape(shaper(n_mels).init, jax.random.key(0)))
+    if {key: value.shape for key, value in found.items()} != {key: value.shape for key, value in wanted.items()}:
         raise ValueError(
             f"{path}: expected a shaper, as in the statistics.npz of a run with config.train.shaping_steps"
         )
@@ -541,11 +538,11 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         names = [(part, name) for part, names in _GATES.items() for name in names]
         gates = dict(zip(names, jnp.moveaxis(gates, 1, 0), strict=True))  # [B, N, M] each
         if clear:
-            for part, name in gates:
+            for part in _GATES:
                 # Sets that older versions measured have no such correction.
                 tone = statistics.get(f"{part}_tone", np.ones(n_mels)).astype(np.float32)
-                if name in _TONES:
-                    gates[part, name] *= _TONES[name] * tone
+                for name, factor in _TONES.items():
+                    gates[part, name] *= factor * tone
             gates["mid", "noise"] = _less_noise(gates["mid", "noise"], gates["mid", "pitch"], swells)
         waves = [
             excitation.swelling(noise, swells, grid.steps, rate_hz),
@@ -711,6 +708,11 @@ def shaper_of(statistics):
             layer, kind = name.removeprefix(SHAPER).split("/")
             params.setdefault(layer, {})[kind] = value.astype(np.float32)
     return params or None
+
+
+def named_shaper(params) -> dict:
+    """The parameters of a shaper as they are among the statistics: the reverse of `shaper_of`."""
+    return {f"{SHAPER}{layer}/{kind}": value for layer, kinds in params.items() for kind, value in kinds.items()}
 
 
 def _of_unit_power(x: jax.Array) -> jax.Array:

@@ -69,7 +69,7 @@ def line_numbers(lines: jax.Array) -> jax.Array:
 def find_pitch(signal: jax.Array, rate_hz: float, steps: int) -> tuple[jax.Array, jax.Array]:
     """(place on the circle, how sure in [0, 1]), `[B, 2 * steps]` each, of a loop `[B, T]`."""
     n_fft = signal.shape[-1] // steps
-    ratio, bins_hz = _above_surroundings(signal, n_fft, n_fft // 2, rate_hz, _HEARD_HZ[1])
+    _, ratio, bins_hz = _above_surroundings(signal, n_fft, n_fft // 2, rate_hz, _HEARD_HZ[1])
     heard = (bins_hz >= _HEARD_HZ[0]) & (bins_hz <= _HEARD_HZ[1])
     kernels, spectrum = _kernels(rate_hz / n_fft, tuple(bins_hz[heard])), jnp.sqrt(ratio[..., heard])
     spectrum = spectrum - spectrum.mean(-1, keepdims=True)
@@ -142,7 +142,7 @@ def find_lines(
     """
     hop_length = signal.shape[-1] // steps
     n_fft = 2 * hop_length
-    ratio, bins_hz = _above_surroundings(
+    _, ratio, bins_hz = _above_surroundings(
         signal, n_fft, hop_length, rate_hz, lowest_hz * 2 ** (LINES / LINES_PER_OCTAVE)
     )
     is_peak = (ratio >= jnp.roll(ratio, 1, -1)) & (ratio >= jnp.roll(ratio, -1, -1))
@@ -167,16 +167,15 @@ def line_shares(signal: jax.Array, rate_hz: float, steps: int) -> jax.Array:
         steps: sixteenths in it.
     """
     n_fft, edges_hz = signal.shape[-1] // steps, SHARE_EDGES_HZ
-    ratio, bins_hz = _above_surroundings(signal, n_fft, n_fft // 2, rate_hz, edges_hz[-1], edges_hz[0])
+    magnitude, ratio, bins_hz = _above_surroundings(signal, n_fft, n_fft // 2, rate_hz, edges_hz[-1], edges_hz[0])
     is_line = ratio > _STANDS_OUT[0]
     is_line = is_line | jnp.roll(is_line, 1, -1) | jnp.roll(is_line, -1, -1)  # with a window's two neighbours
-    spectrum = dsp.stft_circular(signal, n_fft, n_fft // 2)[..., : len(bins_hz)]
-    power = spectrum.real**2 + spectrum.imag**2
+    power = magnitude**2
     within = np.float32((bins_hz[:, None] >= edges_hz[:-1]) & (bins_hz[:, None] < edges_hz[1:]))
     of_lines, of_all = (
         jnp.sum(jnp.matmul(values, within, precision="highest"), 1) for values in (power * is_line, power)
     )
-    return of_lines / jnp.maximum(jnp.sum(of_all, -1, keepdims=True), 1e-9)
+    return of_lines / jnp.maximum(jnp.sum(of_all, -1, keepdims=True), 1e-15)
 
 
 def lines_hz(lowest_hz: float) -> np.ndarray:
@@ -207,7 +206,7 @@ def _line_waves() -> np.ndarray:
 
 
 def _above_surroundings(signal, n_fft, hop_length, rate_hz, highest_hz, lowest_hz=0.0):
-    """(magnitudes of a loop's frames over their means around, `[B, N, bins]`; the bins' Hz), up to a frequency.
+    """(magnitudes of a loop's frames, `[B, N, bins]`; the same over their means around; the bins' Hz), up to a frequency.
 
     Bins below the lowest frequency are no surroundings, and their own ratio is 0.
     """
@@ -218,7 +217,7 @@ def _above_surroundings(signal, n_fft, hop_length, rate_hz, highest_hz, lowest_h
     distance = np.arange(bins) - np.arange(bins)[:, None]
     window = np.cos(np.pi / 2 * np.minimum(np.abs(distance) * (rate_hz / n_fft / _AROUND_HZ), 1)) ** 2 * heard[:, None]
     mean = jnp.matmul(magnitude, np.float32(window / np.maximum(window.sum(0), 1e-9)))
-    return heard * magnitude / (mean + _SILENT), bins_hz
+    return magnitude, heard * magnitude / (mean + _SILENT), bins_hz
 
 
 @functools.lru_cache(maxsize=8)
