@@ -1,7 +1,8 @@
-"""The time of WaveGAN's discriminator step over the least that its products could take.
+"""The time that WaveGAN's discriminator step would take if it did all its multiplications as fast as one large product.
 
-The step of `wavegan-step`, in turns with one large matrix product. `fraction` is the step's rate over the product's: the
-operations are those that the algorithm needs (wavegan_step.needed_flops), not those that the program does.
+The step of `wavegan-step`, in turns with that product. `fraction` is the step's rate over the product's: the operations are
+those of plain sums (wavegan_step.needed_flops), not those that the program does. On a CPU it does fewer, so that the fraction
+may be above 1.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def clips(batch: int) -> np.ndarray:
 
 
 def needed_flops(channels: int, batch: int) -> float:
-    """Floating-point operations of this step that no way of computing it saves: twice the multiply-adds of its products.
+    """Floating-point operations that this step needs where convolutions are plain sums: twice the multiply-adds of its products.
 
     With g and d those of a forward pass: g for the fakes; 2 d forward on reals and fakes, twice that backwards less the
     gradient of the audio; d forward and d backward for the penalty's slope, 2 d for the gradient of that (a leaky ReLU's own

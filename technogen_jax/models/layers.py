@@ -1,8 +1,8 @@
 """The layers that models are made of: convolutions in polyphase form, phase shuffle, batch norm.
 
 A convolution of stride s, written the obvious way, reaches only slow kernels in XLA on a CPU, backwards above all; so
-does a transposed one. In polyphase form both are one stride-1 convolution with s times the channels an axis, and the
-function, the parameters and the gradients are the same. `form="plain"` keeps the obvious way: the oracle of the tests.
+does a transposed one. In polyphase form both are one convolution of stride 1 (`convolution.convolve`) with s times the channels an
+axis, and the function, the parameters and the gradients are the same. `form="plain"` keeps the obvious way: the oracle of the tests.
 
 Padding is TensorFlow's "SAME" throughout. Audio and its features are `[B, T, C]` with kernels `[K, C_in, C_out]`, images
 `[B, N, F, C]` with square kernels `[K, K, C_in, C_out]`; `S...` and `K...` stand for one axis or two.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +19,10 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from technogen_jax.models.convolution import DIMENSIONS, convolve, turned
+
 FORMS = ("polyphase", "plain")
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # a config's word -> of inner layers; None: the parameters' own
-_DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}  # by the number of axes
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphase") -> jax.Array:
@@ -48,16 +48,16 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
     after = max(taps - stride, 0) - before
     if form == "plain":
         padding = ((before, after),) * axes
-        return lax.conv_general_dilated(x, kernel, (stride,) * axes, padding, dimension_numbers=_DIMENSIONS[axes])
+        return lax.conv_general_dilated(x, kernel, (stride,) * axes, padding, dimension_numbers=DIMENSIONS[axes])
     if stride == 1:
-        return _convolve(x, kernel, (before, after))
+        return convolve(x, kernel, before)
     # y[n] = sum_t w[t] x[s n + t - before]. With the kernel delayed to begin on a multiple of s, tap t = s j + r reads
     # phase r of the input, j frames on.
     lead = -(-before // stride)  # frames before n that the kernel reaches
     front = lead * stride - before
     frames = -(-(taps + front) // stride)
     kernel = _fold(_pad_taps(kernel, front, frames * stride - taps - front), stride, first_axis=0)
-    return _convolve(_fold(x, stride, first_axis=1), kernel, (lead, frames - 1 - lead))
+    return convolve(_fold(x, stride, first_axis=1), kernel, lead)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
@@ -79,7 +79,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "po
     if taps < stride:
         raise ValueError(f"conv_transpose: expected a kernel not shorter than the stride {stride}, got {taps}")
     if form == "plain":
-        kernel, numbers = kernel.swapaxes(-1, -2), _DIMENSIONS[axes]
+        kernel, numbers = kernel.swapaxes(-1, -2), DIMENSIONS[axes]
         return lax.conv_transpose(x, kernel, (stride,) * axes, "SAME", dimension_numbers=numbers, transpose_kernel=True)
     # y[s q + r] = sum_j x[q - j] w[s j + r + before]: each of the s output phases is a stride-1 convolution.
     before = (taps - stride) // 2
@@ -88,8 +88,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "po
     front = -(stride * first + before)
     frames = last - first + 1
     kernel = _pad_taps(kernel, front, frames * stride - taps - front).swapaxes(-1, -2)
-    kernel = _turned(_fold(kernel, stride, first_axis=0))  # a convolution here is a correlation: turn it round
-    return _unfold(_convolve(x, kernel.swapaxes(-1, -2), (last, -first)), stride)
+    kernel = turned(_fold(kernel, stride, first_axis=0))  # a convolution here is a correlation: turn it round
+    return _unfold(convolve(x, kernel.swapaxes(-1, -2), last), stride)
 
 
 def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
@@ -114,7 +114,7 @@ def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "
     first, last = int(reads.min()), int(reads.max())
     gather = (reads[None] == np.arange(first, last + 1)[:, None, None]).astype(kernel.dtype)  # [J, s, K]
     kernel = jnp.einsum("jst,tio->jiso", gather, kernel, precision=lax.Precision.HIGHEST)
-    y = _convolve(x, kernel.reshape(last - first + 1, c_in, stride * c_out), (-first, last))
+    y = convolve(x, kernel.reshape(last - first + 1, c_in, stride * c_out), -first)
     return y.reshape(batch, length * stride, c_out)
 
 
@@ -286,11 +286,6 @@ def _pad_taps(kernel, before, after):
     return jnp.pad(kernel, (*((before, after),) * (kernel.ndim - 2), (0, 0), (0, 0)))
 
 
-def _turned(kernel):
-    """The taps in reverse order, along each axis."""
-    return jnp.flip(kernel, range(kernel.ndim - 2))
-
-
 def _fold(x, stride, first_axis):
     """`[..., S..., C, ...]` to `[..., S / s..., s C, ...]`: the phases of the axes from `first_axis` on become channels."""
     axes = x.ndim - 2
@@ -307,43 +302,3 @@ def _unfold(x, stride):
     x = x.reshape(*x.shape[:-1], *(stride,) * axes, -1)
     x = jnp.moveaxis(x, range(1 + axes, 1 + 2 * axes), [2 * i + 2 for i in range(axes)])
     return x.reshape(len(x), *(length * stride for length in lengths), -1)
-
-
-def _convolve(x, kernel, padding):
-    """Stride-1 convolution: x `[B, S..., C_in]`, kernel `[K..., C_in, C_out]`, padding (before, after) along each axis."""
-    if jax.default_backend() == "cpu":
-        return _convolve_one_layout(x, kernel, padding)
-    return _convolve_any_layout(x, kernel, padding)
-
-
-def _convolve_any_layout(x, kernel, padding):
-    axes = x.ndim - 2
-    return lax.conv_general_dilated(x, kernel, (1,) * axes, (padding,) * axes, dimension_numbers=_DIMENSIONS[axes])
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve_one_layout(x, kernel, padding):
-    """The same, its gradients of whatever order being such convolutions again.
-
-    XLA on a CPU has a fast kernel for this layout alone. It turns the layouts of JAX's own gradients into this one, but
-    not inside a loop: there, as in a scan over critic updates, they take some twenty-five times as long
-    (github.com/jax-ml/jax/issues/12868).
-    """
-    return _convolve_any_layout(x, kernel, padding)
-
-
-def _forward(x, kernel, padding):
-    return _convolve_one_layout(x, kernel, padding), (x, kernel)
-
-
-def _backward(padding, saved, slope):
-    x, kernel = saved
-    before, after = padding
-    reach = len(kernel) - 1
-    of_x = _convolve_one_layout(slope, _turned(kernel).swapaxes(-1, -2), (reach - before, reach - after))
-    # w[t] meets x[n + t - before] wherever slope[n] is: a convolution of x with the slope, summed over the batch.
-    of_kernel = _convolve_one_layout(x.swapaxes(0, -1), jnp.moveaxis(slope, 0, -2), padding)
-    return of_x, jnp.moveaxis(of_kernel, 0, -2)
-
-
-_convolve_one_layout.defvjp(_forward, _backward)

@@ -1,0 +1,136 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from technogen_jax.models import convolution, layers
+
+# (batch, frames, taps, channels in, channels out, taps before, block); 7 taps are WaveGAN's in polyphase form
+GEOMETRIES = [
+    (3, 48, 7, 4, 5, 3, 16),
+    (2, 37, 7, 2, 3, 3, 8),
+    (2, 16, 7, 3, 2, 2, 16),
+    (1, 5, 7, 2, 2, 3, 16),
+    (2, 21, 6, 2, 1, 0, 8),
+    (2, 24, 9, 1, 2, 8, 8),
+    (2, 30, 1, 2, 2, 0, 8),
+    (2, 19, 2, 2, 3, 1, 9),
+]
+
+
+def make(geometry, dtype=np.float64):
+    batch, frames, taps, c_in, c_out, before, block = geometry
+    rng = np.random.default_rng(frames + taps)
+    x, kernel = rng.normal(size=(batch, frames, c_in)), rng.normal(size=(taps, c_in, c_out)) / np.sqrt(taps * c_in)
+    return x.astype(dtype), kernel.astype(dtype), before, block
+
+
+def definition(x, kernel, before):
+    """y[n] = sum_t w[t] x[n + t - before], in float64."""
+    taps = len(kernel)
+    x = np.pad(x.astype(np.float64), ((0, 0), (before, taps - 1 - before), (0, 0)))
+    return np.stack([np.einsum("bti,tio->bo", x[:, n : n + taps], kernel) for n in range(x.shape[1] - taps + 1)], 1)
+
+
+def apart(got, wanted):
+    return np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("block, taps", [(8, 7), (16, 7), (8, 6), (9, 4), (5, 2), (8, 1)])
+def test_the_transforms_correlate_with_fewer_products(block, taps):
+    of_kernel, of_input, to_output = convolution.transforms(block, taps)
+    rng = np.random.default_rng(block)
+    w, x = rng.normal(size=taps), rng.normal(size=block + taps - 1)
+    np.testing.assert_allclose(to_output @ ((of_kernel @ w) * (of_input @ x)), np.correlate(x, w, "valid"), atol=1e-13)
+    assert len(of_kernel) <= 1.5 * (block + taps)
+    if (block, taps) == (16, 7):
+        assert len(of_kernel) == 32  # what the docstring says
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_by_frequency_is_the_definition(geometry):
+    with jax.enable_x64(True):
+        x, kernel, before, block = make(geometry)
+        got = convolution.by_frequency(jnp.asarray(x), jnp.asarray(kernel), before, block)
+        np.testing.assert_allclose(got, definition(x, kernel, before), atol=1e-12)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES[:6])
+def test_all_ways_have_the_same_gradients(geometry):
+    """With regard to kernel and input, and of a gradient penalty with regard to the kernel."""
+    with jax.enable_x64(True):
+        x, kernel, before, block = make(geometry)
+
+        def gradients(way):
+            def score(kernel, x):  # not linear, so that second derivatives are not zero
+                return jnp.sum(jnp.tanh(way(x, kernel)))
+
+            def penalty(kernel):
+                return jnp.mean(jnp.sqrt(jnp.sum(jax.grad(score, 1)(kernel, x) ** 2, (1, 2))))
+
+            return jax.jit(lambda: (*jax.grad(score, (0, 1))(kernel, x), jax.grad(penalty)(kernel)))()
+
+        padding = before, len(kernel) - 1 - before
+        wanted = gradients(lambda x, w: convolution.plainly(x, w, padding))
+        for way in (
+            lambda x, w: convolution.by_frequency(x, w, before, block),
+            lambda x, w: convolution.in_one_layout(x, w, padding),
+        ):
+            for got, want in zip(gradients(way), wanted, strict=True):
+                assert np.abs(want).max() > 1e-6
+                np.testing.assert_allclose(got, want, atol=1e-11)
+
+
+def test_all_ways_round_alike():
+    # Of 1,792 products a sum, as WaveGAN's third layer has them; a sum in float32 has 3e-7 or so.
+    x, kernel, before, _ = make((2, 64, 7, 256, 32, 3, None), np.float32)
+    wanted = definition(x, kernel, before)
+    plain = apart(convolution.plainly(x, kernel, (3, 3)), wanted)
+    for block in convolution.BLOCKS:
+        assert apart(convolution.by_frequency(x, kernel, before, block), wanted) < max(4 * plain, 1e-6)
+
+
+on_one_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu" or jax.device_count() > 1, reason="the choice is for one CPU"
+)
+
+
+@on_one_cpu
+@pytest.mark.parametrize("name", ["conv", "conv_transpose", "conv1d_upsampled"])
+def test_a_wide_layer_goes_by_frequency_and_is_the_plain_one(name, monkeypatch):
+    taken, by_frequency = [], convolution.by_frequency
+    monkeypatch.setattr(convolution, "by_frequency", lambda *args: taken.append(args[-1]) or by_frequency(*args))
+    rng = np.random.default_rng(0)
+    down = name == "conv"
+    x = jnp.asarray(rng.normal(size=(16, 256 if down else 64, 64 if down else 128)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(25, x.shape[-1], 192 - x.shape[-1])) / 40, jnp.float32)
+    got = getattr(layers, name)(x, kernel, 4)
+    assert taken in ([8], [16])
+    assert apart(got, getattr(layers, name)(x, kernel, 4, "plain")) < 2e-6
+
+
+@on_one_cpu
+@pytest.mark.parametrize(
+    "x_shape, kernel_shape, dtype",
+    [
+        ((16, 64, 8), (7, 8, 16), "float32"),  # too few channels for what the transforms cost
+        ((2, 16, 1024), (7, 1024, 512), "float32"),  # too few rows for what the kernel's transform costs
+        ((16, 4096, 1), (512, 1, 1), "float32"),  # more taps than a block
+        ((1, 4096, 64), (7, 64, 128), "float32"),  # a single clip
+        ((16, 256, 256), (7, 256, 128), "bfloat16"),
+        ((16, 64, 64, 64), (3, 3, 64, 64), "float32"),  # two axes
+    ],
+)
+def test_where_it_does_not_pay_or_is_not_meant_a_layer_stays_plain(x_shape, kernel_shape, dtype, monkeypatch):
+    monkeypatch.setattr(convolution, "by_frequency", None)
+    shapes = jax.ShapeDtypeStruct(x_shape, dtype), jax.ShapeDtypeStruct(kernel_shape, dtype)
+    y = jax.eval_shape(lambda x, w: convolution.convolve(x, w, kernel_shape[0] // 2), *shapes)
+    assert y.shape == (*x_shape[:-1], kernel_shape[-1]) and y.dtype == dtype
+
+
+@on_one_cpu
+def test_on_several_devices_a_layer_stays_plain(monkeypatch):
+    monkeypatch.setattr(convolution, "by_frequency", None)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    shapes = jax.ShapeDtypeStruct((16, 256, 256), "float32"), jax.ShapeDtypeStruct((7, 256, 128), "float32")
+    assert jax.eval_shape(lambda x, w: convolution.convolve(x, w, 3), *shapes).shape == (16, 256, 128)
