@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_layers import direct_conv, gradients
 
 from technogen_jax.models import convolution, layers
 
@@ -26,10 +27,7 @@ def make(geometry, dtype=np.float64):
 
 
 def definition(x, kernel, before):
-    """y[n] = sum_t w[t] x[n + t - before], in float64."""
-    taps = len(kernel)
-    x = np.pad(x.astype(np.float64), ((0, 0), (before, taps - 1 - before), (0, 0)))
-    return np.stack([np.einsum("bti,tio->bo", x[:, n : n + taps], kernel) for n in range(x.shape[1] - taps + 1)], 1)
+    return direct_conv(x.astype(np.float64), kernel, 1, before)
 
 
 def apart(got, wanted):
@@ -60,23 +58,13 @@ def test_all_ways_have_the_same_gradients(geometry):
     """With regard to kernel and input, and of a gradient penalty with regard to the kernel."""
     with jax.enable_x64(True):
         x, kernel, before, block = make(geometry)
-
-        def gradients(way):
-            def score(kernel, x):  # not linear, so that second derivatives are not zero
-                return jnp.sum(jnp.tanh(way(x, kernel)))
-
-            def penalty(kernel):
-                return jnp.mean(jnp.sqrt(jnp.sum(jax.grad(score, 1)(kernel, x) ** 2, (1, 2))))
-
-            return jax.jit(lambda: (*jax.grad(score, (0, 1))(kernel, x), jax.grad(penalty)(kernel)))()
-
         padding = before, len(kernel) - 1 - before
-        wanted = gradients(lambda x, w: convolution.plainly(x, w, padding))
+        wanted = gradients(lambda x, w: convolution.plainly(x, w, padding), x, kernel)
         for way in (
             lambda x, w: convolution.by_frequency(x, w, before, block),
             lambda x, w: convolution.in_one_layout(x, w, padding),
         ):
-            for got, want in zip(gradients(way), wanted, strict=True):
+            for got, want in zip(gradients(way, x, kernel), wanted, strict=True):
                 assert np.abs(want).max() > 1e-6
                 np.testing.assert_allclose(got, want, atol=1e-11)
 

@@ -53,6 +53,18 @@ def direct_conv(x, kernel, stride, before):
     return np.stack(windows, 1)
 
 
+def gradients(way, x, kernel):
+    """Of a score with regard to kernel and input, and of its gradient penalty with regard to the kernel."""
+
+    def score(kernel, x):  # not linear, so that second derivatives are not zero
+        return jnp.sum(jnp.tanh(way(x, kernel)))
+
+    def penalty(kernel):
+        return jnp.mean(jnp.sqrt(jnp.sum(jax.grad(score, 1)(kernel, x) ** 2, range(1, x.ndim))))
+
+    return jax.jit(lambda: (*jax.grad(score, (0, 1))(kernel, x), jax.grad(penalty)(kernel)))()
+
+
 def same_padding(taps, stride):
     return max(taps - stride, 0) // 2
 
@@ -118,16 +130,10 @@ def test_forms_have_the_same_gradients(name, geometry):
     """With regard to the parameters, to the input, and of a gradient penalty with regard to the parameters."""
     x, kernel, stride = (make_image if geometry in IMAGES else make)(geometry, upwards=name != "conv")
 
-    def gradients(form):
-        def score(kernel, x):  # not linear, so that second derivatives are not zero
-            return jnp.sum(jnp.tanh(getattr(layers, name)(x, kernel, stride, form) / 5))
+    def of(form):
+        return gradients(lambda x, w: getattr(layers, name)(x, w, stride, form) / 5, x, kernel)
 
-        def penalty(kernel):
-            return jnp.mean(jnp.sqrt(jnp.sum(jax.grad(score, 1)(kernel, x) ** 2, range(1, x.ndim))))
-
-        return jax.jit(lambda: (*jax.grad(score, (0, 1))(kernel, x), jax.grad(penalty)(kernel)))()
-
-    for fast, plain in zip(gradients("polyphase"), gradients("plain"), strict=True):
+    for fast, plain in zip(of("polyphase"), of("plain"), strict=True):
         assert np.abs(plain).max() > 1e-6
         np.testing.assert_allclose(fast, plain, atol=1e-11)
 

@@ -2,7 +2,7 @@
 
 On a CPU there XLA has one fast kernel, for one layout: `in_one_layout` keeps to it in gradients too. Along one axis, with many channels
 and enough rows, `by_frequency` does a third of the multiplications. Elsewhere it is `lax.conv_general_dilated`, as it comes.
-Which way is taken depends on shapes and devices alone, so that one seed still gives one training; all round alike
+Which way is taken depends on shapes, precision and devices alone, so that one seed still gives one training; all round alike
 (tests/test_convolution.py).
 
 x is `[B, S..., C_in]`, a kernel `[K..., C_in, C_out]`, S... and K... one axis or two with the same number of taps.
@@ -38,10 +38,10 @@ def convolve(x: jax.Array, kernel: jax.Array, before: int) -> jax.Array:
     return in_one_layout(x, kernel, (before, after))
 
 
-def plainly(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+def plainly(x: jax.Array, kernel: jax.Array, padding: tuple[int, int], stride: int = 1) -> jax.Array:
     """The convolution as XLA has it, with zeros (before, after) along each axis."""
     axes = x.ndim - 2
-    return lax.conv_general_dilated(x, kernel, (1,) * axes, (padding,) * axes, dimension_numbers=DIMENSIONS[axes])
+    return lax.conv_general_dilated(x, kernel, (stride,) * axes, (padding,) * axes, dimension_numbers=DIMENSIONS[axes])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -102,11 +102,10 @@ def by_frequency(x: jax.Array, kernel: jax.Array, before: int, block: int) -> ja
     blocks = -(-frames // block)
     x = jnp.pad(x, ((0, 0), (0, blocks * block - frames), (0, 0)))
     x = jnp.moveaxis(x.reshape(batch, blocks, block, c_in), 2, 0)  # [m, B, blocks, C_in]
-    end, start = x[block - before :, :, :-1], x[: taps - 1 - before, :, 1:]
-    sides = [jnp.pad(side, ((0, 0), (0, 0), ends, (0, 0))) for side, ends in ((end, (1, 0)), (start, (0, 1)))]
-    x = jnp.concatenate(
-        [sides[0], x, sides[1]]
-    )  # each block between the end of the last and the start of the next, [N, ...]
+    # Each block between the end of the one before and the start of the next, zeros at both ends of a row: [N, B, blocks, C_in].
+    end = jnp.pad(x[block - before :, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))
+    start = jnp.pad(x[: taps - 1 - before, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
+    x = jnp.concatenate([end, x, start])
     x = (of_input @ x.reshape(len(x), -1)).reshape(-1, batch * blocks, c_in)
     kernel = (of_kernel @ kernel.reshape(taps, -1)).reshape(-1, c_in, c_out)
     y = to_output @ (x @ kernel).reshape(len(kernel), -1)  # [m, B blocks C_out]

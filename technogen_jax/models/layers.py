@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from technogen_jax.models.convolution import DIMENSIONS, convolve, turned
+from technogen_jax.models.convolution import DIMENSIONS, convolve, plainly, turned
 
 FORMS = ("polyphase", "plain")
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # a config's word -> of inner layers; None: the parameters' own
@@ -40,15 +40,14 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
     Raises:
         ValueError: a length is no multiple of the stride.
     """
-    taps, axes = len(kernel), x.ndim - 2
+    taps = len(kernel)
     if any(length % stride for length in x.shape[1:-1]):
         found = " x ".join(map(str, x.shape[1:-1]))
         raise ValueError(f"conv: expected a length that is a multiple of the stride {stride}, got {found}")
     before = max(taps - stride, 0) // 2
     after = max(taps - stride, 0) - before
     if form == "plain":
-        padding = ((before, after),) * axes
-        return lax.conv_general_dilated(x, kernel, (stride,) * axes, padding, dimension_numbers=DIMENSIONS[axes])
+        return plainly(x, kernel, (before, after), stride)
     if stride == 1:
         return convolve(x, kernel, before)
     # y[n] = sum_t w[t] x[s n + t - before]. With the kernel delayed to begin on a multiple of s, tap t = s j + r reads
