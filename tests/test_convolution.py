@@ -18,6 +18,15 @@ GEOMETRIES = [
     (2, 19, 2, 2, 3, 1, 9),
 ]
 
+CIRCLES = [  # (batch, frames, taps, channels in, channels out, block); 5 taps around 32 sixteenths are TechnoGAN's
+    (3, 32, 5, 4, 5, 16),
+    (2, 32, 5, 3, 2, 8),
+    (2, 16, 5, 2, 3, 16),
+    (1, 8, 9, 2, 2, 8),
+    (2, 28, 3, 1, 2, 7),
+    (2, 16, 1, 2, 2, 8),
+]
+
 
 def make(geometry, dtype=np.float64):
     batch, frames, taps, c_in, c_out, before, block = geometry
@@ -28,6 +37,18 @@ def make(geometry, dtype=np.float64):
 
 def definition(x, kernel, before):
     return direct_conv(x.astype(np.float64), kernel, 1, before)
+
+
+def make_circle(circle, dtype=np.float64):
+    batch, frames, taps, c_in, c_out, block = circle
+    x, kernel, _, _ = make((batch, frames, taps, c_in, c_out, None, block), dtype)
+    return x, kernel, block
+
+
+def definition_around(x, kernel):
+    """Of the circle: what comes out in the middle of three rounds."""
+    before = len(kernel) // 2
+    return definition(np.tile(x, (1, 3, 1)), kernel, before)[:, x.shape[1] : 2 * x.shape[1]]
 
 
 def apart(got, wanted):
@@ -69,6 +90,24 @@ def test_all_ways_have_the_same_gradients(geometry):
                 np.testing.assert_allclose(got, want, atol=1e-11)
 
 
+@pytest.mark.parametrize("circle", CIRCLES)
+def test_both_ways_around_a_circle_are_the_definition_with_the_same_gradients(circle):
+    with jax.enable_x64(True):
+        x, kernel, block = make_circle(circle)
+
+        def by_frequency(x, w):
+            return convolution.by_frequency(x, w, len(w) // 2, block, circular=True)
+
+        for way in by_frequency, convolution.in_columns:
+            np.testing.assert_allclose(
+                way(jnp.asarray(x), jnp.asarray(kernel)), definition_around(x, kernel), atol=1e-12
+            )
+        wanted = gradients(convolution.in_columns, x, kernel)
+        for got, want in zip(gradients(by_frequency, x, kernel), wanted, strict=True):
+            assert np.abs(want).max() > 1e-6
+            np.testing.assert_allclose(got, want, atol=1e-11)
+
+
 def test_all_ways_round_alike():
     # Of 1,792 products a sum, as WaveGAN's third layer has them; a sum in float32 has 3e-7 or so.
     x, kernel, before, _ = make((2, 64, 7, 256, 32, 3, None), np.float32)
@@ -76,6 +115,18 @@ def test_all_ways_round_alike():
     plain = apart(convolution.plainly(x, kernel, (3, 3)), wanted)
     for block in convolution.BLOCKS:
         assert apart(convolution.by_frequency(x, kernel, before, block), wanted) < max(4 * plain, 1e-6)
+    x, kernel, _ = make_circle((4, 32, 5, 80, 80, None), np.float32)
+    wanted = definition_around(x, kernel)
+    plain = apart(convolution.in_columns(x, kernel), wanted)
+    for block in convolution.BLOCKS:
+        assert apart(convolution.by_frequency(x, kernel, 2, block, circular=True), wanted) < max(4 * plain, 1e-6)
+
+
+def test_around_a_circle_whatever_the_precision_it_is_the_definition():
+    x, kernel, _ = make_circle((2, 7, 5, 3, 4, None), np.float32)
+    for precision in None, "highest":
+        got = convolution.convolve_circular(jnp.asarray(x), jnp.asarray(kernel), precision)
+        np.testing.assert_allclose(got, definition_around(x, kernel), atol=1e-5)
 
 
 on_one_cpu = pytest.mark.skipif(
@@ -122,3 +173,38 @@ def test_on_several_devices_a_layer_stays_plain(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     shapes = jax.ShapeDtypeStruct((16, 256, 256), "float32"), jax.ShapeDtypeStruct((7, 256, 128), "float32")
     assert jax.eval_shape(lambda x, w: convolution.convolve(x, w, 3), *shapes).shape == (16, 256, 128)
+
+
+@on_one_cpu
+def test_around_a_circle_a_batch_of_training_goes_by_frequency(monkeypatch):
+    taken, by_frequency = [], convolution.by_frequency
+    monkeypatch.setattr(
+        convolution, "by_frequency", lambda *args, **more: taken.append(args[-1]) or by_frequency(*args, **more)
+    )
+    x, kernel, _ = make_circle((32, 32, 5, 48, 48, None), np.float32)  # xs's critic
+    got = convolution.convolve_circular(jnp.asarray(x), jnp.asarray(kernel))
+    assert taken in ([8], [16])
+    assert apart(got, convolution.in_columns(x, kernel)) < 2e-6
+
+
+@on_one_cpu
+@pytest.mark.parametrize(
+    "batch, frames, taps, channels, precision",
+    [
+        (32, 32, 5, 48, "highest"),  # of a codec: noise follows from the last bits
+        (1, 32, 5, 256, None),  # a single clip
+        (32, 2, 3, 48, None),  # bars of a loop: shorter than a block
+        (32, 20, 5, 128, None),  # blocks do not fit
+        (32, 32, 1, 128, None),  # one tap: nothing to save
+        (32, 32, 5, 4, None),  # too few channels
+    ],
+)
+def test_around_a_circle_where_it_does_not_pay_or_is_not_meant_it_is_one_product(
+    batch, frames, taps, channels, precision, monkeypatch
+):
+    monkeypatch.setattr(convolution, "by_frequency", None)
+    shapes = (
+        jax.ShapeDtypeStruct(shape, "float32") for shape in ((batch, frames, channels), (taps, channels, channels))
+    )
+    y = jax.eval_shape(lambda x, w: convolution.convolve_circular(x, w, precision), *shapes)
+    assert y.shape == (batch, frames, channels)

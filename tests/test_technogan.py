@@ -198,14 +198,6 @@ def test_resampling_a_loop_is_scipys(samples):
     np.testing.assert_allclose(dsp.resample_circular(audio, samples), wanted, atol=1e-5)
 
 
-def test_a_circular_convolution_is_numpys_of_the_wrapped_sequence():
-    rng = np.random.default_rng(0)
-    x, kernel = rng.standard_normal((2, 7, 3)), rng.standard_normal((5, 3, 4))
-    wrapped = np.pad(x, ((0, 0), (2, 2), (0, 0)), mode="wrap")
-    wanted = sum(wrapped[:, tap : tap + 7] @ kernel[tap] for tap in range(5))
-    np.testing.assert_allclose(layers.conv_circular(jnp.float32(x), jnp.float32(kernel)), wanted, atol=1e-5)
-
-
 def test_minibatch_deviation_is_each_groups_own():
     x = np.random.default_rng(0).standard_normal((6, 4, 5)).astype(np.float32)
     x[[1, 3, 5]] = x[1]  # 6 does not divide by 4: groups of three, every second clip

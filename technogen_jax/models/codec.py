@@ -30,7 +30,8 @@ from flax import nnx
 from technogen_jax import arrays, dsp
 from technogen_jax.models import excitation, tones
 from technogen_jax.models.contract import Functional, functional
-from technogen_jax.models.layers import CircularConv, Dense, conv_circular
+from technogen_jax.models.convolution import convolve_circular
+from technogen_jax.models.layers import CircularConv, Dense
 
 STEPS = 16  # sixteenth notes in a bar
 SHAPER = "shaper/"  # what the names of its parameters begin with, among the statistics
@@ -610,7 +611,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         if statistics is None:
             return jnp.zeros((*x.shape[:2], views.shape[1]))
         kernel, mean = viewing()
-        waves = conv_circular(by_part(x, parts)["low"], kernel, "highest") + mean
+        waves = convolve_circular(by_part(x, parts)["low"], kernel, "highest") + mean
         real, imag = jnp.split(waves, 2, -1)
         return (0.5 * jnp.log(real**2 + imag**2 + _LOW_FLOOR**2) + 3) / 2  # to about unit deviation
 
@@ -634,7 +635,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
     def code_low(waves):
         if statistics is None:
             return jnp.zeros((*waves.shape[:2], parts["low"]))
-        return conv_circular(waves, hearing(), "highest")
+        return convolve_circular(waves, hearing(), "highest")
 
     @cache
     def hearing():
@@ -665,7 +666,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
 
 def _kernel_of(function, size: int, reach: int) -> np.ndarray:
-    """The kernel of `conv_circular` that does what numpy does of `[B, steps, size]`, linearly, looking so many steps to either side."""
+    """The kernel of `convolve_circular` that does what numpy does of `[B, steps, size]`, linearly, looking so many steps to either side."""
     taps = 2 * reach + 1
     impulses = np.zeros((size, taps, size))
     impulses[np.arange(size), reach, np.arange(size)] = 1

@@ -1,9 +1,9 @@
-"""Convolution of stride 1, in the form that is fast where it runs: one function, two ways on a CPU.
+"""Convolution of stride 1, in the form that is fast where it runs: between zeros (`convolve`) or around a circle.
 
-On a CPU there XLA has one fast kernel, for one layout: `in_one_layout` keeps to it in gradients too. Along one axis, with many channels
-and enough rows, `by_frequency` does a third of the multiplications. Elsewhere it is `lax.conv_general_dilated`, as it comes.
-Which way is taken depends on shapes, precision and devices alone, so that one seed still gives one training; all round alike
-(tests/test_convolution.py).
+On a CPU XLA has one fast kernel, for one layout: `in_one_layout` keeps to it in gradients too. Along one axis, with many channels
+and enough rows, `by_frequency` does a third of the multiplications. Elsewhere it is `lax.conv_general_dilated`, as it comes;
+around a circle `in_columns`, one product of matrices. Which way is taken depends on shapes, precision and devices alone, so that one
+seed still gives one training; all round alike (tests/test_convolution.py).
 
 x is `[B, S..., C_in]`, a kernel `[K..., C_in, C_out]`, S... and K... one axis or two with the same number of taps.
 """
@@ -29,13 +29,35 @@ def convolve(x: jax.Array, kernel: jax.Array, before: int) -> jax.Array:
     after = len(kernel) - 1 - before
     if jax.default_backend() != "cpu":
         return plainly(x, kernel, (before, after))
-    # A single clip is what an exported model makes: its graph stays plain. In bfloat16 the transforms would round once more. And the
-    # sum over devices would be of the gradients of transformed kernels, which are four times as large.
-    if x.ndim == 3 and len(x) > 1 and x.dtype != jnp.bfloat16 and jax.device_count() == 1:
-        block = best_block(x.shape[1], len(x), *kernel.shape)
-        if block:
-            return by_frequency(x, kernel, before, block)
-    return in_one_layout(x, kernel, (before, after))
+    block = _block_for(x, kernel)
+    return by_frequency(x, kernel, before, block) if block else in_one_layout(x, kernel, (before, after))
+
+
+def convolve_circular(x: jax.Array, kernel: jax.Array, precision: str | None = None) -> jax.Array:
+    """y[n] = sum_t w[t] x[n + t - K // 2], indices modulo T.
+
+    Args:
+        x: `[B, T, C_in]`.
+        kernel: `[K, C_in, C_out]`, K odd.
+        precision: of products, as in JAX; where it is given, rounding matters and it is always one sum.
+
+    Returns:
+        `[B, T, C_out]`.
+    """
+    block = None if precision else _block_for(x, kernel, circular=True)
+    if block:
+        return by_frequency(x, kernel, len(kernel) // 2, block, circular=True)
+    return in_columns(x, kernel, precision)
+
+
+def _block_for(x, kernel, circular=False):
+    """`best_block`, None where another way is meant whatever it costs."""
+    # A single clip is what an exported model makes: its graph stays plain. In bfloat16 the transforms would round once more. The sum over
+    # devices would be of the gradients of transformed kernels, which are four times as large. And what is fast elsewhere is not measured.
+    on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    if not on_one_cpu or x.ndim != 3 or len(x) == 1 or x.dtype == jnp.bfloat16:
+        return None
+    return best_block(x.shape[1], len(x), *kernel.shape, circular)
 
 
 def plainly(x: jax.Array, kernel: jax.Array, padding: tuple[int, int], stride: int = 1) -> jax.Array:
@@ -77,8 +99,15 @@ def turned(kernel: jax.Array) -> jax.Array:
     return jnp.flip(kernel, range(kernel.ndim - 2))
 
 
-def by_frequency(x: jax.Array, kernel: jax.Array, before: int, block: int) -> jax.Array:
-    """`convolve` over one axis, with fewer multiplications: blocks of frames meet the kernel in the frequency domain.
+def in_columns(x: jax.Array, kernel: jax.Array, precision: str | None = None) -> jax.Array:
+    """`convolve_circular` as one product of matrices, with K shifted copies of x beside each other."""
+    reach = len(kernel) // 2
+    columns = jnp.concatenate([jnp.roll(x, reach - tap, 1) for tap in range(len(kernel))], -1)  # [B, T, K C_in]
+    return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+
+
+def by_frequency(x: jax.Array, kernel: jax.Array, before: int, block: int, circular: bool = False) -> jax.Array:
+    """`convolve` over one axis, or `convolve_circular`, with fewer multiplications: blocks of frames meet the kernel in the frequency domain.
 
     A block of m outputs of r taps needs N = m + r - 1 inputs. A discrete Fourier transform of length N makes of their correlation one
     product a frequency, and Gauss's trick of each complex product three real ones:
@@ -95,16 +124,21 @@ def by_frequency(x: jax.Array, kernel: jax.Array, before: int, block: int) -> ja
         x: `[B, T, C_in]`.
         kernel: `[K, C_in, C_out]`.
         before: as in `convolve`, from 0 to K - 1.
-        block: m, at least K - 1.
+        block: m, at least K - 1; of a circle a divisor of T.
+        circular: whether a row's end meets its start, and not zeros.
     """
     (batch, frames, c_in), (taps, _, c_out) = x.shape, kernel.shape
     of_kernel, of_input, to_output = (jnp.asarray(matrix, x.dtype) for matrix in transforms(block, taps))
     blocks = -(-frames // block)
     x = jnp.pad(x, ((0, 0), (0, blocks * block - frames), (0, 0)))
     x = jnp.moveaxis(x.reshape(batch, blocks, block, c_in), 2, 0)  # [m, B, blocks, C_in]
-    # Each block between the end of the one before and the start of the next, zeros at both ends of a row: [N, B, blocks, C_in].
-    end = jnp.pad(x[block - before :, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))
-    start = jnp.pad(x[: taps - 1 - before, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
+    # Each block between the end of the one before and the start of the next: [N, B, blocks, C_in].
+    end, start = x[block - before :], x[: taps - 1 - before]
+    if circular:
+        end, start = jnp.roll(end, 1, 2), jnp.roll(start, -1, 2)
+    else:
+        end = jnp.pad(end[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))
+        start = jnp.pad(start[:, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
     x = jnp.concatenate([end, x, start])
     x = (of_input @ x.reshape(len(x), -1)).reshape(-1, batch * blocks, c_in)
     kernel = (of_kernel @ kernel.reshape(taps, -1)).reshape(-1, c_in, c_out)
@@ -113,11 +147,11 @@ def by_frequency(x: jax.Array, kernel: jax.Array, before: int, block: int) -> ja
     return y[:, :frames]
 
 
-def best_block(frames: int, batch: int, taps: int, c_in: int, c_out: int) -> int | None:
+def best_block(frames: int, batch: int, taps: int, c_in: int, c_out: int, circular: bool = False) -> int | None:
     """Frames in a block for `by_frequency` with so many outputs a row, None where the plain sum costs no more.
 
     By the number of multiply-adds, and of numbers moved (`MOVED`): the input twice, once as it is and once transformed, the output in
-    the same way, and the kernel once.
+    the same way, and the kernel once; of the plain sum around a circle the columns.
     """
     pair = c_in * c_out
 
@@ -127,8 +161,10 @@ def best_block(frames: int, batch: int, taps: int, c_in: int, c_out: int) -> int
         moved = blocks * (c_in * (reach + products) + c_out * (block + products)) + products * pair
         return blocks * products * pair + MOVED * moved
 
-    block = min((block for block in BLOCKS if block >= taps - 1), key=cost, default=None)
-    return block if block and cost(block) < batch * frames * taps * pair else None
+    blocks = [block for block in BLOCKS if block >= taps - 1 and not (circular and frames % block)]
+    best = min(blocks, key=cost, default=None)
+    plain = batch * frames * taps * (pair + (MOVED * c_in if circular else 0))
+    return best if best and cost(best) < plain else None
 
 
 @cache

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from technogen_jax.models.convolution import DIMENSIONS, convolve, plainly, turned
+from technogen_jax.models.convolution import DIMENSIONS, convolve, convolve_circular, plainly, turned
 
 FORMS = ("polyphase", "plain")
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # a config's word -> of inner layers; None: the parameters' own
@@ -135,22 +135,6 @@ def phase_shuffle(x: jax.Array, key: jax.Array, radius: int) -> jax.Array:
     return lax.dynamic_slice_in_dim(padded, radius - shift, x.shape[1], axis=1)
 
 
-def conv_circular(x: jax.Array, kernel: jax.Array, precision: str | None = None) -> jax.Array:
-    """Convolution of stride 1 around a circle, as one matrix product: the fast form where the circle is short.
-
-    Args:
-        x: `[B, T, C_in]`.
-        kernel: `[K, C_in, C_out]`, K odd; its middle tap meets the place of the output.
-        precision: of the product, as in JAX.
-
-    Returns:
-        `[B, T, C_out]`.
-    """
-    reach = len(kernel) // 2
-    columns = jnp.concatenate([jnp.roll(x, reach - tap, 1) for tap in range(len(kernel))], -1)  # [B, T, K C_in]
-    return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
-
-
 def minibatch_deviation(x: jax.Array, group: int) -> jax.Array:
     """Features with one more channel: how much the members of a group differ, so that a critic sees a lack of variety.
 
@@ -216,7 +200,7 @@ class CircularConv(nnx.Module):
 
     def __call__(self, x):
         """[B, T, c_in] to [B, T, c_out]."""
-        return conv_circular(x, self.kernel[...]) + self.bias[...]
+        return convolve_circular(x, self.kernel[...]) + self.bias[...]
 
 
 class Dense(nnx.Module):
