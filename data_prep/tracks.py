@@ -19,6 +19,7 @@ import numpy as np
 
 from data_prep import clips, tempo, workers
 from technogen_jax import audio, files, loudness, records
+from technogen_jax.compiled import compiled
 
 UNLABELLED = "unlabelled"
 _SPOOL_BYTES = 1 << 28  # of a track's float32 audio that a worker holds in memory: 12 minutes of 44.1 kHz stereo
@@ -284,7 +285,7 @@ def _decode(path: str, part: str, cut: Cut) -> dict[str, Any]:
         track_lufs = loudness.gated_loudness(energies)
         gain = clips.track_gain(cut.normalise, peak, track_lufs, cut.target_lufs)
         with replacing(f"{part}.pcm") as temporary:
-            levels = _write_pcm(temporary, spool, offsets, gain.factor, peak * gain.factor >= 1, cut)
+            levels = _write_pcm(temporary, spool, offsets, gain.factor, cut)
     silent = [index for index, (_, rms_db) in enumerate(levels) if rms_db < cut.silence_db]
     if len(silent) == len(offsets):
         return rejection("silent", f"silent: all {len(offsets)} clips are below {cut.silence_db:g} dB")
@@ -328,32 +329,28 @@ def _watched(stream: audio.Stream) -> Iterator[np.ndarray]:
 def _digested(blocks: Iterator[np.ndarray], digest) -> Iterator[np.ndarray]:
     """The blocks; their checksums go into the digest, which on the audio itself would cost a tenth of its decoding."""
     for block in blocks:
-        digest.update(records.masked_crc(block.tobytes()).to_bytes(4))
+        memory = block.reshape(-1).view(np.uint8)
+        memory.flags.writeable = False  # all that the library asks of it; else it takes nothing but bytes, a copy
+        digest.update(records.masked_crc(memory).to_bytes(4))
         yield block
 
 
 def _write_pcm(
-    path: pathlib.Path, spool: _Spool, offsets: Sequence[int], gain: float, loud: bool, cut: Cut
+    path: pathlib.Path, spool: _Spool, offsets: Sequence[int], gain: float, cut: Cut
 ) -> list[tuple[float, float]]:
-    """Writes the track as far as its last clip, clipped if it is too loud; (peak, RMS) of each clip in dBFS as written."""
+    """Writes the track as far as its last clip; (peak, RMS) of each clip in dBFS as written."""
     bounds = clips.piece_bounds(offsets, cut.clip_samples, _PIECE_SAMPLES)
     scale = np.float32(gain * 32768)
-    scaled = np.empty((_PIECE_SAMPLES, cut.channels), np.float32)
     pcm = np.empty((_PIECE_SAMPLES, cut.channels), np.int16)
     peaks, energies = [], []
     with open(path, "wb") as file:
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             workers.progressing(_PATIENCE_S)
-            piece = scaled[: stop - start]
-            np.multiply(spool.read(start, stop), scale, out=piece)
-            np.rint(piece, out=piece)
-            if loud:
-                np.clip(piece, -32768, 32767, out=piece)
-            whole = pcm[: stop - start]
-            whole[:] = piece
-            file.write(whole.data)
-            peaks.append(max(int(whole.max()), -int(whole.min())))
-            energies.append(float(np.vdot(piece, piece)))
+            piece = pcm[: stop - start]
+            peak, energy = _quantise(spool.read(start, stop).reshape(-1), scale, piece.reshape(-1))
+            file.write(piece.data)
+            peaks.append(peak)
+            energies.append(energy)
     starts = np.asarray(offsets)
     first, last = np.searchsorted(bounds, starts), np.searchsorted(bounds, starts + cut.clip_samples)
     totals = np.concatenate([[0.0], np.cumsum(energies)])
@@ -362,6 +359,19 @@ def _write_pcm(
         (clips.decibels(max(peaks[a:b]) / 32768), clips.decibels(value / 32768))
         for a, b, value in zip(first.tolist(), last.tolist(), rms.tolist(), strict=True)
     ]
+
+
+@compiled
+def _quantise(samples, scale, pcm):
+    """Float32 to int16, rounded and clipped; (peak, sum of squares) of what it is then."""
+    peak, energy = np.int32(0), np.float32(0)
+    for i in range(len(samples)):
+        value = min(max(np.rint(samples[i] * scale), np.float32(-32768)), np.float32(32767))
+        level = np.int32(value)
+        pcm[i] = level
+        peak = max(peak, abs(level))
+        energy += value * value
+    return peak, energy
 
 
 class _Swing:

@@ -34,7 +34,6 @@ WRITE_FORMATS = {
     ".aiff": ("AIFF", "PCM_16"),
 }
 BLOCK_SAMPLES = 1 << 15  # what is done to a block finds it in the processor's cache
-_READ_BLOCKS = 4  # decoded at once: each read of an mp3 ends with a seek, which costs
 # A decoder that delivers less than this share of what the header promises met a truncated or damaged file.
 _MIN_DECODED = 0.99
 # What FFmpeg may take a file for. A playlist or a session description would send it to other files and to the network.
@@ -82,7 +81,7 @@ def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> 
         raise AudioError("the file is empty (0 bytes)")
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path))
+            file = stack.enter_context(_Straight(os.fsencode(path) if os.name == "posix" else path))
             length_known = _says_its_length(path) if file.format == "MP3" else 0 < file.frames < 1 << 62
         except (soundfile.LibsndfileError, RuntimeError, OSError):
             length_known = False
@@ -225,18 +224,30 @@ def from_int16(pcm: np.ndarray) -> np.ndarray:
     return pcm.astype(np.float32) / np.float32(32768)
 
 
+class _Straight(soundfile.SoundFile):
+    """A file that is read from its start to its end.
+
+    After each read soundfile seeks to where the decoder is already, if it may. An mp3's frames use bits of earlier ones, more of them
+    than libsndfile goes back for: of 262 tracks five came with errors, one of them louder than full scale, and the rest took a
+    twentieth longer. In a damaged ogg the seek jumped over what was missing, which then nobody missed.
+    """
+
+    def seekable(self) -> bool:
+        """No, so that it does not."""
+        return False
+
+
 def _soundfile_blocks(file: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
     promised, decoded = file.frames, 0
     while True:
         try:
-            read = file.read(_READ_BLOCKS * block_samples, dtype="float32", always_2d=True)
+            block = file.read(block_samples, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise AudioError(f"damaged after {decoded / file.samplerate:.1f} s: {_one_line(error)}") from error
-        if not len(read):
+        if not len(block):
             break
-        for start in range(0, len(read), block_samples):
-            yield read[start : start + block_samples]
-        decoded += len(read)
+        yield block
+        decoded += len(block)
     if decoded < _MIN_DECODED * promised:
         raise AudioError(
             f"truncated: the header promises {promised / file.samplerate:.1f} s, {decoded / file.samplerate:.1f} s could be decoded"
@@ -341,8 +352,8 @@ def _av_frames(container, source) -> Iterator:
 def _checked(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     decoded = 0
     for block in blocks:
-        # One pass: a sum is NaN or Inf when any part of it is.
-        if not np.isfinite(np.add.reduce(block, axis=None)) and not np.isfinite(block).all():
+        # One pass: a sum of squares is NaN or Inf when any part of it is, and numpy hands it to BLAS.
+        if not np.isfinite(np.vdot(block, block)) and not np.isfinite(block).all():
             raise AudioError("holds NaN or Inf")
         decoded += len(block)
         yield block

@@ -134,6 +134,16 @@ def test_an_mp3_is_read_to_its_end_whatever_its_headers_say(tmp_path, name, bitr
         assert_same_music(got[3 * RATE :], want[3 * RATE :])
 
 
+def test_an_mp3_read_in_blocks_is_as_read_at_once(tmp_path):
+    """To seek between blocks, if only to where the decoder is, leaves errors of up to 0.27: its frames use bits of earlier ones."""
+    noise = np.random.default_rng(0).normal(0, 0.2, (22050 * 8, 1)).clip(-1, 1)
+    soundfile.write(tmp_path / "a.mp3", noise, 22050)
+    whole, _ = soundfile.read(tmp_path / "a.mp3", dtype="float32", always_2d=True)
+    for block_samples in (10_000, audio.BLOCK_SAMPLES):
+        with audio.open_stream(tmp_path / "a.mp3", block_samples) as stream:
+            np.testing.assert_allclose(np.concatenate(list(stream.blocks)), whole, atol=1e-6)
+
+
 def test_lengths_left_open_by_a_streaming_encoder(tmp_path):
     want = audio.from_int16(audio.to_int16(music()))
     audio.write(tmp_path / "a.flac", want, RATE)
@@ -228,6 +238,16 @@ def test_a_broken_file_is_an_error_of_one_line(tmp_path, whole_files, name):
         audio.read(tmp_path / name)
     message = str(caught.value)
     assert message and message.isprintable() and str(tmp_path) not in message
+
+
+def test_what_a_long_ogg_lacks_is_noticed(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.2, (48000 * 12, 2)).clip(-1, 1)
+    audio.write(tmp_path / "a.ogg", noise, 48000)
+    data = (tmp_path / "a.ogg").read_bytes()
+    middle = len(data) // 2
+    (tmp_path / "a.ogg").write_bytes(data[:middle] + bytes(20_000) + data[middle + 20_000 :])
+    with pytest.raises(audio.AudioError, match="truncated"):
+        audio.read(tmp_path / "a.ogg")
 
 
 def test_no_file_and_a_folder_are_errors(tmp_path):
