@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def compiled(function: Callable) -> Callable:
-    """The function, of arrays and numbers, as machine code; kept on disk for the next process.
+    """The function, of arrays and numbers, as machine code, kept on disk for the next process where there is a place for it.
 
     Sums are taken in any order, so that several terms go at once.
     """
@@ -16,7 +16,11 @@ def compiled(function: Callable) -> Callable:
     def machine_code():
         import numba
 
-        return numba.njit(cache=True, error_model="numpy", fastmath={"reassoc"})(function)
+        options = {"error_model": "numpy", "fastmath": {"reassoc"}}
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # neither beside the module nor at home may anything be written
+            return numba.njit(**options)(function)
 
     @functools.wraps(function)
     def call(*args):
