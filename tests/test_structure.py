@@ -7,7 +7,7 @@ from conftest import ROOT
 
 # Lower layers first; a module imports only from layers below its own.
 LAYERS = [
-    {"files", "programs"},
+    {"files", "programs", "compiled"},
     {"arrays", "audio", "records", "pictures", "charts", "progress", "fields", "loudness", "corruptions"},
     {"dsp", "metrics", "realform", "onnxgraph", "techno"},
     {"losses", "embeddings", "memorisation", "models"},
@@ -21,7 +21,7 @@ LAYERS = [
     {"monitor", "results", "report"},
     {"train", "sample", "evaluate", "export", "app", "listen"},
 ]
-DATA_PREP_SEES = {"arrays", "audio", "files", "records", "pictures", "progress", "loudness"}
+DATA_PREP_SEES = {"arrays", "audio", "files", "records", "pictures", "progress", "loudness", "compiled"}
 # Where a dependency may be imported, so that it can be exchanged there.
 HOMES = {
     "flax": {"technogen_jax/models"},
@@ -32,6 +32,7 @@ HOMES = {
     "soxr": {"technogen_jax/audio.py"},
     "av": {"technogen_jax/audio.py"},
     "tensorflow_datasets": {"technogen_jax/records.py"},
+    "numba": {"technogen_jax/compiled.py", "data_prep/instruments.py"},
     "google_crc32c": {"technogen_jax/records.py"},
     "tqdm": {"technogen_jax/progress.py"},
     "matplotlib": {"technogen_jax/pictures.py", "technogen_jax/charts.py"},
