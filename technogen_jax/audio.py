@@ -228,7 +228,7 @@ class _Straight(soundfile.SoundFile):
     """A file that is read from its start to its end.
 
     After each read soundfile seeks to where the decoder is already, if it may. An mp3's frames use bits of earlier ones, more of them
-    than libsndfile goes back for: of 262 tracks five came with errors, one of them louder than full scale, and the rest took a
+    than libsndfile goes back for: of 262 tracks five came with errors, one of them with clicks at nearly every block, and all took a
     twentieth longer. In a damaged ogg the seek jumped over what was missing, which then nobody missed.
     """
 
