@@ -26,7 +26,7 @@ _SPOOL_BYTES = 1 << 28  # of a track's float32 audio that a worker holds in memo
 _PIECE_SAMPLES = 1 << 15  # audio is converted in pieces that stay in the processor's cache
 _PATIENCE_S = 300  # for one block; only a hung decoder or file system needs more
 _LONGEST_S = 24 * 3600  # no mix is longer, and silence of days, a small file, would fill the disk
-_LOUDEST_DBFS = 200.0  # integers of 32 bits kept as floats reach 187; beyond, squares overflow float32
+_LOUDEST_DBFS = 200.0  # integers of 32 bits kept as floats reach 187; what is beyond is no sound
 
 
 class Source(NamedTuple):
@@ -329,9 +329,7 @@ def _watched(stream: audio.Stream) -> Iterator[np.ndarray]:
 def _digested(blocks: Iterator[np.ndarray], digest) -> Iterator[np.ndarray]:
     """The blocks; their checksums go into the digest, which on the audio itself would cost a tenth of its decoding."""
     for block in blocks:
-        memory = block.reshape(-1).view(np.uint8)
-        memory.flags.writeable = False  # all that the library asks of it; else it takes nothing but bytes, a copy
-        digest.update(records.masked_crc(memory).to_bytes(4))
+        digest.update(records.masked_crc(block.reshape(-1).view(np.uint8)).to_bytes(4))
         yield block
 
 
@@ -363,14 +361,14 @@ def _write_pcm(
 
 @compiled
 def _quantise(samples, scale, pcm):
-    """Float32 to int16, rounded and clipped; (peak, sum of squares) of what it is then."""
-    peak, energy = np.int32(0), np.float32(0)
+    """Float32 `[T]` times the scale to int16, rounded and clipped; (peak, sum of squares) of what it is then."""
+    peak, energy = np.int32(0), np.int64(0)
     for i in range(len(samples)):
         value = min(max(np.rint(samples[i] * scale), np.float32(-32768)), np.float32(32767))
         level = np.int32(value)
         pcm[i] = level
         peak = max(peak, abs(level))
-        energy += value * value
+        energy += np.int64(level) * level
     return peak, energy
 
 

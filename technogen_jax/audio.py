@@ -81,7 +81,7 @@ def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> 
         raise AudioError("the file is empty (0 bytes)")
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(_Straight(os.fsencode(path) if os.name == "posix" else path))
+            file = stack.enter_context(_ForwardOnly(os.fsencode(path) if os.name == "posix" else path))
             length_known = _says_its_length(path) if file.format == "MP3" else 0 < file.frames < 1 << 62
         except (soundfile.LibsndfileError, RuntimeError, OSError):
             length_known = False
@@ -224,10 +224,10 @@ def from_int16(pcm: np.ndarray) -> np.ndarray:
     return pcm.astype(np.float32) / np.float32(32768)
 
 
-class _Straight(soundfile.SoundFile):
+class _ForwardOnly(soundfile.SoundFile):
     """A file that is read from its start to its end.
 
-    After each read soundfile seeks to where the decoder is already, if it may. An mp3's frames use bits of earlier ones, more of them
+    After each read soundfile seeks to where the decoder is already, where a file can be sought. An mp3's frames use bits of earlier ones, more of them
     than libsndfile goes back for: of 262 tracks five came with errors, one of them with clicks at nearly every block, and all took a
     twentieth longer. In a damaged ogg the seek jumped over what was missing, which then nobody missed.
     """

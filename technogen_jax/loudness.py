@@ -100,7 +100,7 @@ class LoudnessMeter:
 
     def energies(self) -> np.ndarray:
         """Ends the stream; the mean square of each whole sub-block, summed over the channels, float64."""
-        self._flush()
+        self._flush()  # of which what is not whole, and what was left there by earlier ones, does not count
         return np.concatenate(self._energies) / self._sub_block
 
     def _flush(self) -> None:
@@ -146,10 +146,10 @@ def _responses(sample_rate_hz: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @compiled
 def _filter(audio, sos, responses, before):
-    """Sums of squares `[16]` of 16 stretches one after the other, `[16, T]`, filtered. The state `[4]` goes from before them to after them."""
+    """Sums of squares `[16]` of 16 sub-blocks one after the other, `[16, T]`, filtered; `before`, the state `[4]`, becomes that after them."""
     a0, a1, a2, _, a4, a5 = sos[0]
     b0, b1, b2, _, b4, b5 = sos[1]
-    rings, of_rings, after = responses
+    rings, of_rings, after = responses  # h, sum h h', and where a state goes: see LoudnessMeter
     energies = np.zeros(_SIDE_BY_SIDE)
     products, state = np.zeros((_STATE, _SIDE_BY_SIDE)), np.zeros((_STATE, _SIDE_BY_SIDE))
     tile = np.empty((_TILE, _SIDE_BY_SIDE))
@@ -172,11 +172,12 @@ def _filter(audio, sos, responses, before):
                 products[1, lane] += z * r1
                 products[2, lane] += z * r2
                 products[3, lane] += z * r3
-    for lane in range(_SIDE_BY_SIDE):  # of which each now rings on from the one before
+    for lane in range(_SIDE_BY_SIDE):  # of which each rings on from the one before
         for i in range(_STATE):
+            ringing = 0.0
             for j in range(_STATE):
-                products[i, lane] += 0.5 * before[j] * of_rings[j, i]
+                ringing += before[j] * of_rings[j, i]
                 state[i, lane] += before[j] * after[j, i]
-            energies[lane] += 2 * before[i] * products[i, lane]
+            energies[lane] += before[i] * (2 * products[i, lane] + ringing)
         before[:] = state[:, lane]
-    return np.maximum(energies, 0)
+    return np.maximum(energies, 0)  # of silence after DC rounding leaves less

@@ -287,8 +287,8 @@ def write_dataset_info(
     info.write_to_directory(str(directory))
 
 
-def masked_crc(data: bytes) -> int:
-    """TensorFlow's masked CRC-32C."""
+def masked_crc(data: bytes | np.ndarray) -> int:
+    """TensorFlow's masked CRC-32C of bytes, or of a uint8 array."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -208,3 +208,9 @@ def test_around_a_circle_where_it_does_not_pay_or_is_not_meant_it_is_one_product
     )
     y = jax.eval_shape(lambda x, w: convolution.convolve_circular(x, w, precision), *shapes)
     assert y.shape == (batch, frames, channels)
+
+
+@pytest.mark.parametrize("block, circular", [(2, False), (16, True)])
+def test_blocks_that_do_not_serve_are_refused(block, circular):
+    with pytest.raises(ValueError, match=f"no blocks of {block} for 5 taps and 24 frames"):
+        convolution.by_frequency(jnp.zeros((2, 24, 3)), jnp.zeros((5, 3, 3)), 2, block, circular)

@@ -112,6 +112,14 @@ def test_levels(tmp_path):
     assert result["gain_limited"] and np.abs(pcm.astype(int)).max() == 32767
 
 
+def test_samples_are_rounded_and_clipped_and_what_they_are_then_is_measured():
+    samples = np.float32([0.1, -0.1, 1.5 / 32768, 2.5 / 32768, 1, -1, 3e38, -3e38, 0.99999])
+    pcm = np.empty(len(samples), np.int16)
+    peak, energy = tracks._quantise(samples, np.float32(32768), pcm)
+    assert pcm.tolist() == [3277, -3277, 2, 2, 32767, -32768, 32767, -32768, 32767]
+    assert peak == 32768 and energy == sum(int(value) ** 2 for value in pcm)
+
+
 def test_dc_alone_is_silence_and_music_on_dc_is_not(tmp_path):
     dither = np.sign(noise(3)) / 32768
     for name, samples in (("dc", 0.5 + dither), ("two", np.repeat(dither, 2, 1) + (0.3, -0.2))):

@@ -26,7 +26,9 @@ from experiments.bench import timing
 from technogen_jax import audio
 
 TRACK_S = 180
-READ_SAMPLES = 1 << 17  # of an mp3 a quarter of it takes a twentieth longer, all of it at once as long
+READ_SAMPLES = (
+    1 << 17
+)  # a block; after each soundfile seeks, so that smaller ones take longer. A whole mp3 at once takes as long
 KINDS = {"mp3": 44100, "flac": 48000, "wav": 44100, "ogg": 44100}
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -1,7 +1,7 @@
 """Convolution of stride 1, in the form that is fast where it runs: between zeros (`convolve`) or around a circle.
 
 On a CPU XLA has one fast kernel, for one layout: `in_one_layout` keeps to it in gradients too. Along one axis, with many channels
-and enough rows, `by_frequency` does a third of the multiplications. Elsewhere it is `lax.conv_general_dilated`, as it comes;
+and enough rows, `by_frequency` does a third to two fifths of the multiplications. Elsewhere it is `lax.conv_general_dilated`, as it comes;
 around a circle `in_columns`, one product of matrices. Which way is taken depends on shapes, precision and devices alone, so that one
 seed still gives one training; all round alike (tests/test_convolution.py).
 
@@ -20,7 +20,8 @@ from jax import lax
 DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}  # by the number of axes
 BLOCKS = (8, 16)  # frames; 32 was slower at the paper's size (4.6 s a step, 3.9 without)
 # What one number costs that is brought to another place or made in a transform, in multiply-adds of a large product: fitted to
-# WaveGAN's layers. With 30 layers of 16 channels gain 3 per cent, and eight seconds of 44.1 kHz take 0.4 GB more.
+# WaveGAN's layers, and right for TechnoGAN's. With 30 layers of 16 channels gain 3 per cent, and eight seconds of 44.1 kHz take
+# 0.4 GB more.
 MOVED = 45
 
 
@@ -53,7 +54,7 @@ def convolve_circular(x: jax.Array, kernel: jax.Array, precision: str | None = N
 def _block_for(x, kernel, circular=False):
     """`best_block`, None where another way is meant whatever it costs."""
     # A single clip is what an exported model makes: its graph stays plain. In bfloat16 the transforms would round once more. The sum over
-    # devices would be of the gradients of transformed kernels, which are four times as large. And what is fast elsewhere is not measured.
+    # devices would be of the gradients of transformed kernels, which are four times as large. And off CPUs nothing was measured.
     on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
     if not on_one_cpu or x.ndim != 3 or len(x) == 1 or x.dtype == jnp.bfloat16:
         return None
@@ -126,8 +127,15 @@ def by_frequency(x: jax.Array, kernel: jax.Array, before: int, block: int, circu
         before: as in `convolve`, from 0 to K - 1.
         block: m, at least K - 1; of a circle a divisor of T.
         circular: whether a row's end meets its start, and not zeros.
+
+    Raises:
+        ValueError: such a block does not serve.
     """
     (batch, frames, c_in), (taps, _, c_out) = x.shape, kernel.shape
+    if block < taps - 1 or (circular and frames % block):
+        raise ValueError(
+            f"by_frequency: no blocks of {block} for {taps} taps and {frames} frames{' around a circle' * circular}"
+        )
     of_kernel, of_input, to_output = (jnp.asarray(matrix, x.dtype) for matrix in transforms(block, taps))
     blocks = -(-frames // block)
     x = jnp.pad(x, ((0, 0), (0, blocks * block - frames), (0, 0)))
@@ -156,13 +164,13 @@ def best_block(frames: int, batch: int, taps: int, c_in: int, c_out: int, circul
     pair = c_in * c_out
 
     def cost(block):
-        reach, blocks = block + taps - 1, batch * -(-frames // block)
+        reach, count = block + taps - 1, batch * -(-frames // block)
         products = len(transforms(block, taps)[0])
-        moved = blocks * (c_in * (reach + products) + c_out * (block + products)) + products * pair
-        return blocks * products * pair + MOVED * moved
+        moved = count * (c_in * (reach + products) + c_out * (block + products)) + products * pair
+        return count * products * pair + MOVED * moved
 
-    blocks = [block for block in BLOCKS if block >= taps - 1 and not (circular and frames % block)]
-    best = min(blocks, key=cost, default=None)
+    fitting = [block for block in BLOCKS if block >= taps - 1 and not (circular and frames % block)]
+    best = min(fitting, key=cost, default=None)
     plain = batch * frames * taps * (pair + (MOVED * c_in if circular else 0))
     return best if best and cost(best) < plain else None
 
