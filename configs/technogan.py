@@ -39,17 +39,20 @@ from ml_collections.config_dict import placeholder
 
 from configs import wavegan
 
-SIZES = {  # channels and blocks, and the critic's, which is a size smaller: a larger one learns the bars by heart
-    "xs": (80, 4, 48, 3),
-    "s": (128, 5, 80, 4),
-    "m": (224, 7, 128, 5),
-    "l": (384, 9, 224, 7),
+# Channels, blocks and learning rate of the generator, and of the critic, which is a size smaller: a larger one learns the bars by heart.
+# Above s rates fall as channels grow: at 1e-3 the kicks of m were not alike, and its critic soon told all bars apart.
+SIZES = {
+    "xs": ((80, 4, 1e-3), (48, 3, 1e-3)),
+    "s": ((128, 5, 1e-3), (80, 4, 1e-3)),
+    "m": ((224, 7, 4e-4), (128, 5, 6e-4)),
+    "l": ((384, 9, 2.3e-4), (224, 7, 3.4e-4)),
 }
 
 
 def get_config(size: str = "s") -> ConfigDict:
     if size not in SIZES:
         raise ValueError(f"configs/technogan.py:{size}: expected {', '.join(SIZES)} after the colon")
+    (channels, blocks, rate), (critic_channels, critic_blocks, critic_rate) = SIZES[size]
     config = wavegan.get_config("relativistic").unlock()
     config.audio = ConfigDict({name: placeholder(int) for name in config.audio})  # None: what the prepared set has
     config.data.crop = "start"  # of a longer record: from its first bar on
@@ -60,8 +63,8 @@ def get_config(size: str = "s") -> ConfigDict:
     config.model.latent_size = 96  # numbers of the style, which a track keeps,
     config.model.anchor_size = 32  # and of each bar's anchor, which changes as a track goes on
     config.model.classes = ()  # labels of the set that can be asked for, as ("acid", "industrial"); none: one kind of music
-    config.model.channels, config.model.blocks, *critic = SIZES[size]  # width and residual blocks of the generator
-    config.model.critic_channels, config.model.critic_blocks = critic
+    config.model.channels, config.model.blocks = channels, blocks  # width and residual blocks of the generator
+    config.model.critic_channels, config.model.critic_blocks = critic_channels, critic_blocks
     config.model.frames_per_step = 8  # spectra a sixteenth note
     config.model.n_mels = 96  # bands above the crossover
     config.model.mid_components = 40  # numbers a sixteenth: of the mid signal's spectra,
@@ -77,7 +80,7 @@ def get_config(size: str = "s") -> ConfigDict:
     config.model.remix = 0.5  # share of clips that the critic hears mixed otherwise: so it learns fewer tracks by heart
     config.loss.r1_weight = config.loss.r2_weight = 2.0
     config.loss.penalty_share = 0.25  # and below, train.reuse_fakes: a step takes three quarters of the time
-    config.optimizer.learning_rate_g = config.optimizer.learning_rate_d = 1e-3
+    config.optimizer.learning_rate_g, config.optimizer.learning_rate_d = rate, critic_rate
     config.optimizer.tail = 0.5
     config.optimizer.largest_update = 1.0
     config.train.steps = 12_000
