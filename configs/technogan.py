@@ -29,9 +29,9 @@ network comes trained; --config.train.shaping_steps=2400 trains it on your set f
 
 Result: xs of two bars on 239 tracks of the built-in corpus (2,175 clips), 7,000 steps in 18 minutes on one core: fd_tmr-v1 1.09 times
 the floor, mmd_tmr-v1 p = 0.039, coverage 0.99 (floor 0.97), recall 0.67 (floor 0.85), the classifier right 16 times of 30 (p = 0.9), none of
-600 clips flagged as a copy (held-out clips 0.8 per cent); s, 6,000 steps in 35 minutes: 1.01, p = 0.147, 15 times of 30. See
-experiments/README.md. m, 6,000 steps in 44 minutes: 1.02, p = 0.114, 14 times of 30, recall 0.72; l, 1,700 steps in 50
-minutes, still learning: 1.10, p = 0.013, 19 times of 30.
+600 clips flagged as a copy (held-out clips 0.8 per cent); s, 6,000 steps in 35 minutes: 1.01, p = 0.147, 15 times of 30;
+m, 6,000 in 44: 1.02, p = 0.114, 14 times, recall 0.72; l, 1,700 in 50, still learning: 1.10, p = 0.013, 19 times. See
+experiments/README.md.
 """
 
 from ml_collections import ConfigDict
