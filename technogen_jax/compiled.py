@@ -27,7 +27,7 @@ def compiled(function: Callable) -> Callable:
 def _compile(function, args):
     import numba
 
-    options = {"nogil": True, "error_model": "numpy"}
+    options = {"nogil": True, "error_model": "numpy"}  # what is kept on disk does not know of a change here
     types = tuple(map(numba.typeof, args))
     try:
         code = numba.njit(cache=True, **options)(function)
