@@ -227,9 +227,9 @@ def from_int16(pcm: np.ndarray) -> np.ndarray:
 class _ForwardOnly(soundfile.SoundFile):
     """A file that is read from its start to its end.
 
-    After each read soundfile seeks to where the decoder is already, where a file can be sought. An mp3's frames use bits of earlier ones, more of them
-    than libsndfile goes back for: of 262 tracks five came with errors, one of them with clicks at nearly every block, and all took a
-    twentieth longer. In a damaged ogg the seek jumped over what was missing, which then nobody missed.
+    After each read soundfile seeks to where the decoder is already, if the file can be sought. An mp3's frames use bits of earlier
+    ones, more of them than libsndfile goes back for: of 262 tracks five came with errors, one of them with clicks at nearly every
+    block, and all took a twentieth longer. In a damaged ogg the seek jumped over what was missing, which then nobody missed.
     """
 
     def seekable(self) -> bool:

@@ -134,11 +134,22 @@ on_one_cpu = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def taken(monkeypatch):
+    """The blocks with which `by_frequency` is called."""
+    blocks, by_frequency = [], convolution.by_frequency
+
+    def noted(x, kernel, before, block, circular=False):
+        blocks.append(block)
+        return by_frequency(x, kernel, before, block, circular)
+
+    monkeypatch.setattr(convolution, "by_frequency", noted)
+    return blocks
+
+
 @on_one_cpu
 @pytest.mark.parametrize("name", ["conv", "conv_transpose", "conv1d_upsampled"])
-def test_a_wide_layer_goes_by_frequency_and_is_the_plain_one(name, monkeypatch):
-    taken, by_frequency = [], convolution.by_frequency
-    monkeypatch.setattr(convolution, "by_frequency", lambda *args: taken.append(args[-1]) or by_frequency(*args))
+def test_a_wide_layer_goes_by_frequency_and_is_the_plain_one(name, taken):
     rng = np.random.default_rng(0)
     down = name == "conv"
     x = jnp.asarray(rng.normal(size=(16, 256 if down else 64, 64 if down else 128)), jnp.float32)
@@ -176,11 +187,7 @@ def test_on_several_devices_a_layer_stays_plain(monkeypatch):
 
 
 @on_one_cpu
-def test_around_a_circle_a_batch_of_training_goes_by_frequency(monkeypatch):
-    taken, by_frequency = [], convolution.by_frequency
-    monkeypatch.setattr(
-        convolution, "by_frequency", lambda *args, **more: taken.append(args[-1]) or by_frequency(*args, **more)
-    )
+def test_around_a_circle_a_batch_of_training_goes_by_frequency(taken):
     x, kernel, _ = make_circle((32, 32, 5, 48, 48, None), np.float32)  # xs's critic
     got = convolution.convolve_circular(jnp.asarray(x), jnp.asarray(kernel))
     assert taken in ([8], [16])

@@ -26,9 +26,8 @@ from experiments.bench import timing
 from technogen_jax import audio
 
 TRACK_S = 180
-READ_SAMPLES = (
-    1 << 17
-)  # a block; after each soundfile seeks, so that smaller ones take longer. A whole mp3 at once takes as long
+# Of a block. After each soundfile seeks: in smaller ones an mp3 takes longer, as a whole it takes as long.
+READ_SAMPLES = 1 << 17
 KINDS = {"mp3": 44100, "flac": 48000, "wav": 44100, "ogg": 44100}
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -20,8 +20,8 @@ from jax import lax
 DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC")}  # by the number of axes
 BLOCKS = (8, 16)  # frames; 32 was slower at the paper's size (4.6 s a step, 3.9 without)
 # What one number costs that is brought to another place or made in a transform, in multiply-adds of a large product: fitted to
-# WaveGAN's layers, and right for TechnoGAN's. With 30 layers of 16 channels gain 3 per cent, and eight seconds of 44.1 kHz take
-# 0.4 GB more.
+# WaveGAN's layers, and right for TechnoGAN's. If it were 30, layers of 16 channels would gain 3 per cent, and eight seconds of
+# 44.1 kHz would take 0.4 GB more.
 MOVED = 45
 
 
