@@ -8,9 +8,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from data_prep import command, tempo, tracks
-from data_prep.command import cpu_count, numbers, option
-from technogen_jax import records
+from data_prep.tracks import decode, tempo
+from technogen_jax.common import command_line
+from technogen_jax.common.command_line import cpu_count, numbers, option
+from technogen_jax.data import tfrecords
 
 _DESCRIPTION = """\
 Turns any folder of tracks (wav flac mp3 ogg opus aiff m4a ...; all folders below it) into clips of one length as
@@ -99,7 +100,7 @@ class Options:
     shard_mb: float = option(128.0, "MB", "size of a shard, about (128)")
 
     def __post_init__(self):
-        check = functools.partial(command.check, self)
+        check = functools.partial(command_line.check, self)
         check("sample_rate", 4000 <= self.sample_rate <= 192_000, "4000 to 192000 (Hz)")
         check("hop_size", 0 < self.hop_size <= 600, "more than 0 and at most 600 seconds")
         check("hop_size", self.clip_samples >= 16, f"at least 16 samples at {self.sample_rate} Hz")
@@ -114,7 +115,7 @@ class Options:
                 else "with --grid bars --bars and --stride_bars in its place"
             )
             if getattr(self, name) != default:
-                raise command.OptionError(f"--{name}: {where}")
+                raise command_line.OptionError(f"--{name}: {where}")
         check("bars", 1 <= self.bars <= 64, "1 to 64")
         check("stride_bars", self.stride_bars is None or 1 <= self.stride_bars <= 10_000, "1 to 10000")
         check("max_speed", 0 <= self.max_speed <= 50, "0 to 50 (percent)")
@@ -126,7 +127,7 @@ class Options:
         )
         check("bpm", self.bpm is None or 20 <= self.bpm <= 600, "20 to 600")
         check("channels", self.channels in (1, 2), "1 or 2")
-        shares = len(self.split) == len(records.SPLITS) and all(0 <= share <= 1 for share in self.split)
+        shares = len(self.split) == len(tfrecords.SPLITS) and all(0 <= share <= 1 for share in self.split)
         check("split", shares and abs(sum(self.split) - 1) < 1e-6, "three shares (train,valid,test) that sum to 1")
         check("limit", self.limit is None or self.limit >= 1, "at least 1")
         check("seed", self.seed >= 0, "at least 0")
@@ -157,12 +158,12 @@ class Options:
         return round((self.hop_size if self.stride is None else self.stride) * self.sample_rate)
 
     @property
-    def cut(self) -> tracks.Cut:
+    def cut(self) -> decode.Cut:
         """How tracks become clips, defaults resolved; without a grid."""
         lufs = None
         if self.normalise == "loudness":
             lufs = -14.0 if self.target_lufs is None else self.target_lufs
-        return tracks.Cut(
+        return decode.Cut(
             sample_rate_hz=self.sample_rate,
             channels=self.channels,
             clip_samples=self.clip_samples,
@@ -172,7 +173,7 @@ class Options:
             silence_db=self.silence_db,
         )
 
-    def bar_cut(self, bpm: float) -> tracks.Cut:
+    def bar_cut(self, bpm: float) -> decode.Cut:
         """How tracks become clips of whole bars at so many beats per minute, a bar being whole samples; the sections are still to come."""
         bar_samples = round(tempo.BEATS * 60 / bpm * self.sample_rate)
         stride_bars = self.stride_bars or self.bars
@@ -204,4 +205,4 @@ _OF_TIME = ("hop_size", "stride")
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:
     """The options of a command line; exits with 2 and one line where they cannot work."""
-    return command.parse(Options, "data_prep.prepare", _DESCRIPTION, _EPILOG, argv)
+    return command_line.parse(Options, "data_prep.prepare", _DESCRIPTION, _EPILOG, argv)

@@ -27,17 +27,20 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from data_prep import command, shards, tempo, tracks, workers
-from data_prep.command import CommandError, OptionError, cpu_count, option_text
+from data_prep import shards, workers
 from data_prep.options import Options, parse_options
-from technogen_jax import audio, files, progress, records
+from data_prep.tracks import decode, tempo
+from technogen_jax.audio import audio_files
+from technogen_jax.common import atomic_files, command_line, progress
+from technogen_jax.common.command_line import CommandError, OptionError, cpu_count, option_text
+from technogen_jax.data import tfrecords
 
 _PARTS = "parts"
 _BEATS = "beats"
 _PART_VERSION = 3  # to be raised when the same file and options give another part
 
 
-def prepare(options: Options, say: Callable[[str], None] = print) -> records.Manifest | None:
+def prepare(options: Options, say: Callable[[str], None] = print) -> tfrecords.Manifest | None:
     """Makes the set, or finds that it is there already; None: it was one task of an array, which leave parts.
 
     Args:
@@ -51,10 +54,10 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> records.Man
     root, output = pathlib.Path(options.input), pathlib.Path(os.path.realpath(options.output))
     incomplete = output.with_name(f"{output.name}.incomplete")
     old = _existing_set(root, output, options)
-    sources, rejected = tracks.find_tracks(root, (output, incomplete), options.labels)
+    sources, rejected = decode.find_tracks(root, (output, incomplete), options.labels)
     sources = _limited(sources, options)
     if not sources and not rejected:
-        extensions = " ".join(sorted(audio.AUDIO_EXTENSIONS))
+        extensions = " ".join(sorted(audio_files.AUDIO_EXTENSIONS))
         raise CommandError(f"{options.input}: no audio files in it or below (looked for {extensions})")
     fingerprint = _fingerprint(options, sources, rejected)
     if old is not None:
@@ -84,12 +87,12 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> records.Man
 
 def _build(
     options: Options,
-    sources: list[tracks.Source],
+    sources: list[decode.Source],
     rejected: list[dict],
     fingerprint: str,
     folder: pathlib.Path,
     say: Callable[[str], None],
-) -> records.Manifest | None:
+) -> tfrecords.Manifest | None:
     """Both phases; everything but the final renaming. Of a task its share of the first, and None."""
     if not options.task:
         for name in os.listdir(folder):  # an interrupted second phase is done again
@@ -106,10 +109,10 @@ def _build(
             rejected += without
         keys = [[source.id, source.size_bytes, source.modified_ns, cut] for source, cut in work]
         parts = _part_paths(folder / _PARTS, keys, alone=not options.task)
-        results = [tracks.read_part(part, cut) for part, (_, cut) in zip(parts, work, strict=True)]
+        results = [decode.read_part(part, cut) for part, (_, cut) in zip(parts, work, strict=True)]
         jobs = [(source.path, part, cut) for part, (source, cut) in zip(parts, work, strict=True)]
         decoded = [source for source, _ in work]
-        _answer(tracks.decode_track, "decoding", "decoded", decoded, jobs, results, options.share, pool, say)
+        _answer(decode.decode_track, "decoding", "decoded", decoded, jobs, results, options.share, pool, say)
         if options.task:
             say("this task's share is decoded; when all have ended, the same command without --task writes the set")
             return None
@@ -131,7 +134,7 @@ def _build(
 
 def _beats(
     options: Options,
-    sources: list[tracks.Source],
+    sources: list[decode.Source],
     folder: pathlib.Path,
     pool: workers.Workers,
     say: Callable[[str], None],
@@ -139,15 +142,15 @@ def _beats(
     """What `find_beats` says of each track; None for those of other tasks that have not been searched."""
     keys = [[source.id, source.size_bytes, source.modified_ns, options.bpm_range] for source in sources]
     parts = _part_paths(folder, keys, alone=not options.task)
-    found: list[Any] = [tracks.read_answer(part) for part in parts]
+    found: list[Any] = [decode.read_answer(part) for part in parts]
     jobs = [(source.path, part, options.bpm_range) for source, part in zip(sources, parts, strict=True)]
-    _answer(tracks.find_beats, "finding beats", "searched for beats", sources, jobs, found, options.share, pool, say)
+    _answer(decode.find_beats, "finding beats", "searched for beats", sources, jobs, found, options.share, pool, say)
     return found
 
 
 def _with_bars(
-    options: Options, sources: list[tracks.Source], found: list[Any]
-) -> tuple[tracks.Cut, list[tuple[tracks.Source, tracks.Cut]], list[dict[str, str]]]:
+    options: Options, sources: list[decode.Source], found: list[Any]
+) -> tuple[decode.Cut, list[tuple[decode.Source, decode.Cut]], list[dict[str, str]]]:
     """How all tracks are cut, each one that has bars with its own cut, and the others with the reason."""
     sections = [[tempo.Section(*section) for section in answer.get("sections", ())] for answer in found]
     longest = [max(each, key=lambda section: section.bars) if each else None for each in sections]
@@ -165,12 +168,12 @@ def _with_bars(
             continue
         if near:
             most = max(section.bars for section in near)
-            answer = tracks.rejection(
+            answer = decode.rejection(
                 "too short", f"{most} bars with a steady beat, fewer than a clip of {options.bars}"
             )
         elif main:
             change = f"{100 * (bpm / main.bpm - 1):+.1f} %"
-            answer = tracks.rejection(
+            answer = decode.rejection(
                 "other tempo",
                 f"{main.bpm:.2f} BPM: to {bpm:g} is {change}, more than --max_speed {options.max_speed:g}",
             )
@@ -193,7 +196,7 @@ def _answer(
     function: Callable[[Any], dict[str, Any]],
     doing: str,
     done: str,
-    sources: Sequence[tracks.Source],
+    sources: Sequence[decode.Source],
     jobs: Sequence[Any],
     answers: list[Any],
     share: tuple[int, int],
@@ -214,9 +217,9 @@ def _answer(
         if isinstance(answer, workers.Crash):  # again and alone: memory that the others took may have been the cause
             [(_, answer)] = pool.run([(function, jobs[index])])
             if isinstance(answer, workers.Crash):
-                answer = tracks.rejection("crashed the decoder", f"the decoder crashed on it ({answer})")
+                answer = decode.rejection("crashed the decoder", f"the decoder crashed on it ({answer})")
                 if share != (1, 1):  # the other tasks wait for it
-                    with tracks.replacing(f"{jobs[index][1]}.json") as temporary:
+                    with decode.replacing(f"{jobs[index][1]}.json") as temporary:
                         temporary.write_text(json.dumps(answer), encoding="utf-8")
             answers[index] = answer
 
@@ -224,7 +227,7 @@ def _answer(
 # ------------------------------------------------------------------------------------------------ folders and old sets
 
 
-def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) -> records.Manifest | None:
+def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) -> tfrecords.Manifest | None:
     """The manifest in the output folder, None where there is no folder or an empty one.
 
     Raises:
@@ -240,8 +243,8 @@ def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) ->
     if not output.exists() or not any(output.iterdir()):
         return None
     try:
-        return records.read_manifest(output)
-    except records.RecordError as error:
+        return tfrecords.read_manifest(output)
+    except tfrecords.RecordError as error:
         raise OptionError(
             f"--output {options.output}: holds files but no set made by this command; name a folder that does not exist "
             f"yet ({error})"
@@ -256,14 +259,14 @@ def _lock(folder: pathlib.Path, name: str, shared: bool = False) -> Iterator[Non
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        if not files.lock(handle, shared=shared):
+        if not atomic_files.lock(handle, shared=shared):
             raise CommandError(f"{name}: another run is preparing it; wait, or name another --output")
         yield
     finally:
         os.close(handle)
 
 
-def _limited(sources: list[tracks.Source], options: Options) -> list[tracks.Source]:
+def _limited(sources: list[decode.Source], options: Options) -> list[decode.Source]:
     """The first `limit` sources, in a seeded order or by path; sorted by path again."""
     if options.limit is None:
         return sources
@@ -274,13 +277,13 @@ def _limited(sources: list[tracks.Source], options: Options) -> list[tracks.Sour
     return [source for source in sources if source in chosen]
 
 
-def _fingerprint(options: Options, sources: list[tracks.Source], rejected: list[dict]) -> str:
+def _fingerprint(options: Options, sources: list[decode.Source], rejected: list[dict]) -> str:
     files = [[source.id, source.size_bytes, source.modified_ns] for source in sources]
     content = json.dumps([options.shaping, files, sorted(entry["path"] for entry in rejected)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _differences(old: records.Manifest, options: Options) -> str:
+def _differences(old: tfrecords.Manifest, options: Options) -> str:
     """In words: how the set that is there differs from the one asked for."""
     before, now = old.options, options.shaping
     changed = [
@@ -294,7 +297,7 @@ def _differences(old: records.Manifest, options: Options) -> str:
 # ----------------------------------------------------------------------------------------------------- what the user sees
 
 
-def _report(manifest: records.Manifest, options: Options, say: Callable[[str], None]) -> None:
+def _report(manifest: tfrecords.Manifest, options: Options, say: Callable[[str], None]) -> None:
     seconds = manifest.clip_samples / manifest.sample_rate_hz
     say(f"{shards.heading(options, manifest.options.get('reference_bpm'))}, {len(manifest.tracks)} tracks")
     for split, entry in manifest.splits.items():
@@ -302,7 +305,7 @@ def _report(manifest: records.Manifest, options: Options, say: Callable[[str], N
         say(
             f"  {split:5}  {entry['clips']:7} clips  {hours:8.2f} h  {entry['tracks']:5} tracks  {len(entry['shards']):4} shards"
         )
-    shares = zip(records.SPLITS, options.split, strict=True)
+    shares = zip(tfrecords.SPLITS, options.split, strict=True)
     empty = [split for split, share in shares if share and not manifest.splits[split]["clips"]]
     if empty:
         say(f"  warning: {len(manifest.tracks)} tracks are too few: no clips in {' and '.join(empty)}")
@@ -323,8 +326,8 @@ def _report(manifest: records.Manifest, options: Options, say: Callable[[str], N
         for entry in manifest.rejected[:10]:
             say(f"    {_line(entry)}")
         if len(manifest.rejected) > 10:
-            say(f'    ... and {len(manifest.rejected) - 10} more: see "rejected" in {records.MANIFEST_FILE}')
-    files = f"{records.MANIFEST_FILE}, {records.CLIPS_FILE} (every clip), {shards.CONTACT_SHEET_FILE} (look at it)"
+            say(f'    ... and {len(manifest.rejected) - 10} more: see "rejected" in {tfrecords.MANIFEST_FILE}')
+    files = f"{tfrecords.MANIFEST_FILE}, {tfrecords.CLIPS_FILE} (every clip), {shards.CONTACT_SHEET_FILE} (look at it)"
     say(f"in {options.output}: {files}")
     config = "wavegan.py" if options.grid == "none" else "technogan.py:xs"
     train = f"python -m technogen_jax.train --config configs/{config} --workdir runs/x"
@@ -343,7 +346,7 @@ def _line(entry: dict[str, str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work, 130 stopped."""
-    return command.run("prepare", prepare, parse_options(argv))
+    return command_line.run("prepare", prepare, parse_options(argv))
 
 
 if __name__ == "__main__":

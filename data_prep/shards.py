@@ -12,8 +12,10 @@ import numpy as np
 
 from data_prep import clips, workers
 from data_prep.options import Options
-from data_prep.tracks import Cut, Place, Source, safe
-from technogen_jax import audio, progress, records
+from data_prep.tracks.decode import Cut, Place, Source, safe
+from technogen_jax.audio import audio_files
+from technogen_jax.common import progress
+from technogen_jax.data import tfrecords
 
 CONTACT_SHEET_FILE = "contact_sheet.png"
 _CONTACT_SHEET_CLIPS = 12
@@ -57,7 +59,7 @@ def write_set(
     rejected: list[dict[str, str]],
     fingerprint: str,
     pool: workers.Workers,
-) -> records.Manifest:
+) -> tfrecords.Manifest:
     """Writes all files of a set from the tracks' parts, the manifest last.
 
     Raises:
@@ -67,13 +69,13 @@ def write_set(
     hashes = [track.result["hash"] for track in tracks]
     assigned = clips.assign_splits(hashes, [track.source.label for track in tracks], options.split, options.seed)
     shards: dict[str, list[list[Clip]]] = {}  # split -> shards -> clips
-    for split, name in enumerate(records.SPLITS):
+    for split, name in enumerate(tfrecords.SPLITS):
         members = [track for track, its_split in zip(tracks, assigned, strict=True) if its_split == split]
         shards[name] = _plan(members, options, cut, np.random.default_rng([options.seed, split]))
 
     jobs, splits, info_splits = [], {}, {}
     for split, (name, plan) in enumerate(shards.items()):
-        files = records.shard_names(name, len(plan))
+        files = tfrecords.shard_names(name, len(plan))
         for file, chosen in zip(files, plan, strict=True):
             entries = [(c.track.part, c.place, labels.index(c.track.source.label), c.track.source.id) for c in chosen]
             jobs.append((write_shard, ShardJob(str(folder / file), entries, cut)))
@@ -93,14 +95,14 @@ def write_set(
 
     about = heading(options, cut.bpm)
     grid = {"reference_bpm": cut.bpm} if cut.bars else {}
-    manifest = records.Manifest(
+    manifest = tfrecords.Manifest(
         sample_rate_hz=options.sample_rate,
         channels=options.channels,
         clip_samples=cut.clip_samples,
         stride_samples=cut.stride_samples,
         labels=labels,
         splits=splits,
-        tracks=[_entry(track, records.SPLITS[split]) for track, split in zip(tracks, assigned, strict=True)],
+        tracks=[_entry(track, tfrecords.SPLITS[split]) for track, split in zip(tracks, assigned, strict=True)],
         rejected=rejected,
         options={"input": safe(options.input)} | options.shaping | grid,
         fingerprint=fingerprint,
@@ -108,10 +110,10 @@ def write_set(
     metadata = {"sample_rate_hz": options.sample_rate, "stride_samples": cut.stride_samples} | grid
     try:
         _draw(folder / CONTACT_SHEET_FILE, shards, options, cut, about)
-        features = records.make_features(cut.clip_samples, options.channels, labels)
-        records.write_dataset_info(folder, features, info_splits, f"Techno: {about}, split by track.", metadata)
-        records.write_text_atomically(folder / records.CLIPS_FILE, _lines(shards, manifest, tracks))
-        records.write_manifest(folder, manifest)
+        features = tfrecords.make_features(cut.clip_samples, options.channels, labels)
+        tfrecords.write_dataset_info(folder, features, info_splits, f"Techno: {about}, split by track.", metadata)
+        tfrecords.write_text_atomically(folder / tfrecords.CLIPS_FILE, _lines(shards, manifest, tracks))
+        tfrecords.write_manifest(folder, manifest)
     except OSError as error:
         raise workers.JobError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return manifest
@@ -127,10 +129,10 @@ def write_shard(job: ShardJob) -> int:
     def serialised() -> Iterator[bytes]:
         for part, place, label, track in job.clips:
             pcm = read_clip(part, place.offset, job.cut.clip_samples, job.cut.channels)
-            yield records.serialize_example(pcm, label, track, place.start)
+            yield tfrecords.serialize_example(pcm, label, track, place.start)
 
     try:
-        return records.write_shard(job.path, serialised())
+        return tfrecords.write_shard(job.path, serialised())
     except OSError as error:
         raise workers.JobError(f"{job.path}: cannot be written: {error.strerror or error}") from error
 
@@ -175,7 +177,7 @@ def _plan(tracks: Sequence[Track], options: Options, cut: Cut, rng: np.random.Ge
 
 
 def _draw(path: pathlib.Path, shards: dict[str, list[list[Clip]]], options: Options, cut: Cut, heading: str) -> None:
-    from technogen_jax import pictures  # matplotlib: half a second
+    from technogen_jax.audio import spectrogram_images  # matplotlib: half a second
 
     everything = [clip for plan in shards.values() for chosen in plan for clip in chosen]
     rng = np.random.default_rng(options.seed)
@@ -183,7 +185,9 @@ def _draw(path: pathlib.Path, shards: dict[str, list[list[Clip]]], options: Opti
     drawn = [everything[index] for index in picked]
     pcm = [read_clip(clip.track.part, clip.place.offset, cut.clip_samples, cut.channels) for clip in drawn]
     titles = [f"{clip.track.source.id} @ {clip.place.start / options.sample_rate:.0f} s" for clip in drawn]
-    pictures.write_contact_sheet(path, list(map(audio.from_int16, pcm)), options.sample_rate, titles, heading=heading)
+    spectrogram_images.write_contact_sheet(
+        path, list(map(audio_files.from_int16, pcm)), options.sample_rate, titles, heading=heading
+    )
 
 
 def _entry(track: Track, split: str) -> dict[str, Any]:
@@ -215,7 +219,7 @@ def _entry(track: Track, split: str) -> dict[str, Any]:
     } | grid
 
 
-def _lines(shards: dict[str, list[list[Clip]]], manifest: records.Manifest, tracks: list[Track]) -> Iterator[str]:
+def _lines(shards: dict[str, list[list[Clip]]], manifest: tfrecords.Manifest, tracks: list[Track]) -> Iterator[str]:
     """The lines of clips.jsonl: the records in the order of the shards, then the clips that were left out."""
 
     def line(where: dict[str, Any], track: Track, index: int, place: Place) -> str:

@@ -20,11 +20,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from data_prep import command, workers
-from data_prep.command import OptionError, cpu_count, numbers, option
-from data_prep.compose import GENRES, SHORTEST_MINUTES, Track, compose
-from data_prep.render import render
-from technogen_jax import audio, progress, records
+from data_prep import workers
+from data_prep.corpus.compose import GENRES, SHORTEST_MINUTES, Track, compose
+from data_prep.corpus.render import render
+from technogen_jax.audio import audio_files
+from technogen_jax.common import command_line, progress
+from technogen_jax.common.command_line import OptionError, cpu_count, numbers, option
+from technogen_jax.data import tfrecords
 
 FORMATS = ("wav", "flac", "mp3")
 VERSION = 1  # to be raised when the same options give other audio
@@ -71,7 +73,7 @@ class Options:
     )
 
     def __post_init__(self):
-        check = functools.partial(command.check, self)
+        check = functools.partial(command_line.check, self)
         check("tracks", 1 <= self.tracks <= 10_000, "1 to 10000")
         check("seed", 0 <= self.seed < 2**63, "0 or more")
         check("sample_rate", 8000 <= self.sample_rate <= 192_000, "8000 to 192000 (Hz)")
@@ -156,10 +158,10 @@ def make_track(job: TrackJob) -> float:
     try:
         for left in path.parent.glob(f".{path.stem}.*.tmp"):  # by a run that was killed
             left.unlink()
-        audio.write(path, sound, shaping["sample_rate"])
+        audio_files.write(path, sound, shaping["sample_rate"])
         fields = describe(track, shaping["sample_rate"], len(sound))
         fields |= {"file": path.name, "bytes": path.stat().st_size, "options": shaping}
-        records.write_text_atomically(path.with_suffix(".json"), json.dumps(fields))
+        tfrecords.write_text_atomically(path.with_suffix(".json"), json.dumps(fields))
     except (OSError, ValueError) as error:
         raise workers.JobError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     return len(sound) / shaping["sample_rate"]
@@ -247,12 +249,12 @@ def _run(jobs: Sequence[TrackJob], count: int) -> Iterator[float]:
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:
     """The options of a command line; exits with 2 and one line where they cannot work."""
-    return command.parse(Options, "data_prep.synthesize", _DESCRIPTION, _EPILOG, argv)
+    return command_line.parse(Options, "data_prep.synthesize", _DESCRIPTION, _EPILOG, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work, 130 stopped."""
-    return command.run("synthesize", synthesize, parse_options(argv))
+    return command_line.run("synthesize", synthesize, parse_options(argv))
 
 
 if __name__ == "__main__":

@@ -19,20 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from technogen_jax import (
-    audio,
-    clipsets,
-    embeddings,
-    generate,
-    listening,
-    models,
-    monitor,
-    package,
-    pictures,
-    records,
-    results,
-    scoring,
-)
+from technogen_jax import models
+from technogen_jax.audio import audio_files, spectrogram_images
+from technogen_jax.data import tfrecords
+from technogen_jax.evaluation import clip_sets, feature_extraction, results, scoring
+from technogen_jax.evaluation.features import embeddings
+from technogen_jax.runs import bundle
+from technogen_jax.sampling import generator
+from technogen_jax.training import monitor
 
 COLUMNS = 8  # clips in a row of the picture
 SAME_TEMPO = 0.005  # share of the tempo
@@ -44,13 +38,13 @@ _EMBEDDING = "tmr-v1"
 _TIMED = 8  # clips of the batch that is timed
 
 
-def open_run(path: str, count: int, seed: int, whole: clipsets.ClipSet) -> tuple[clipsets.ClipSet, dict[str, Any]]:
+def open_run(path: str, count: int, seed: int, whole: clip_sets.ClipSet) -> tuple[clip_sets.ClipSet, dict[str, Any]]:
     """The clips of a workdir, a file or a folder, and what is known of how they are made: size, minutes, speed."""
-    if not pathlib.Path(path, "config.json").exists() and pathlib.Path(path).suffix != package.SUFFIX:
+    if not pathlib.Path(path, "config.json").exists() and pathlib.Path(path).suffix != bundle.SUFFIX:
         geometry = dict(sample_rate_hz=whole.sample_rate_hz, channels=whole.channels, clip_samples=whole.clip_samples)
-        return clipsets.from_folder(clipsets.look(path), "generated", **geometry), {}
-    trained = generate.load(path)
-    return clipsets.from_generator(trained, count, seed), {
+        return clip_sets.from_folder(clip_sets.look(path), "generated", **geometry), {}
+    trained = generator.load(path)
+    return clip_sets.from_generator(trained, count, seed), {
         "parameters": models.count_parameters(trained.params),
         "minutes": trained_minutes(pathlib.Path(path, monitor.METRICS_FILE), trained.step),
         "speed": speed(trained),
@@ -70,18 +64,18 @@ def trained_minutes(path: pathlib.Path, step: int) -> float | None:
     return taken_s * step / ends[-1] / 60
 
 
-def speed(trained: generate.Trained) -> float:
+def speed(trained: generator.Trained) -> float:
     """How many times faster than it plays sound is made by `sample` on this machine, once compiled: the median of three."""
-    latents = generate.draw_latents(trained.gan, 0, range(_TIMED))
+    latents = generator.draw_latents(trained.gan, 0, range(_TIMED))
     took_s = []
     for _ in range(4):
         begin = time.perf_counter()
-        list(generate.render(trained, latents))
+        list(generator.render(trained, latents))
         took_s.append(time.perf_counter() - begin)
     return _TIMED * trained.config.audio.clip_samples / trained.config.audio.sample_rate_hz / np.median(took_s[1:])
 
 
-def row(name: str, result: dict[str, Any], heard: listening.Heard, known: dict[str, Any]) -> str:
+def row(name: str, result: dict[str, Any], heard: feature_extraction.Heard, known: dict[str, Any]) -> str:
     """A run's line of the table."""
     found, copied = result["distances"][_EMBEDDING]["all"], result["memorisation"]
     told, features = result["two_sample"]["test"], result["features"]
@@ -102,7 +96,7 @@ def row(name: str, result: dict[str, Any], heard: listening.Heard, known: dict[s
     return f"| {' | '.join(cells)} |"
 
 
-def real_row(result: dict[str, Any], heard: listening.Heard) -> str:
+def real_row(result: dict[str, Any], heard: feature_extraction.Heard) -> str:
     """The line of real clips: what a run has whose clips are like other real ones."""
     found, features = result["distances"][_EMBEDDING]["all"], result["features"]
     recall = _cell(found["recall"]["floor"], "{:.2f}")
@@ -110,7 +104,7 @@ def real_row(result: dict[str, Any], heard: listening.Heard) -> str:
     return f"| real | – | – | 1 | – | 50% | 1 | {recall} | – | {kick} | {on_tempo(heard, features)} | – |"
 
 
-def on_tempo(heard: listening.Heard, features: dict[str, Any]) -> str:
+def on_tempo(heard: feature_extraction.Heard, features: dict[str, Any]) -> str:
     """The share of clips that have the tempo of the real ones."""
     tempo_bpm = features["tempo_bpm"]["reference"]["median"]
     if tempo_bpm is None:
@@ -125,24 +119,24 @@ def compare(options: argparse.Namespace) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     lines, drawn, titles = [], [], []
 
-    def draw(name: str, clips: clipsets.ClipSet, indices: np.ndarray) -> None:
+    def draw(name: str, clips: clip_sets.ClipSet, indices: np.ndarray) -> None:
         spread = indices[np.linspace(0, len(indices) - 1, COLUMNS).astype(int)]
-        drawn.extend(audio.from_int16(clip) for clip in clips.read(spread))
+        drawn.extend(audio_files.from_int16(clip) for clip in clips.read(spread))
         titles.extend(f"{name} {number}" for number in range(COLUMNS))
 
     for name, path in options.runs.items():
         print(f"{name}: {path}", file=sys.stderr)
-        clips, known = open_run(path, options.n, options.seed, clipsets.from_records(options.data, ["test"]))
-        real, train = (clipsets.from_records(options.data, [split], clips.clip_samples) for split in ("test", "train"))
+        clips, known = open_run(path, options.n, options.seed, clip_sets.from_records(options.data, ["test"]))
+        real, train = (clip_sets.from_records(options.data, [split], clips.clip_samples) for split in ("test", "train"))
         bars = real.origin["bars"]  # None where a run's clips are shorter than the set's
-        how = listening.Options(
+        how = feature_extraction.Options(
             seed=options.seed,
             per_track=options.per_track,
             train_clips=options.train_clips,
             loop=bars is not None,
             beats=None if bars is None else 4 * bars,
         )
-        sides = listening.listen_to_all(real, clips, train, None, chosen, how)
+        sides = feature_extraction.listen_to_all(real, clips, train, None, chosen, how)
         result = scoring.score(sides, chosen, how)
         (folder / name).mkdir(exist_ok=True)
         results.write(folder / name, result)
@@ -153,8 +147,10 @@ def compare(options: argparse.Namespace) -> str:
         draw(name, clips, sides.generated.indices)
         # After each run, so that a stopped comparison has the runs before.
         table = "\n".join([HEAD, "| --- " * HEAD.count(" | ") + "| --- |", *lines]) + "\n"
-        records.write_text_atomically(folder / "table.md", table)
-        pictures.write_contact_sheet(folder / "clips.png", drawn, real.sample_rate_hz, titles, columns=COLUMNS)
+        tfrecords.write_text_atomically(folder / "table.md", table)
+        spectrogram_images.write_contact_sheet(
+            folder / "clips.png", drawn, real.sample_rate_hz, titles, columns=COLUMNS
+        )
     return table
 
 

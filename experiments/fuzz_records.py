@@ -17,27 +17,27 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(
-    include=["technogen_jax.records", "tensorflow_datasets.core.features", "google.protobuf"]
+    include=["technogen_jax.data.tfrecords", "tensorflow_datasets.core.features", "google.protobuf"]
 ):
-    from technogen_jax import records
+    from technogen_jax.data import tfrecords
 
-    records.make_features(1, 1, ["acid"])  # loads what it needs, so that it is instrumented too
+    tfrecords.make_features(1, 1, ["acid"])  # loads what it needs, so that it is instrumented too
 
 CLIP_SAMPLES = 8
 
 
 def make_set(folder: pathlib.Path) -> bytes:
     """A set of one clip; its record."""
-    record = records.serialize_example(np.zeros((CLIP_SAMPLES, 1), np.int16), 0, "a.wav", 0)
-    shards = records.shard_names("train", 1)
-    records.write_shard(folder / shards[0], [record])
+    record = tfrecords.serialize_example(np.zeros((CLIP_SAMPLES, 1), np.int16), 0, "a.wav", 0)
+    shards = tfrecords.shard_names("train", 1)
+    tfrecords.write_shard(folder / shards[0], [record])
     nothing = {"clips": 0, "tracks": 0, "shards": []}
-    splits = dict.fromkeys(records.SPLITS, nothing) | {"train": {"clips": 1, "tracks": 1, "shards": shards}}
+    splits = dict.fromkeys(tfrecords.SPLITS, nothing) | {"train": {"clips": 1, "tracks": 1, "shards": shards}}
     shape = dict(sample_rate_hz=16000, channels=1, clip_samples=CLIP_SAMPLES, stride_samples=CLIP_SAMPLES)
     lists = dict(labels=["acid"], splits=splits, tracks=[], rejected=[], options={}, fingerprint="")
     line = {"split": "train", "shard": 0, "index": 0, "track": "a.wav", "offset": 0, "label": "acid"}
-    records.write_text_atomically(folder / records.CLIPS_FILE, json.dumps(line) + "\n")
-    records.write_manifest(folder, records.Manifest(**shape, **lists))
+    tfrecords.write_text_atomically(folder / tfrecords.CLIPS_FILE, json.dumps(line) + "\n")
+    tfrecords.write_manifest(folder, tfrecords.Manifest(**shape, **lists))
     return record
 
 
@@ -47,19 +47,19 @@ def main() -> None:
     corpus = folder / "corpus"
     corpus.mkdir()
     (corpus / "record").write_bytes(make_set(folder))
-    source = records.ClipSource(folder, "train")
+    source = tfrecords.ClipSource(folder, "train")
     (corpus / "shard").write_bytes(pathlib.Path(source._records.paths[0]).read_bytes())
 
     def read(content: bytes) -> None:
         (folder / "shard").write_bytes(content)
         try:
-            list(records.TFRecordSource([folder / "shard"]))
-        except records.RecordError:
+            list(tfrecords.TFRecordSource([folder / "shard"]))
+        except tfrecords.RecordError:
             pass
         source._records = _One(content)
         try:
             clip = source[0]
-        except records.RecordError:
+        except tfrecords.RecordError:
             return
         assert clip["audio"].shape == (CLIP_SAMPLES, 1) and clip["audio"].dtype == np.int16 and clip["label"] == 0
 

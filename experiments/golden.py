@@ -31,7 +31,9 @@ SMALL = "config.model.channels=4 config.train.batch_size=4".split()
 CONFIGS = {
     "demo": ("demo.py", "mono", SMALL),
     "wavegan": ("wavegan.py", "mono", SMALL),
-    **{f"wavegan-{loss}": (f"wavegan.py:{loss}", "mono", SMALL) for loss in ("dcgan", "lsgan", "hinge", "relativistic")},
+    **{
+        f"wavegan-{loss}": (f"wavegan.py:{loss}", "mono", SMALL) for loss in ("dcgan", "lsgan", "hinge", "relativistic")
+    },
     "specgan": ("specgan.py", "mono", SMALL),
     "wavegan_44k": ("wavegan_44k.py:stereo", "bars", [*SMALL, "config.audio.clip_samples=65536"]),
     "specgan_44k": ("specgan_44k.py:stereo", "bars", [*SMALL, "config.audio.clip_samples=65536"]),
@@ -39,7 +41,11 @@ CONFIGS = {
     "technogan-labels": (
         "technogan.py:s",
         "bars",
-        ["config.train.steps_per_dispatch=1", "config.train.batch_size=8", "config.model.classes=('acid','industrial')"],
+        [
+            "config.train.steps_per_dispatch=1",
+            "config.train.batch_size=8",
+            "config.model.classes=('acid','industrial')",
+        ],
     ),
     "technogan-plain": (
         "technogan.py:xs",
@@ -103,12 +109,28 @@ def train_and_sample(folder: pathlib.Path, name: str) -> dict:
     workdir = folder / name
     options = [*options, f"config.data.dir={folder / dataset}", "config.train.steps=2", "config.eval.every=0"]
     options += ["config.train.log_every=1", "config.train.sample_every=0", "config.train.save_every=2"]
-    run("technogen_jax.train", "--config", ROOT / "configs" / config, "--workdir", workdir, *(f"--{o}" for o in options))
+    run(
+        "technogen_jax.train", "--config", ROOT / "configs" / config, "--workdir", workdir, *(f"--{o}" for o in options)
+    )
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [{key: value for key, value in line.items() if not key.startswith("time")} for line in lines]
     run("technogen_jax.sample", "--workdir", workdir, "--n", 2, "--seed", 3)
-    run("technogen_jax.export", "--workdir", workdir, "--licence", "none", "--data", "golden", "--output", workdir / "g.npz")
-    found = {"losses": losses, "sound": hash_files(workdir / "sound", "*.wav"), "weights": hash_arrays(workdir / "g.npz")}
+    run(
+        "technogen_jax.export",
+        "--workdir",
+        workdir,
+        "--licence",
+        "none",
+        "--data",
+        "golden",
+        "--output",
+        workdir / "g.npz",
+    )
+    found = {
+        "losses": losses,
+        "sound": hash_files(workdir / "sound", "*.wav"),
+        "weights": hash_arrays(workdir / "g.npz"),
+    }
     if (workdir / "statistics.npz").exists():
         found["statistics"] = hash_arrays(workdir / "statistics.npz")
     if codes := sorted(workdir.glob("codes-*.npy")):
@@ -129,19 +151,19 @@ def evaluation(folder: pathlib.Path) -> dict:
     """The figures of an evaluation of the first tracks of the corpus against others."""
     import soundfile
 
-    for kind in ("real", "generated"):
+    for kind in ("real", "generated", "learnt"):
         (folder / kind).mkdir()
     paths = sorted(path for path in (folder / "tracks").rglob("*") if path.is_file() and path.suffix != ".json")
     for number, path in enumerate(paths):
         samples, rate_hz = soundfile.read(path, always_2d=True)
         for clip in range(4):  # each quarter of a track counts as a track, so that there are enough
             start = clip * len(samples) // 4
-            target = folder / ("real" if number % 2 else "generated") / f"{number:02d}-{clip}.wav"
-            soundfile.write(target, samples[start : start + 2 * rate_hz], rate_hz)
+            kind = ("real", "generated", "learnt")[number % 3]
+            soundfile.write(folder / kind / f"{number:02d}-{clip}.wav", samples[start : start + 2 * rate_hz], rate_hz)
     output = folder / "eval"
     run(
         "technogen_jax.evaluate", "--real", folder / "real", "--generated", folder / "generated", "--output", output,
-        "--train", folder / "real", "--permutations", 99, "--draws", 4,
+        "--train", folder / "learnt", "--permutations", 99, "--draws", 4,
     )  # fmt: skip
     return json.loads((output / "result.json").read_text())
 
@@ -168,7 +190,9 @@ def main() -> int:
     """The command; 1 if anything differs from the file that was given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=pathlib.Path, required=True, metavar="FILE.json", help="where the outputs go")
-    parser.add_argument("--compare", type=pathlib.Path, metavar="FILE.json", help="outputs from before, to compare with")
+    parser.add_argument(
+        "--compare", type=pathlib.Path, metavar="FILE.json", help="outputs from before, to compare with"
+    )
     parser.add_argument("--only", metavar="NAMES", help=f"of {', '.join(parts())}; comma-separated (all)")
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else list(parts())
@@ -178,7 +202,7 @@ def main() -> int:
         for name, function in parts().items():
             if name in wanted or name == "records":
                 found[name] = function(folder)
-    options.output.write_text(json.dumps(found, indent=1))
+                options.output.write_text(json.dumps(found, indent=1))
     if not options.compare:
         return 0
     before = json.loads(options.compare.read_text())

@@ -23,7 +23,8 @@ from jax.sharding import Mesh  # noqa: E402
 
 from configs import wavegan  # noqa: E402
 from experiments.bench import timing  # noqa: E402
-from technogen_jax import devices, models, train  # noqa: E402
+from technogen_jax import models, train  # noqa: E402
+from technogen_jax.common import distributed  # noqa: E402
 
 
 def prepared(config, count, shard):
@@ -31,9 +32,9 @@ def prepared(config, count, shard):
     mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
     key = jax.random.key(0)
     _, _, new_state = train._build(config)
-    laid = devices.shardings(jax.eval_shape(new_state, key), mesh, shard)
-    _, step, _ = train._build(config, devices.by_row(mesh), None, laid if shard else None)
-    everywhere, by_row = devices.everywhere(mesh), devices.by_row(mesh, 1)
+    laid = distributed.shardings(jax.eval_shape(new_state, key), mesh, shard)
+    _, step, _ = train._build(config, distributed.by_row(mesh), None, laid if shard else None)
+    everywhere, by_row = distributed.everywhere(mesh), distributed.by_row(mesh, 1)
     shape = config.train.n_critic, config.train.batch_size, config.audio.clip_samples, config.audio.channels
     clips = np.random.default_rng(0).integers(-20_000, 20_000, shape, np.int16)
     clips = jax.device_put(clips, by_row)

@@ -15,7 +15,8 @@ import pathlib
 import jax
 import numpy as np
 
-from technogen_jax import audio, clipsets, dsp, pictures
+from technogen_jax.audio import audio_files, spectral, spectrogram_images
+from technogen_jax.evaluation import clip_sets
 from technogen_jax.models import specgan
 
 CLIP_SAMPLES = 16384
@@ -31,7 +32,7 @@ _BATCH = 16
 
 def magnitudes(clips: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
     """`[B, C, N, F]` of clips `[B, T, C]`."""
-    return np.abs(np.asarray(dsp.stft(np.moveaxis(clips, -1, 1), n_fft, hop_length, pad_end=True)))
+    return np.abs(np.asarray(spectral.stft(np.moveaxis(clips, -1, 1), n_fft, hop_length, pad_end=True)))
 
 
 def main() -> None:
@@ -41,16 +42,16 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=32, metavar="N", help="real clips (32)")
     parser.add_argument("--output", default=".", metavar="DIR", help="where the WAVs go (here)")
     options = parser.parse_args()
-    train, valid = (clipsets.from_records(options.data, [split], CLIP_SAMPLES) for split in ("train", "valid"))
+    train, valid = (clip_sets.from_records(options.data, [split], CLIP_SAMPLES) for split in ("train", "valid"))
     rate = train.sample_rate_hz
 
     def batches():
-        stream = [audio.from_int16(pcm) for pcm in train.read(range(len(train.ids)))]
+        stream = [audio_files.from_int16(pcm) for pcm in train.read(range(len(train.ids)))]
         for start in range(0, len(stream), _BATCH):
             yield np.stack(stream[start : start + _BATCH])
 
     chosen = np.linspace(0, len(valid.ids) - 1, options.clips).astype(int)
-    clips = np.stack([audio.from_int16(pcm) for pcm in valid.read(chosen)])
+    clips = np.stack([audio_files.from_int16(pcm) for pcm in valid.read(chosen)])
     loudest = int(np.argmax(clips.std(axis=(1, 2))))
     folder = pathlib.Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,15 +77,17 @@ def main() -> None:
                 statistics=statistics,
                 **fields,
             )
-            bare = np.asarray(dsp.griffin_lim(wanted, n_fft, hop_length, iterations, momentum))[..., :CLIP_SAMPLES]
+            bare = np.asarray(spectral.griffin_lim(wanted, n_fft, hop_length, iterations, momentum))[..., :CLIP_SAMPLES]
             decoded = np.asarray(jax.jit(lambda clips, gan=gan: gan.decode(gan.encode(clips)))(clips))
             cells.append(f"{distance(np.moveaxis(bare, 1, -1)):.3f} / {distance(decoded):.3f}")
             if not fields:
                 heard[f"decoded_{iterations}" + ("_fast" if momentum else "")] = decoded[loudest]
         print(f"{name:<28}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
     for title, clip in heard.items():
-        audio.write(folder / f"{title}.wav", clip, rate)
-    pictures.write_contact_sheet(folder / "roundtrip.png", list(heard.values()), rate, list(heard), columns=len(heard))
+        audio_files.write(folder / f"{title}.wav", clip, rate)
+    spectrogram_images.write_contact_sheet(
+        folder / "roundtrip.png", list(heard.values()), rate, list(heard), columns=len(heard)
+    )
 
 
 if __name__ == "__main__":

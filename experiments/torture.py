@@ -6,7 +6,7 @@
 a checkpoint or a preview is being written, until that many kills are reached: what comes out must be, bit for bit, what comes
 out undisturbed, with no temporary file left. It then sends SIGTERM at moments of each phase. `disk` fills a small disk (as root, on Linux), makes a workdir read-only, and takes the set away.
 `drift` trains 20,000 tiny steps and looks at memory, file handles and threads. `zoo` prepares a folder of broken and odd files
-beside five good ones, as `tests/test_zoo.py` does, for each seed; `bars` the same with --grid bars. `fuzz` runs the property tests of
+beside five good ones, as `tests/integration/test_zoo.py` does, for each seed; `bars` the same with --grid bars. `fuzz` runs the property tests of
 records and config fields, with so many inputs for each. Prints a JSON line for each, and on stderr what is going on; the
 status is 1 if one failed.
 """
@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
-FUZZED = ("test_records.py", "test_fields.py")
+FUZZED = ("data/test_tfrecords.py", "common/test_config_fields.py")
 RATE_HZ = 8000
 TINY = {  # flags of the smallest models that do all that large ones do
     "wavegan": "--config configs/wavegan.py:relativistic --config.audio.clip_samples=8192 --config.model.channels=2 "
@@ -108,7 +108,9 @@ def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
     """The hash of a run's last state, and its metrics but for times."""
     import jax
 
-    from technogen_jax import checkpoint, generate, train
+    from technogen_jax import train
+    from technogen_jax.runs import checkpoint
+    from technogen_jax.sampling import generator
 
     config = checkpoint.read_config(workdir)
     measured = (workdir / checkpoint.STATISTICS_FILE).exists()
@@ -118,7 +120,7 @@ def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
         state = checkpoints.restore(config.train.steps, jax.jit(new_state)(jax.random.key(0)))
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     metrics = [{name: value for name, value in line.items() if not name.startswith(VOLATILE)} for line in lines]
-    return generate.fingerprint(state), metrics
+    return generator.fingerprint(state), metrics
 
 
 # ---------------------------------------------------------------------------------------------------------------- kills
@@ -407,7 +409,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5, help="zoos, and the seed of the kills' moments (5)")
     parser.add_argument("--inputs", type=int, default=20_000, help="inputs for each property test (20000)")
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]
     failed = False
     for name in [options.only] if options.only else trials:
         start_s = time.monotonic()

@@ -16,22 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special
 
-from technogen_jax import (
-    audio,
-    charts,
-    classifier,
-    clipsets,
-    embeddings,
-    generate,
-    listening,
-    programs,
-    published,
-    report,
-    results,
-    scoring,
-    techno,
-)
-from technogen_jax.clipsets import ClipSet, ClipSetError
+from technogen_jax.audio import audio_files
+from technogen_jax.common import compilation_cache
+from technogen_jax.evaluation import charts, classifier, clip_sets, feature_extraction, report, results, scoring
+from technogen_jax.evaluation.clip_sets import ClipSet, ClipSetError
+from technogen_jax.evaluation.features import embeddings, musical, pretrained
+from technogen_jax.sampling import generator
 
 REPORT_FILE = "report.html"
 EMBEDDINGS_FILE = "embeddings.npz"
@@ -72,11 +62,11 @@ def evaluate(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[d
     if (bars := sets.reference.origin.get("bars")) and options.beats is None:
         options.loop, options.beats = True, 4 * bars
     folder.mkdir(parents=True, exist_ok=True)
-    how = listening.Options(**{name: getattr(options, name) for name in listening.Options._fields})
+    how = feature_extraction.Options(**{name: getattr(options, name) for name in feature_extraction.Options._fields})
     chosen = _embeddings(options, sets)
     by_label = _label_net(options, sets)
     heard_by = chosen if by_label is None else chosen | {by_label.name: by_label}
-    sides = listening.listen_to_all(*sets, heard_by, how)
+    sides = feature_extraction.listen_to_all(*sets, heard_by, how)
     result = scoring.score(sides, chosen, how)
     if by_label is not None:
         result["labels"] = scoring.score_labels(sides, by_label)
@@ -92,13 +82,13 @@ def _open(options: argparse.Namespace) -> tuple[Sides, pathlib.Path]:
     """The sets that the command line names, and where the results go."""
     if options.real:
         return _open_folders(options), pathlib.Path(options.output)
-    trained = generate.load(options.workdir, options.step)
+    trained = generator.load(options.workdir, options.step)
     config = trained.config
     window = config.audio.clip_samples
     data = options.data or config.data.dir
     if not data:
         raise ClipSetError(f"{options.workdir} does not say what it was trained on; name the prepared set with --data")
-    reference = clipsets.from_records(data, options.split, window)
+    reference = clip_sets.from_records(data, options.split, window)
     found = reference.sample_rate_hz, reference.channels
     wanted = config.audio.sample_rate_hz, config.audio.channels
     if found != wanted:
@@ -106,20 +96,20 @@ def _open(options: argparse.Namespace) -> tuple[Sides, pathlib.Path]:
             f"{data}: expected {wanted[0]} Hz and {wanted[1]} channels, what {options.workdir} makes; got {found[0]} Hz and "
             f"{found[1]}; name the set it was trained on"
         )
-    train = clipsets.from_records(data, [config.data.split], window)
+    train = clip_sets.from_records(data, [config.data.split], window)
     earlier = None
     if options.earlier is not None:
-        earlier = clipsets.from_generator(
-            generate.load(options.workdir, options.earlier), len(reference.ids), options.seed
+        earlier = clip_sets.from_generator(
+            generator.load(options.workdir, options.earlier), len(reference.ids), options.seed
         )
-    sides = Sides(reference, clipsets.from_generator(trained, options.n, options.seed), train, earlier)
+    sides = Sides(reference, clip_sets.from_generator(trained, options.n, options.seed), train, earlier)
     return sides, pathlib.Path(
-        options.output or generate.folder_for(options.workdir) / "eval" / f"step{trained.step}-seed{options.seed}"
+        options.output or generator.folder_for(options.workdir) / "eval" / f"step{trained.step}-seed{options.seed}"
     )
 
 
 def _open_folders(options: argparse.Namespace) -> Sides:
-    folders = [clipsets.look(path) for path in (options.real, options.generated, options.train) if path]
+    folders = [clip_sets.look(path) for path in (options.real, options.generated, options.train) if path]
     rates = {folder.path: set(folder.rates_hz) for folder in folders}
     if options.sample_rate is None and len(set.union(*rates.values())) > 1:
         found = "; ".join(f"{path}: {', '.join(map(str, sorted(rate)))} Hz" for path, rate in rates.items())
@@ -131,7 +121,7 @@ def _open_folders(options: argparse.Namespace) -> Sides:
     cut = dict(sample_rate_hz=rate, channels=channels, clip_samples=round(seconds * rate))
     pattern = options.track_pattern
     reference, generated, *train = (
-        clipsets.from_folder(folder, side, **cut, track_pattern=pattern)
+        clip_sets.from_folder(folder, side, **cut, track_pattern=pattern)
         for side, folder in zip(("real", "generated", "train"), folders, strict=False)
     )
     return Sides(reference, generated, *(train or [None]), earlier=None)
@@ -146,10 +136,10 @@ def _embeddings(options: argparse.Namespace, sets: Sides) -> dict[str, embedding
             found = embeddings.EMBEDDINGS[kind]
         elif kind == "artefact" and path:
             found = classifier.artefact_embedding(_artefact_net(pathlib.Path(path), sets, options.seed))
-        elif kind in published.PUBLISHED and path:
-            found = published.load(kind, path)
+        elif kind in pretrained.PUBLISHED and path:
+            found = pretrained.load(kind, path)
         else:
-            known = [*embeddings.EMBEDDINGS, "artefact=FILE", *(f"{kind}=PATH" for kind in published.PUBLISHED)]
+            known = [*embeddings.EMBEDDINGS, "artefact=FILE", *(f"{kind}=PATH" for kind in pretrained.PUBLISHED)]
             raise ClipSetError(f"--embeddings {name}: expected some of {', '.join(known)}")
         chosen[found.name] = found
     return chosen
@@ -199,16 +189,16 @@ def _some_clips(clips: ClipSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Clips for a small net to learn from, of all tracks, at most what half a gigabyte holds: (indices, `[n, T, C]`)."""
     most = max(1, min(_LEARNT_FROM, (1 << 27) // (clips.clip_samples * clips.channels)))
     count = len(np.unique(clips.tracks))
-    indices = clipsets.choose(clips, per_track=max(1, most // count), tracks=most, seed=seed)
-    return indices, np.stack([audio.from_int16(pcm) for pcm in clips.read(indices)])
+    indices = clip_sets.choose(clips, per_track=max(1, most // count), tracks=most, seed=seed)
+    return indices, np.stack([audio_files.from_int16(pcm) for pcm in clips.read(indices)])
 
 
-def _shown(sets: Sides, sides: listening.Sides, result: dict[str, Any]) -> report.Shown:
+def _shown(sets: Sides, sides: feature_extraction.Sides, result: dict[str, Any]) -> report.Shown:
     """What the report lets one see and hear."""
     rate = sets.reference.sample_rate_hz
     real, fake = sides.reference, sides.generated
     spectra = [("real", charts.REAL, real.bands_db), ("generated", charts.GENERATED, fake.bands_db)]
-    names = [name for name in techno.FEATURES if min(np.isfinite(s.features[name]).sum() for s in (real, fake)) >= 2]
+    names = [name for name in musical.FEATURES if min(np.isfinite(s.features[name]).sum() for s in (real, fake)) >= 2]
     copies = []
     for flag in result["memorisation"]["flagged"][:_SHOWN_COPIES] if result["memorisation"] else ():
         words = (
@@ -222,11 +212,11 @@ def _shown(sets: Sides, sides: listening.Sides, result: dict[str, Any]) -> repor
         real=_sounds(sets.reference, real.indices),
         copies=copies,
         features=[
-            (f"{name}, {techno.FEATURES[name].unit}".rstrip(", "), real.features[name], fake.features[name])
+            (f"{name}, {musical.FEATURES[name].unit}".rstrip(", "), real.features[name], fake.features[name])
             for name in names
         ],
         spectra=spectra,
-        spectra_hz=techno.ltas_centres_hz(rate),
+        spectra_hz=musical.ltas_centres_hz(rate),
         points=[
             (name, colour, points[:_POINTS])
             for (name, colour), points in zip(
@@ -326,7 +316,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if folders and not (options.real and options.generated and options.output):
         parser.error("with folders, --real, --generated and --output are all needed")
     for name, least in (
-        ("n", listening.MIN_TRACKS),
+        ("n", feature_extraction.MIN_TRACKS),
         ("per_track", 1),
         ("draws", 1),
         ("permutations", 99),
@@ -354,7 +344,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
     options = parse_options(argv)
-    programs.keep()
+    compilation_cache.keep()
     try:
         if options.compare:
             print(results.compare(options.compare, options.allow_mismatch))

@@ -13,9 +13,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from technogen_jax import checkpoint, generate, models, package, portable
+from technogen_jax import models
+from technogen_jax.exporting import standalone
+from technogen_jax.runs import bundle, checkpoint
+from technogen_jax.sampling import generator
 
-SUFFIXES = {"npz": package.SUFFIX, **portable.SUFFIXES}
+SUFFIXES = {"npz": bundle.SUFFIX, **standalone.SUFFIXES}
 # What the file is read with, where there is JAX and no TechnoGen.
 RELOAD = """\
 import json, jax.export, numpy as np, soundfile
@@ -32,17 +35,17 @@ soundfile.write("techno.wav", np.clip(audio[0], -1, 1), card["sample_rate_hz"])"
 
 def export(options: argparse.Namespace) -> pathlib.Path:
     """What the command line says; see `--help`. Returns the file."""
-    trained = generate.load(options.workdir, int(options.step) if options.step.isdigit() else options.step)
+    trained = generator.load(options.workdir, int(options.step) if options.step.isdigit() else options.step)
     path = pathlib.Path(options.output or _default_output(options.workdir, trained.step, options.format))
     path.parent.mkdir(parents=True, exist_ok=True)
     words = _words(options)
     if options.format == "npz":
         statistics = checkpoint.read_statistics(options.workdir) if models.find(trained.config).measure else {}
         card = dict(**words, step=trained.step, weights=trained.weights)
-        package.write(path, config=trained.config, params=trained.params, statistics=statistics, card=card)
-        card = package.read(path).card  # what cannot be read here cannot be read anywhere
+        bundle.write(path, config=trained.config, params=trained.params, statistics=statistics, card=card)
+        card = bundle.read(path).card  # what cannot be read here cannot be read anywhere
     else:
-        card = portable.write(path, trained, words)
+        card = standalone.write(path, trained, words)
     print(
         f"{path}: {path.stat().st_size / 1e6:.1f} MB, step {card['step']}, {card['parameters'] / 1e6:.2f} M parameters"
     )
@@ -50,15 +53,15 @@ def export(options: argparse.Namespace) -> pathlib.Path:
 
 
 def _default_output(workdir: str, step: int, kind: str) -> pathlib.Path:
-    if pathlib.Path(workdir).suffix == package.SUFFIX:
+    if pathlib.Path(workdir).suffix == bundle.SUFFIX:
         return pathlib.Path(pathlib.Path(workdir).with_suffix(SUFFIXES[kind]).name)  # a file is made where one is
     return pathlib.Path(workdir) / f"step{step}{SUFFIXES[kind]}"
 
 
 def _words(options: argparse.Namespace) -> dict[str, Any]:
     """Licence, data and the training set's fingerprint: as given, else from the file that is made into another."""
-    if pathlib.Path(options.workdir).suffix == package.SUFFIX:
-        card = package.read(options.workdir).card
+    if pathlib.Path(options.workdir).suffix == bundle.SUFFIX:
+        card = bundle.read(options.workdir).card
         words = {name: card[name] for name in ("licence", "data", "fingerprint") if name in card}
     else:
         data = json.loads((pathlib.Path(options.workdir) / checkpoint.DATA_FILE).read_text(encoding="utf-8"))
@@ -107,7 +110,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not options.step.isdigit() and options.step not in ("latest", "best"):
         parser.error(f"--step: expected latest, best or a number, got {options.step}")
-    suffix, is_file = SUFFIXES[options.format], pathlib.Path(options.workdir).suffix == package.SUFFIX
+    suffix, is_file = SUFFIXES[options.format], pathlib.Path(options.workdir).suffix == bundle.SUFFIX
     if options.output and pathlib.Path(options.output).suffix != suffix:
         parser.error(f"--output: expected a name that ends in {suffix}, got {options.output}")
     if is_file and options.format == "npz":

@@ -21,7 +21,10 @@ import jax
 import jaxlib
 import numpy as np
 
-from technogen_jax import arrange, audio, generate, pictures, programs, progress, records
+from technogen_jax.audio import audio_files, spectrogram_images
+from technogen_jax.common import compilation_cache, progress
+from technogen_jax.data import tfrecords
+from technogen_jax.sampling import arrangement, generator
 
 FORMATS = ("wav", "flac")
 _CARD_VERSION = 1
@@ -35,7 +38,7 @@ class SampleError(ValueError):
 
 
 def write_clips(
-    trained: generate.Trained, latents: np.ndarray, cards: Sequence[dict[str, Any]], paths: Sequence[pathlib.Path]
+    trained: generator.Trained, latents: np.ndarray, cards: Sequence[dict[str, Any]], paths: Sequence[pathlib.Path]
 ) -> list[np.ndarray]:
     """Renders each latent into its file, with a JSON card beside it that makes the same file again.
 
@@ -50,9 +53,9 @@ def write_clips(
     """
     written = []
     with progress.bar("sampling", len(paths), " clips") as bar:
-        for clip, z, card, path in zip(generate.render(trained, latents), latents, cards, paths, strict=True):
-            audio.write(path, clip, trained.config.audio.sample_rate_hz)
-            pcm = audio.to_int16(clip)
+        for clip, z, card, path in zip(generator.render(trained, latents), latents, cards, paths, strict=True):
+            audio_files.write(path, clip, trained.config.audio.sample_rate_hz)
+            pcm = audio_files.to_int16(clip)
             origin = {**card, "latents": z.tolist()}
             _write_card(trained, path, origin, pcm.shape, hashlib.sha256(pcm.data).hexdigest())
             written.append(pcm)
@@ -61,7 +64,11 @@ def write_clips(
 
 
 def write_track(
-    trained: generate.Trained, sections: Sequence[arrange.Section], hold: int, truncation: float, path: pathlib.Path
+    trained: generator.Trained,
+    sections: Sequence[arrangement.Section],
+    hold: int,
+    truncation: float,
+    path: pathlib.Path,
 ) -> str:
     """Renders a track into a file, a block at a time, with a JSON card beside it that makes the same file again.
 
@@ -75,21 +82,21 @@ def write_track(
     Returns:
         SHA-256 of the samples as written, in hexadecimal.
     """
-    latents = arrange.latents_of(trained.gan, sections, hold, truncation)
-    energy, rate_hz = arrange.energy_of(sections), trained.config.audio.sample_rate_hz
+    latents = arrangement.latents_of(trained.gan, sections, hold, truncation)
+    energy, rate_hz = arrangement.energy_of(sections), trained.config.audio.sample_rate_hz
     digest, samples, channels = hashlib.sha256(), 0, trained.config.audio.channels
     length_s = len(latents) / trained.config.model.bars * trained.config.audio.clip_samples / rate_hz
     with progress.bar("playing", math.ceil(length_s), " s") as bar:
 
         def blocks():
             nonlocal samples
-            for block in arrange.render(trained, latents, energy):
-                digest.update(audio.to_int16(block).data)
+            for block in arrangement.render(trained, latents, energy):
+                digest.update(audio_files.to_int16(block).data)
                 samples += len(block)
                 bar.update(len(block) / rate_hz)
                 yield block
 
-        audio.write_blocks(path, blocks(), rate_hz)
+        audio_files.write_blocks(path, blocks(), rate_hz)
     origin = {"sections": [section._asdict() for section in sections], "hold": hold, "truncation": truncation}
     _write_card(trained, path, origin, (samples, channels), digest.hexdigest())
     return digest.hexdigest()
@@ -109,7 +116,7 @@ def _write_card(trained, path, origin, shape, pcm_sha256) -> None:
         "pcm_sha256": pcm_sha256,
         "made_with": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "device": _device()},
     }
-    records.write_text_atomically(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    tfrecords.write_text_atomically(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
 
 
 def read_card(path: pathlib.Path) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def read_card(path: pathlib.Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         if "sections" in card:
-            card["sections"] = [arrange.section(fields, str(path)) for fields in card["sections"]]
+            card["sections"] = [arrangement.section(fields, str(path)) for fields in card["sections"]]
             of_kind = all(isinstance(card[name], (int, float)) for name in ("hold", "truncation"))
         else:
             of_kind = np.asarray(card["latents"], np.float32).ndim == 1
@@ -138,7 +145,7 @@ def read_card(path: pathlib.Path) -> dict[str, Any]:
 
 def describe(clips: Iterable[np.ndarray]) -> str:
     """In one line: how loud, how many clipped, silent and alike; of int16 `[T, C]` clips."""
-    clips = [audio.from_int16(clip) for clip in clips]
+    clips = [audio_files.from_int16(clip) for clip in clips]
     peak = max(float(np.abs(clip).max()) for clip in clips)
     levels = [_decibels(float(np.sqrt(np.mean(clip.astype(np.float64) ** 2)))) for clip in clips]
     clipped = sum(bool((np.abs(clip) >= 32767 / 32768).any()) for clip in clips)
@@ -158,8 +165,8 @@ def describe(clips: Iterable[np.ndarray]) -> str:
 def sample(options: argparse.Namespace) -> None:
     """What the command line says; see `--help`."""
     step = int(options.step) if options.step.isdigit() else options.step
-    trained = generate.load(options.workdir, step)
-    folder = pathlib.Path(options.output or generate.folder_for(options.workdir) / "sound")
+    trained = generator.load(options.workdir, step)
+    folder = pathlib.Path(options.output or generator.folder_for(options.workdir) / "sound")
     folder.mkdir(parents=True, exist_ok=True)
     mark = "".join(f"-{name}{weight:g}" for name, weight in (options.label or {}).items())
     mark += "" if options.truncation == 1 else f"-truncation{options.truncation:g}"
@@ -167,12 +174,12 @@ def sample(options: argparse.Namespace) -> None:
         return _play(options, trained, folder, mark)
     if options.interpolate:
         ends = [_latent(trained, end, options.truncation, options.label) for end in options.interpolate]
-        latents = generate.interpolate(*ends, options.n)
+        latents = generator.interpolate(*ends, options.n)
         between = [pathlib.Path(end).stem for end in options.interpolate]
         name = f"step{trained.step}-{between[0]}-to-{between[1]}{mark}"
         cards = [{"interpolate": options.interpolate, "index": index, "of": options.n} for index in range(options.n)]
     else:
-        latents = generate.draw_latents(trained.gan, options.seed, range(options.n), options.truncation, options.label)
+        latents = generator.draw_latents(trained.gan, options.seed, range(options.n), options.truncation, options.label)
         name = f"step{trained.step}-seed{options.seed}{mark}"
         given = {"seed": options.seed, "truncation": options.truncation}
         given |= {"label": options.label} if options.label else {}
@@ -185,16 +192,16 @@ def sample(options: argparse.Namespace) -> None:
     print(f"in {folder}: {paths[0].name} ... with a JSON beside each; the picture: {picture}")
 
 
-def _play(options: argparse.Namespace, trained: generate.Trained, folder: pathlib.Path, mark: str) -> None:
+def _play(options: argparse.Namespace, trained: generator.Trained, folder: pathlib.Path, mark: str) -> None:
     """Writes a track."""
-    bars, rate_hz = arrange.endless(trained.gan).bars, trained.config.audio.sample_rate_hz
+    bars, rate_hz = arrangement.endless(trained.gan).bars, trained.config.audio.sample_rate_hz
     bar_s = trained.config.audio.clip_samples / bars / rate_hz
     if options.script:
-        sections = arrange.read_script(options.script, options.seed, options.label)
+        sections = arrangement.read_script(options.script, options.seed, options.label)
         name = f"step{trained.step}-{pathlib.Path(options.script).stem}{mark}"
     else:
         count = options.bars or bars * max(1, round(options.minutes * 60 / bar_s / bars))
-        sections = [arrange.Section(count, options.seed, options.label)]
+        sections = [arrangement.Section(count, options.seed, options.label)]
         name = f"step{trained.step}-seed{options.seed}{mark}-{count}bars"
     length_s = bar_s * sum(section.bars for section in sections)
     if options.format == "wav" and length_s * rate_hz * trained.config.audio.channels * 2 > _LARGEST_WAV_BYTES:
@@ -210,7 +217,7 @@ def _play(options: argparse.Namespace, trained: generate.Trained, folder: pathli
 
 def repeat(options: argparse.Namespace) -> bool:
     """Makes the sound of JSON cards again; True if all came out as it was, bit for bit."""
-    same, load = True, functools.lru_cache(maxsize=1)(generate.load)
+    same, load = True, functools.lru_cache(maxsize=1)(generator.load)
     for name in options.cards:
         path = pathlib.Path(name)
         card = read_card(path)
@@ -240,11 +247,11 @@ def repeat(options: argparse.Namespace) -> bool:
     return same
 
 
-def _latent(trained: generate.Trained, end: str, truncation: float, label: dict[str, float] | None) -> np.ndarray:
+def _latent(trained: generator.Trained, end: str, truncation: float, label: dict[str, float] | None) -> np.ndarray:
     """[Z]: of a seed's first clip, or of a JSON card."""
     if not end.endswith(".json"):
         try:
-            return generate.draw_latents(trained.gan, int(end), [0], truncation, label)[0]
+            return generator.draw_latents(trained.gan, int(end), [0], truncation, label)[0]
         except ValueError:
             raise SampleError(f"--interpolate {end}: expected a seed or the .json of a clip") from None
     latent = np.asarray(read_card(pathlib.Path(end))["latents"], np.float32)
@@ -254,24 +261,24 @@ def _latent(trained: generate.Trained, end: str, truncation: float, label: dict[
     return latent
 
 
-def _draw(trained: generate.Trained, clips: Sequence[np.ndarray], path: pathlib.Path, data: str | None) -> None:
+def _draw(trained: generator.Trained, clips: Sequence[np.ndarray], path: pathlib.Path, data: str | None) -> None:
     """A contact sheet of the first clips, below them real ones where the set is at hand."""
-    drawn = [audio.from_int16(clip) for clip in clips[:_PICTURED]]
+    drawn = [audio_files.from_int16(clip) for clip in clips[:_PICTURED]]
     titles = [f"generated {index}" for index in range(len(drawn))]
     data = data or trained.config.data.dir
     try:
         source = (
-            records.ClipSource(data, trained.config.data.split) if data else ()
+            tfrecords.ClipSource(data, trained.config.data.split) if data else ()
         )  # a generator in one file names no set
         window = trained.config.audio.clip_samples
         for index in np.linspace(0, len(source) - 1, len(drawn) if source else 0).astype(int):
             clip = source[int(index)]
-            drawn.append(audio.from_int16(clip["audio"][:window]))
+            drawn.append(audio_files.from_int16(clip["audio"][:window]))
             titles.append(f"{clip['track']} @ {clip['offset'] / trained.config.audio.sample_rate_hz:.0f} s")
-    except (records.RecordError, TypeError) as error:
+    except (tfrecords.RecordError, TypeError) as error:
         print(f"the picture is without real clips: {error}", file=sys.stderr)
     heading = f"step {trained.step}" + (": generated above, real below" if len(drawn) > len(clips[:_PICTURED]) else "")
-    pictures.write_contact_sheet(path, drawn, trained.config.audio.sample_rate_hz, titles, heading=heading)
+    spectrogram_images.write_contact_sheet(path, drawn, trained.config.audio.sample_rate_hz, titles, heading=heading)
 
 
 def _weights(text: str) -> dict[str, float]:
@@ -384,7 +391,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
     options = parse_options(argv)
-    programs.keep()
+    compilation_cache.keep()
     try:
         if options.cards:
             return 0 if repeat(options) else 1

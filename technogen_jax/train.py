@@ -39,33 +39,17 @@ from absl import app, flags, logging
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, config_flags
 
-from technogen_jax import (
-    checkpoint,
-    clipsets,
-    codes,
-    data,
-    devices,
-    fields,
-    generate,
-    losses,
-    models,
-    monitor,
-    programs,
-    progress,
-    records,
-    shaping,
-)
-from technogen_jax.step import (
-    Pair,
-    TrainState,
-    all_finite,
-    falling,
-    init_state,
-    make_optimizer,
-    make_train_step,
-    repeated,
-    skipping,
-)
+from technogen_jax import models
+from technogen_jax.common import compilation_cache, config_fields, distributed, progress
+from technogen_jax.data import batching, tfrecords
+from technogen_jax.evaluation import clip_sets
+from technogen_jax.models.technogan import shaper_training
+from technogen_jax.runs import checkpoint, encoded_dataset
+from technogen_jax.sampling import generator as generate
+from technogen_jax.training import losses, monitor
+from technogen_jax.training.optimizers import falling, make_optimizer
+from technogen_jax.training.state import Pair, TrainState, init_state
+from technogen_jax.training.step import all_finite, make_train_step, repeated, skipping
 
 _LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
 _RESIDENT_SHARE = 0.1  # of a device's memory, that "auto" lets a set take
@@ -98,28 +82,30 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             for NaN or Inf in training.
     """
     workdir = pathlib.Path(workdir)
-    mesh = devices.mesh()
-    say = say if devices.is_first() else lambda line: None
-    if fields.value(config, "data.dir"):
-        config = data.follow(config, records.read_manifest(config.data.dir))
+    mesh = distributed.mesh()
+    say = say if distributed.is_first() else lambda line: None
+    if config_fields.value(config, "data.dir"):
+        config = batching.follow(config, tfrecords.read_manifest(config.data.dir))
     gan, _, new_state = _build(config)  # so that a field that cannot work is named before anything is made
-    rows = data.process_rows(config.train.batch_size)
+    rows = batching.process_rows(config.train.batch_size)
     shapes = jax.eval_shape(new_state, jax.random.key(0))
-    laid = devices.shardings(shapes, mesh, config.train.shard_parameters)
+    laid = distributed.shardings(shapes, mesh, config.train.shard_parameters)
     _check_memory(config, shapes, laid)
     source = _open_set(config, gan)
-    everywhere, by_row = devices.everywhere(mesh), devices.by_row(mesh, 2)
-    with contextlib.ExitStack() as stack, devices.ended_together():
+    everywhere, by_row = distributed.everywhere(mesh), distributed.by_row(mesh, 2)
+    with contextlib.ExitStack() as stack, distributed.ended_together():
         stop = stack.enter_context(_stop_requests())
-        devices.from_first(lambda: _claim(workdir, config, source))
-        devices.check_shared(workdir / checkpoint.CONFIG_FILE)
+        distributed.from_first(lambda: _claim(workdir, config, source))
+        distributed.check_shared(workdir / checkpoint.CONFIG_FILE)
         state = jax.jit(new_state, out_shardings=laid)(generate.run_key(config.seed, "init"))
         try:
             statistics = _statistics(config, workdir, source, stop)
             gan, train_step, _ = _build(
-                config, devices.by_row(mesh), statistics, laid if config.train.shard_parameters else None
+                config, distributed.by_row(mesh), statistics, laid if config.train.shard_parameters else None
             )
-            clips = _codes(config, gan, workdir, source, statistics, stop) if gan.encode_once else data.Audio(source)
+            clips = (
+                _codes(config, gan, workdir, source, statistics, stop) if gan.encode_once else batching.Audio(source)
+            )
         except _Stopped:
             say(f"stopped before the first step; the same command goes on in {workdir}")
             return state
@@ -140,10 +126,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             return state
 
         logbook = stack.enter_context(contextlib.closing(monitor.Logbook(workdir, start)))
-        ruler = _ruler(config, say) if devices.is_first() else None
+        ruler = _ruler(config, say) if distributed.is_first() else None
         observer = monitor.Monitor(config, gan, ruler, workdir, logbook)
         resident = _is_resident(config, clips)
-        local = data.batches(
+        local = batching.batches(
             clips,
             rows=rows,
             n_critic=config.train.n_critic,
@@ -156,12 +142,12 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             read_threads=config.data.read_threads,
             read=not resident,
         )
-        batches, gather = data.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows), None
+        batches, gather = batching.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows), None
         if resident:
-            there = data.stacked(clips)
+            there = batching.stacked(clips)
             length = there.shape[1] if gan.encode_once else config.audio.clip_samples
             there = jax.make_array_from_callback(there.shape, everywhere, there.__getitem__)
-            batches, gather = zip(itertools.repeat(there), batches), functools.partial(data.gather, length=length)
+            batches, gather = zip(itertools.repeat(there), batches), functools.partial(batching.gather, length=length)
         stepped = jax.jit(
             repeated(train_step, gather),
             in_shardings=(laid, (everywhere, by_row) if resident else by_row, everywhere),
@@ -169,10 +155,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             donate_argnums=0,
         )
         bar = stack.enter_context(
-            progress.bar("training", config.train.steps, " steps", start, shown=devices.is_first())
+            progress.bar("training", config.train.steps, " steps", start, shown=distributed.is_first())
         )
         bar.set_postfix_str("compiling")
-        if not devices.from_first(stop.is_set):  # compiling takes longer than some give a process to end
+        if not distributed.from_first(stop.is_set):  # compiling takes longer than some give a process to end
             state = _loop(config, state, stepped, batches, checkpoints, observer, stop, bar, mesh)
     done = int(state.step)
     say(
@@ -182,7 +168,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     return state
 
 
-def _claim(workdir: pathlib.Path, config: ConfigDict, source: records.ClipSource) -> None:
+def _claim(workdir: pathlib.Path, config: ConfigDict, source: tfrecords.ClipSource) -> None:
     """Makes the workdir this run's, and clears what a killed one left in it."""
     checkpoint.claim(workdir, config, source.manifest)
     monitor.clear(workdir)
@@ -200,7 +186,7 @@ def _loop(
     mesh: Mesh,
 ) -> TrainState:
     every = config.train
-    agree = devices.agreement(mesh, _AHEAD)
+    agree = distributed.agreement(mesh, _AHEAD)
     key = generate.run_key(config.seed, "train")
     finite = jax.jit(all_finite)
     begun, window_begun, pending = time.monotonic(), None, []
@@ -255,11 +241,11 @@ def _loop(
             flush(step)
             if not finite(state):  # an update can overflow after a loss that was finite
                 raise TrainError(_not_finite(step, "a parameter or a moment of the optimiser", math.nan, checkpoints))
-            ema = devices.on_one(state.ema, mesh) if evaluating or sampling or last else None
-            score = devices.from_first(functools.partial(observer.evaluate, step, ema)) if evaluating else None
+            ema = distributed.on_one(state.ema, mesh) if evaluating or sampling or last else None
+            score = distributed.from_first(functools.partial(observer.evaluate, step, ema)) if evaluating else None
             if _due(step, every.save_every) or last:
                 checkpoints.save(state, score)
-            if devices.is_first() and (sampling or last):
+            if distributed.is_first() and (sampling or last):
                 observer.preview(step, ema)
             window_begun = time.monotonic()
         if last:
@@ -274,7 +260,7 @@ def _build(
     state_shardings: TrainState | None = None,
 ) -> tuple[models.GAN, Callable, Callable]:
     """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
-    fields.check(config)
+    config_fields.check(config)
     _check_dispatch(config)
     _check_shaping(config)
     gan = models.build(config, statistics)
@@ -348,34 +334,34 @@ def _check_shaping(config: ConfigDict) -> None:
     """Raises unless a shaper that is to be trained is one that the model has, and a new one is trained."""
     shaper, steps = config.model.get("shaper", "none"), config.train.shaping_steps
     if steps and shaper == "none":
-        raise fields.FieldError(
+        raise config_fields.FieldError(
             f"config.train.shaping_steps is {steps}, and this model has no shaper: set it to 0, or config.model.shaper of technogan"
         )
     if shaper == "new" and not steps:
-        raise fields.FieldError("config.model.shaper is new: set config.train.shaping_steps, 2400 for example")
+        raise config_fields.FieldError("config.model.shaper is new: set config.train.shaping_steps, 2400 for example")
 
 
 def _check_dispatch(config: ConfigDict) -> None:
     """Raises unless all that happens between steps falls between dispatches."""
     count = config.train.steps_per_dispatch
     for field in ("train.steps", "train.log_every", "train.sample_every", "train.save_every", "eval.every"):
-        if (value := fields.value(config, field)) % count:
-            raise fields.FieldError(
+        if (value := config_fields.value(config, field)) % count:
+            raise config_fields.FieldError(
                 f"config.{field} is {value} and config.train.steps_per_dispatch {count}: make it a multiple"
             )
 
 
-def _open_set(config: ConfigDict, gan: models.GAN) -> records.ClipSource:
+def _open_set(config: ConfigDict, gan: models.GAN) -> tfrecords.ClipSource:
     """The clips to train on, their set held against the config."""
-    manifest = records.read_manifest(config.data.dir)
+    manifest = tfrecords.read_manifest(config.data.dir)
     sizes = dict(
         sample_rate_hz=config.audio.sample_rate_hz,
         channels=config.audio.channels,
         clip_samples=config.audio.clip_samples,
     )
     model = dict(classes=gan.classes, encode_once=gan.encode_once)
-    data.check(manifest, config.data.split, config.data.crop, **sizes, **model)
-    return records.ClipSource(config.data.dir, config.data.split)
+    batching.check(manifest, config.data.split, config.data.crop, **sizes, **model)
+    return tfrecords.ClipSource(config.data.dir, config.data.split)
 
 
 def _ruler(config: ConfigDict, say: Callable[[str], None]) -> monitor.Ruler | None:
@@ -384,7 +370,7 @@ def _ruler(config: ConfigDict, say: Callable[[str], None]) -> monitor.Ruler | No
         return None
     try:
         valid, train = (
-            clipsets.from_records(config.data.dir, [split], config.audio.clip_samples)
+            clip_sets.from_records(config.data.dir, [split], config.audio.clip_samples)
             for split in ("valid", config.data.split)
         )
         ruler = monitor.make_ruler(valid, train, config.eval.clips)
@@ -396,7 +382,7 @@ def _ruler(config: ConfigDict, say: Callable[[str], None]) -> monitor.Ruler | No
 
 
 def _statistics(
-    config: ConfigDict, workdir: pathlib.Path, source: records.ClipSource, stop: threading.Event
+    config: ConfigDict, workdir: pathlib.Path, source: tfrecords.ClipSource, stop: threading.Event
 ) -> models.Statistics | None:
     """What the model has to know of the set: measured when a run first starts, by one process, then read by all."""
     if models.find(config).measure is None:
@@ -406,18 +392,18 @@ def _statistics(
         if (workdir / checkpoint.STATISTICS_FILE).exists():
             return
         with _progress("measuring the set", len(source), " clips", stop) as count:
-            statistics = models.measure(config, data.whole(source, count))
+            statistics = models.measure(config, batching.whole(source, count))
         if config.train.shaping_steps:
             path = workdir / checkpoint.SHAPING_FILE
             with _progress("shaping", config.train.shaping_steps, " steps", stop) as count:
-                statistics = shaping.train(config, statistics, source, path, count)
+                statistics = shaper_training.train(config, statistics, source, path, count)
         if models.find(config).correct is not None:
             clips = min(len(source), math.ceil(_CORRECTED_S * config.audio.sample_rate_hz / config.audio.clip_samples))
             some = [source[index] for index in np.linspace(0, len(source) - 1, clips).astype(int)]
 
             def heard():
                 with _progress("hearing it coded", clips, " clips", stop) as count:
-                    yield from data.whole(some, count)
+                    yield from batching.whole(some, count)
 
             statistics = models.correct(config, heard, statistics)
         checkpoint.write_statistics(workdir, statistics)
@@ -430,20 +416,20 @@ def _codes(
     config: ConfigDict,
     gan: models.GAN,
     workdir: pathlib.Path,
-    source: records.ClipSource,
+    source: tfrecords.ClipSource,
     statistics: models.Statistics | None,
     stop: threading.Event,
 ) -> np.ndarray:
     """The set as the model encodes it: made when a run first starts, by one process, then read by all."""
-    path = codes.path_in(workdir, config, source.manifest, statistics)
+    path = encoded_dataset.path_in(workdir, config, source.manifest, statistics)
 
     def encode() -> None:
         if not path.exists():
             with _progress("encoding the set", len(source), " clips", stop) as count:
-                codes.make(path, gan, source, config.audio.clip_samples, count)
+                encoded_dataset.make(path, gan, source, config.audio.clip_samples, count)
 
     _or_stopped(encode)
-    return codes.read(path)
+    return encoded_dataset.read(path)
 
 
 def _or_stopped(work: Callable[[], None]) -> None:
@@ -456,7 +442,7 @@ def _or_stopped(work: Callable[[], None]) -> None:
             return True
         return False
 
-    if devices.from_first(stopped):
+    if distributed.from_first(stopped):
         raise _Stopped
 
 
@@ -502,10 +488,10 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _greeting(config: ConfigDict, gan: models.GAN, source: records.ClipSource, state: TrainState, mesh) -> str:
+def _greeting(config: ConfigDict, gan: models.GAN, source: tfrecords.ClipSource, state: TrainState, mesh) -> str:
     generator, discriminator = (models.count_parameters(params) / 1e6 for params in state.params)
     tracks = source.manifest.splits[config.data.split]["tracks"]
-    labels = data.clips_of_labels(source.manifest, config.data.split)
+    labels = batching.clips_of_labels(source.manifest, config.data.split)
     others = sum(count for label, count in labels.items() if label not in gan.classes) if gan.classes else 0
     return (
         f"{config.model.name}: generator {generator:.2f} M parameters, discriminator {discriminator:.2f} M; "
@@ -561,9 +547,9 @@ def _exit(message: str) -> None:
 
 def main(_: list[str]) -> None:
     """The command; exits with 0 done (or stopped by a signal, saved), 1 failed, 2 a flag that cannot work."""
-    programs.keep()
+    compilation_cache.keep()
     try:
-        with devices.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+        with distributed.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
             train(_CONFIG.value, _WORKDIR.value)
     except (ValueError, OSError) as error:
         threading.excepthook = sys.unraisablehook = lambda _: None  # TensorBoard, that it cannot write either

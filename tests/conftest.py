@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_prep import prepare
-from technogen_jax import audio
+from technogen_jax.audio import audio_files
 
 # Many tests compile the same step, some in processes of their own.
 _CACHE = tempfile.TemporaryDirectory(prefix="technogen-test-")
@@ -88,7 +88,7 @@ def prepared_set(tmp_path_factory):
         noise = 0.1 * rng.standard_normal(len(time_s))
         label = ("acid", "industrial")[track % 2]
         (folder / "tracks" / label).mkdir(parents=True, exist_ok=True)
-        audio.write(folder / "tracks" / label / f"{track}.wav", 0.5 * (pulse + noise), RATE_HZ)
+        audio_files.write(folder / "tracks" / label / f"{track}.wav", 0.5 * (pulse + noise), RATE_HZ)
     options = dict(
         input=str(folder / "tracks"), output=str(folder / "set"), sample_rate=RATE_HZ, hop_size=2250 / RATE_HZ
     )

@@ -1,7 +1,7 @@
 """How long the training step of each config takes to compile, and to find again in the next start.
 
 Each config in a fresh process that traces and compiles its step and runs nothing: first with an empty folder of compiled
-programs (`cold`), then again with what the first has left there (`again`), as `technogen_jax.programs` keeps them. One run
+programs (`cold`), then again with what the first has left there (`again`), as `technogen_jax.common.compilation_cache` keeps them. One run
 each: they take long and differ little. `trace_s` is Python's part, `compile_s` XLA's, which uses several cores;
 `processor_s` is processor time of both, which other programs do not disturb.
 """

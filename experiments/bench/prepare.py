@@ -21,9 +21,10 @@ import numpy as np
 import soundfile
 import soxr
 
-from data_prep import shards, tracks, workers
+from data_prep import shards, workers
+from data_prep.tracks import decode as tracks
 from experiments.bench import timing
-from technogen_jax import audio
+from technogen_jax.audio import audio_files
 
 TRACK_S = 180
 # Of a block. After each soundfile seeks: in smaller ones an mp3 takes longer, as a whole it takes as long.
@@ -112,7 +113,7 @@ def make_corpus(folder: pathlib.Path, kind: str, count: int) -> None:
         if kind == "mp3":
             soundfile.write(folder / f"{index}.mp3", samples, rate, bitrate_mode="CONSTANT", compression_level=0.2)
         else:
-            audio.write(folder / f"{index}.{kind}", samples, rate)
+            audio_files.write(folder / f"{index}.{kind}", samples, rate)
 
 
 def decode_plainly(job: tuple[str, int]) -> None:
@@ -124,7 +125,7 @@ def decode_plainly(job: tuple[str, int]) -> None:
             resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32", quality="HQ")
         while len(block := file.read(READ_SAMPLES, dtype="float32", always_2d=True)):
             if resampler:
-                resampler.resample_chunk(audio.remix(block, 1))
+                resampler.resample_chunk(audio_files.remix(block, 1))
         if resampler:
             resampler.resample_chunk(np.zeros((0, 1), np.float32), last=True)
 

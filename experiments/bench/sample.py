@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from experiments.bench import steps, timing
-from technogen_jax import arrange, generate, models
+from technogen_jax import models
+from technogen_jax.sampling import arrangement, generator
 
 PRETRAINED = "technogen_jax/pretrained/technogan.npz"
 MODELS = ("wavegan", "specgan", "wavegan_44k", "specgan_44k")
@@ -37,22 +38,22 @@ def run(options) -> dict:
 def case(name: str, rounds: int) -> dict:
     """One model, in each way that it makes sound."""
     try:
-        trained = generate.load(name) if os.path.exists(name) else random(name)
+        trained = generator.load(name) if os.path.exists(name) else random(name)
     except ValueError as error:
         return {"model": name, "skipped": str(error)}
     gan, audio = trained.gan, trained.config.audio
     clip_s = audio.clip_samples / audio.sample_rate_hz
-    latents = generate.draw_latents(gan, 0, range(_MANY))
+    latents = generator.draw_latents(gan, 0, range(_MANY))
     sides = {
-        "one": lambda: list(generate.render(trained, latents[:1])),
-        f"{_MANY} clips": lambda: list(generate.render(trained, latents)),
-        f"batch of {_MANY}": lambda: generate.render_batches(gan, trained.params, latents, _MANY),
+        "one": lambda: list(generator.render(trained, latents[:1])),
+        f"{_MANY} clips": lambda: list(generator.render(trained, latents)),
+        f"batch of {_MANY}": lambda: generator.render_batches(gan, trained.params, latents, _MANY),
     }
     seconds = {"one": clip_s, f"{_MANY} clips": _MANY * clip_s, f"batch of {_MANY}": _MANY * clip_s}
     if gan.endless is not None:
         bars = _BARS // gan.endless.bars * gan.endless.bars
-        track = arrange.latents_of(gan, [arrange.Section(bars)], 4 * gan.endless.bars)
-        sides["endless"] = lambda: list(arrange.render(trained, track))
+        track = arrangement.latents_of(gan, [arrangement.Section(bars)], 4 * gan.endless.bars)
+        sides["endless"] = lambda: list(arrangement.render(trained, track))
         seconds["endless"] = bars / gan.endless.bars * clip_s
     wall, processor = timing.wall_and_processor(sides, rounds)
     return {
@@ -69,8 +70,8 @@ def case(name: str, rounds: int) -> dict:
     }
 
 
-def random(name: str) -> generate.Trained:
+def random(name: str) -> generator.Trained:
     """A generator of a config as it is before training."""
     config = steps.load(name)
     gan = models.build(config, steps.statistics(config))
-    return generate.Trained(gan, jax.jit(gan.init_g)(jax.random.key(0)), config, name, 0, "")
+    return generator.Trained(gan, jax.jit(gan.init_g)(jax.random.key(0)), config, name, 0, "")

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from technogen_jax import models, records, train
-from technogen_jax.step import repeated
+from technogen_jax import models, train
+from technogen_jax.data import tfrecords
+from technogen_jax.training.step import repeated
 
 NAMES = ("demo", "wavegan", "wavegan_44k", "specgan", "specgan_44k", "technogan:xs", "technogan:s", "technogan:m")
 
@@ -75,13 +76,13 @@ def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples:
     """A prepared set of noise, four shards, all of it to train on."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    names, lines, per_shard = records.shard_names("train", 4), [], -(-clips // 4)
+    names, lines, per_shard = tfrecords.shard_names("train", 4), [], -(-clips // 4)
     for shard, name in enumerate(names):
         numbers = range(shard * per_shard, min((shard + 1) * per_shard, clips))
         pcm = (rng.integers(-20_000, 20_000, (clip_samples, channels), dtype=np.int16) for _ in numbers)
         offsets = [number * clip_samples for number in numbers]
-        written = (records.serialize_example(x, 0, "noise", at) for x, at in zip(pcm, offsets, strict=True))
-        records.write_shard(folder / name, written)
+        written = (tfrecords.serialize_example(x, 0, "noise", at) for x, at in zip(pcm, offsets, strict=True))
+        tfrecords.write_shard(folder / name, written)
         for index, offset in enumerate(offsets):
             where = {
                 "split": "train",
@@ -92,9 +93,9 @@ def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples:
                 "label": "noise",
             }
             lines.append(json.dumps(where) + "\n")
-    records.write_text_atomically(folder / records.CLIPS_FILE, lines)
+    tfrecords.write_text_atomically(folder / tfrecords.CLIPS_FILE, lines)
     nothing = {"clips": 0, "tracks": 0, "shards": []}
-    manifest = records.Manifest(
+    manifest = tfrecords.Manifest(
         sample_rate_hz=rate_hz,
         channels=channels,
         clip_samples=clip_samples,
@@ -106,5 +107,5 @@ def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples:
         options={},
         fingerprint="",
     )
-    records.write_manifest(folder, manifest)
+    tfrecords.write_manifest(folder, manifest)
     return folder

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from experiments.bench import steps, timing
-from technogen_jax import data, records
+from technogen_jax.data import batching, tfrecords
 
 CONFIGS = {"cpu": ("demo", "technogan:xs"), "gpu": ("wavegan", "wavegan_44k", "specgan", "technogan:s")}
 _AHEAD = 2  # as in `train`
@@ -52,9 +52,9 @@ def case(name: str, dispatches: int, rounds: int) -> dict:
             count = max(64, min(2048, int(2e8 / audio.clip_samples)))
             shape = dict(rate_hz=audio.sample_rate_hz, channels=audio.channels, clip_samples=audio.clip_samples)
             folder = steps.make_set(pathlib.Path(folder) / "set", clips=count, **shape)
-            clips, read = data.Audio(records.ClipSource(folder, "train")), 2 * audio.clip_samples * audio.channels
-        rows = data.process_rows(every.batch_size)
-        local = data.batches(
+            clips, read = batching.Audio(tfrecords.ClipSource(folder, "train")), 2 * audio.clip_samples * audio.channels
+        rows = batching.process_rows(every.batch_size)
+        local = batching.batches(
             clips,
             rows=rows,
             n_critic=every.n_critic,
@@ -65,7 +65,7 @@ def case(name: str, dispatches: int, rounds: int) -> dict:
             seed=0,
             read_threads=config.data.read_threads,
         )
-        on_device = data.to_device(local, SingleDeviceSharding(jax.devices()[0]), rows)
+        on_device = batching.to_device(local, SingleDeviceSharding(jax.devices()[0]), rows)
         ready, asked, came = trained(step, on_device, _WARM + dispatches * rounds)
         local.close()
     # Dispatch i could have begun when the one before was ready; what it waited for data is within the loader's time.

@@ -23,9 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import timing
-from technogen_jax import losses
 from technogen_jax.models import wavegan
-from technogen_jax.step import Pair, init_state, make_optimizer, make_train_step
+from technogen_jax.training import losses
+from technogen_jax.training.optimizers import make_optimizer
+from technogen_jax.training.state import Pair, init_state
+from technogen_jax.training.step import make_train_step
 
 CLIP_SAMPLES, LATENT, TAPS, STRIDE, LAYERS = 16384, 100, 25, 4, 5
 

@@ -24,8 +24,9 @@ from starlette.requests import Request  # noqa: E402
 from starlette.responses import FileResponse, PlainTextResponse, Response  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
-from technogen_jax import audio, checkpoint, pictures  # noqa: E402
-from technogen_jax.app import gate, shelf, sounds, training  # noqa: E402
+from technogen_jax.app import request_filter, sounds, temporary_files, training_view  # noqa: E402
+from technogen_jax.audio import audio_files, spectrogram_images
+from technogen_jax.runs import checkpoint  # noqa: E402
 
 WAITING = 128  # requests in the queue; beyond it a client is told to come back
 REFRESH_S = 5.0  # of the training tab
@@ -80,7 +81,7 @@ def serve(
     share: bool = False,
 ) -> gr.Blocks:
     """The page, served in the background until it is closed; the arguments are those of `build` and `launch`."""
-    files = shelf.Shelf()
+    files = temporary_files.Shelf()
     page = build(voices, runs, files)
     page.launch(
         server_name=host,
@@ -97,12 +98,14 @@ def serve(
         height=900,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=_asset("page.css"),
-        app_kwargs={"middleware": [Middleware(gate.Gate)], "routes": _routes(runs, files)},
+        app_kwargs={"middleware": [Middleware(request_filter.Gate)], "routes": _routes(runs, files)},
     )
     return page
 
 
-def build(voices: Mapping[str, sounds.Voice], runs: Mapping[str, pathlib.Path], files: shelf.Shelf) -> gr.Blocks:
+def build(
+    voices: Mapping[str, sounds.Voice], runs: Mapping[str, pathlib.Path], files: temporary_files.Shelf
+) -> gr.Blocks:
     """The page, not yet served.
 
     Args:
@@ -135,7 +138,7 @@ def _answering(function):
     def answer(asked: dict) -> dict:
         try:
             return function(asked)
-        except (sounds.AskError, shelf.FullError) as error:
+        except (sounds.AskError, temporary_files.FullError) as error:
             raise gr.Error(str(error), print_exception=False) from None
 
     return answer
@@ -161,9 +164,9 @@ def _loop(voices, asked) -> dict:
     sound = sounds.read_sound(asked, voices)
     clip, rate_hz = sounds.loop_of(sound), sound.voice.trained.config.audio.sample_rate_hz
     low, high = _PICTURE_DB
-    levels = np.clip((pictures.mel_db(clip, rate_hz) - low) / (high - low), 0, 1)  # [M, N]
+    levels = np.clip((spectrogram_images.mel_db(clip, rate_hz) - low) / (high - low), 0, 1)  # [M, N]
     return {
-        "pcm": base64.b64encode(audio.to_int16(clip).tobytes()).decode(),
+        "pcm": base64.b64encode(audio_files.to_int16(clip).tobytes()).decode(),
         "samples": clip.shape[0],
         "channels": clip.shape[1],
         "rate_hz": rate_hz,
@@ -203,7 +206,7 @@ def _routes(runs, files) -> list[Route]:
 
     def preview(request: Request) -> Response:
         asked = request.path_params
-        path = training.preview_file(runs, asked["run"], asked["step"], f".{asked['kind']}")
+        path = training_view.preview_file(runs, asked["run"], asked["step"], f".{asked['kind']}")
         return FileResponse(path) if path else PlainTextResponse("There is no such preview.", 404)
 
     return [Route("/download/{token}", download), Route("/preview/{run}/{step}.{kind}", preview)]
@@ -216,7 +219,7 @@ def _watch(runs: Mapping[str, pathlib.Path]) -> None:
     back = gr.Slider(0, 1, step=1, value=0, label="Earlier previews")
     charts = {}
     with gr.Row():
-        for title in training.CHARTS:
+        for title in training_view.CHARTS:
             charts[title] = gr.LinePlot(
                 x="step", y="value", color="curve", title=title, x_title="step", y_title=" ", height=240, min_width=320
             )
@@ -224,12 +227,12 @@ def _watch(runs: Mapping[str, pathlib.Path]) -> None:
     def look(name: str, ago: float):
         if name not in runs:
             raise gr.Error("run: expected one of those in the list", print_exception=False)
-        steps = training.previews(runs[name])
+        steps = training_view.previews(runs[name])
         ago = int(sounds.number("ago", ago, 0, 1e6))
         step = steps[-1 - min(ago, len(steps) - 1)] if steps else None
         frames = [
             pandas.DataFrame(points, columns=["step", "value", "curve"])
-            for points in training.curves(runs[name]).values()
+            for points in training_view.curves(runs[name]).values()
         ]
         return _preview(name, step), gr.Slider(maximum=max(len(steps) - 1, 1)), *frames
 

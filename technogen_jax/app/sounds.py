@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from technogen_jax import arrange, audio, directions, dsp, generate
+from technogen_jax.audio import audio_files, spectral
+from technogen_jax.sampling import arrangement, generator, latent_directions
 
 MOVES = 8  # directions under the fingers: two on the pad, the others on sliders
 FARTHEST = 2.0  # of a move, in deviations of the latents: beyond it sounds leave what the model was trained for
@@ -36,7 +37,7 @@ class Voice(NamedTuple):
     """
 
     name: str
-    trained: generate.Trained
+    trained: generator.Trained
     directions: np.ndarray
     bpm: float | None
 
@@ -79,8 +80,10 @@ def load(workdir: str | os.PathLike, name: str, step: int | str = "latest") -> V
     Raises:
         WorkdirError: see `generate.load`.
     """
-    trained = generate.load(workdir, step)
-    voice = Voice(name, trained, directions.find(trained.gan, trained.params, MOVES), generate.tempo_bpm(trained))
+    trained = generator.load(workdir, step)
+    voice = Voice(
+        name, trained, latent_directions.find(trained.gan, trained.params, MOVES), generator.tempo_bpm(trained)
+    )
     loop_of(Sound(voice, Recipe(0, None, 1.0, ())))
     return voice
 
@@ -120,7 +123,7 @@ def _recipe(asked: Any, voice: Voice) -> Recipe:
             )
         label = {name: number(f"label {name[:40]}", weight, 0, 1) for name, weight in label.items()}
         try:
-            generate.label_weights(voice.trained.gan, label)
+            generator.label_weights(voice.trained.gan, label)
         except ValueError as error:
             raise AskError(str(error)[:300]) from None
     if not isinstance(moves, list) or len(moves) > len(voice.directions):
@@ -158,7 +161,7 @@ def _shown(value: Any) -> str:
 def loop_of(sound: Sound) -> np.ndarray:
     """Its clip: float32 `[T, C]`, a loop where the model's clips are such."""
     trained = sound.voice.trained
-    return next(generate.render(trained, _mixed(sound, lambda recipe: _latent(sound.voice, recipe))[None]))
+    return next(generator.render(trained, _mixed(sound, lambda recipe: _latent(sound.voice, recipe))[None]))
 
 
 def track_of(sound: Sound, bars: int) -> Iterator[np.ndarray]:
@@ -169,16 +172,16 @@ def track_of(sound: Sound, bars: int) -> Iterator[np.ndarray]:
     """
     gan = sound.voice.trained.gan
     try:
-        phrase = arrange.endless(gan).bars
+        phrase = arrangement.endless(gan).bars
     except ValueError as error:
         raise AskError(str(error)) from None
 
     def rows(recipe):
-        sections = [arrange.Section(-(-bars // phrase) * phrase, recipe.seed, recipe.label)]
-        latents = arrange.latents_of(gan, sections, -(-4 // phrase) * phrase, recipe.truncation)
+        sections = [arrangement.Section(-(-bars // phrase) * phrase, recipe.seed, recipe.label)]
+        latents = arrangement.latents_of(gan, sections, -(-4 // phrase) * phrase, recipe.truncation)
         return _moved(sound.voice, latents, recipe)
 
-    return arrange.render(sound.voice.trained, _mixed(sound, rows))
+    return arrangement.render(sound.voice.trained, _mixed(sound, rows))
 
 
 def write(sound: Sound, path: pathlib.Path, bpm: float | None, minutes: float | None) -> None:
@@ -197,16 +200,16 @@ def write(sound: Sound, path: pathlib.Path, bpm: float | None, minutes: float | 
     if minutes is None:
         loop = loop_of(sound)
         if bpm is not None:
-            loop = np.asarray(dsp.resample_circular(loop.T, round(len(loop) * voice.bpm / bpm))).T
+            loop = np.asarray(spectral.resample_circular(loop.T, round(len(loop) * voice.bpm / bpm))).T
             loop = loop / max(1.0, np.abs(loop).max())  # between the old samples the wave can be higher
-        audio.write(path, loop, rate_hz)
+        audio_files.write(path, loop, rate_hz)
         return
     tempo = bpm or voice.bpm or 0
     blocks = track_of(sound, max(1, round(minutes * tempo / 4)))
     if bpm is not None:
-        stream = audio.Stream(rate_hz * bpm / voice.bpm, voice.trained.config.audio.channels, blocks)
-        blocks = audio.resample_blocks(stream, rate_hz, stream.channels)
-    audio.write_blocks(path, blocks, rate_hz)
+        stream = audio_files.Stream(rate_hz * bpm / voice.bpm, voice.trained.config.audio.channels, blocks)
+        blocks = audio_files.resample_blocks(stream, rate_hz, stream.channels)
+    audio_files.write_blocks(path, blocks, rate_hz)
 
 
 def read_tempo(bpm: Any, voice: Voice) -> float | None:
@@ -232,7 +235,7 @@ def _mixed(sound: Sound, latents_of) -> np.ndarray:
 
 def _latent(voice: Voice, recipe: Recipe) -> np.ndarray:
     """`[Z]`: the first latent of the seed, moved."""
-    drawn = generate.draw_latents(voice.trained.gan, recipe.seed, [0], recipe.truncation, recipe.label)
+    drawn = generator.draw_latents(voice.trained.gan, recipe.seed, [0], recipe.truncation, recipe.label)
     return _moved(voice, drawn[0], recipe)
 
 

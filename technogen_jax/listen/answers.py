@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any
 
-from technogen_jax import files
+from technogen_jax.common import atomic_files
 
 ANSWERS_FILE = "answers.jsonl"
 SCHEMA = 1
@@ -28,7 +28,7 @@ class Writer:
             AnswersError: another process writes it, or it is of another test.
         """
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        if not files.lock(self._handle):
+        if not atomic_files.lock(self._handle):
             os.close(self._handle)
             raise AnswersError(f"{path}: another server writes it; end that one, or name another --output")
         whole = pathlib.Path(path).read_bytes()

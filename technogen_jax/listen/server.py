@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from technogen_jax import audio
+from technogen_jax.audio import audio_files
 from technogen_jax.listen import session
 from technogen_jax.listen.answers import Writer
 from technogen_jax.listen.stimuli import Stimuli
@@ -100,7 +100,7 @@ def make_app(
             if trial < len(sessions[listener]):
                 for place, index in enumerate(clips_of(listener, trial)):
                     if hmac.compare_digest(token(listener, trial, place).encode(), asked.encode()):
-                        wav = audio.encode(stimuli.pcm[index], stimuli.sample_rate_hz, ".wav")
+                        wav = audio_files.encode(stimuli.pcm[index], stimuli.sample_rate_hz, ".wav")
                         return Response(wav, media_type="audio/wav", headers=_HEADERS)
         return _nothing()
 

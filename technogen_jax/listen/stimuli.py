@@ -14,8 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.optimize
 
-from technogen_jax import arrays, audio, clipsets, corruptions, embeddings, loudness, records, techno
-from technogen_jax.clipsets import ClipSet, ClipSetError
+from technogen_jax.audio import audio_files, corruptions, loudness
+from technogen_jax.common import array_files
+from technogen_jax.data import tfrecords
+from technogen_jax.evaluation import clip_sets
+from technogen_jax.evaluation.clip_sets import ClipSet, ClipSetError
+from technogen_jax.evaluation.features import embeddings, musical
 
 MOST_SECONDS = 12.0  # of a clip: ITU-R BS.1534-3's limit
 MOST_PAIRS = 100
@@ -93,9 +97,9 @@ def open_sets(
         ClipSetError: no audio, or rates that differ.
     """
     prepared = None
-    if (pathlib.Path(paths[0]) / records.MANIFEST_FILE).is_file():
-        prepared = clipsets.from_records(paths[0], ["test"])
-    folders = [clipsets.look(path) for path in (paths[1:] if prepared else paths)]
+    if (pathlib.Path(paths[0]) / tfrecords.MANIFEST_FILE).is_file():
+        prepared = clip_sets.from_records(paths[0], ["test"])
+    folders = [clip_sets.look(path) for path in (paths[1:] if prepared else paths)]
     rates = {rate for folder in folders for rate in folder.rates_hz} | (
         {prepared.sample_rate_hz} if prepared else set()
     )
@@ -113,10 +117,10 @@ def open_sets(
         "clip_samples": round((seconds or min(shortest, MOST_SECONDS)) * rate),
     }
     if prepared:
-        prepared = clipsets.from_records(paths[0], ["test"], cut["clip_samples"])
+        prepared = clip_sets.from_records(paths[0], ["test"], cut["clip_samples"])
     sides = ("generated", "bad") if prepared else ("real", "generated", "bad")
     found = [
-        clipsets.from_folder(folder, side, **cut, track_pattern=track_pattern)
+        clip_sets.from_folder(folder, side, **cut, track_pattern=track_pattern)
         for folder, side in zip(folders, sides, strict=False)
     ]
     return [prepared, *found] if prepared else found
@@ -200,7 +204,7 @@ def prepare(
 def save(path: str | os.PathLike, stimuli: Stimuli) -> None:
     """Writes what is heard into one file, whole or not at all."""
     rest = {name: value for name, value in stimuli._asdict().items() if name != "pcm"}
-    arrays.write(path, {"pcm": stimuli.pcm, "rest": np.array(json.dumps(rest))})
+    array_files.write(path, {"pcm": stimuli.pcm, "rest": np.array(json.dumps(rest))})
 
 
 def load(path: str | os.PathLike) -> Stimuli:
@@ -209,7 +213,7 @@ def load(path: str | os.PathLike) -> Stimuli:
     Raises:
         ValueError: the file is none, or is damaged.
     """
-    found = arrays.read(path)
+    found = array_files.read(path)
     rest = json.loads(str(found["rest"]))
     rest["sounds"] = [Sound(*sound) for sound in rest["sounds"]]
     rest["training"] = tuple(rest["training"])
@@ -220,8 +224,8 @@ def load(path: str | os.PathLike) -> Stimuli:
 
 def _loops(clips: ClipSet, seed: int) -> tuple[list[str], list[np.ndarray]]:
     """Names and float `[T, C]` of clips that are not silent, one a track; the end leads into the start."""
-    chosen = clipsets.choose(clips, per_track=1, tracks=_MOST_TRACKS, seed=seed)
-    found = [(clips.ids[i], audio.from_int16(pcm)) for i, pcm in zip(chosen, clips.read(chosen), strict=True)]
+    chosen = clip_sets.choose(clips, per_track=1, tracks=_MOST_TRACKS, seed=seed)
+    found = [(clips.ids[i], audio_files.from_int16(pcm)) for i, pcm in zip(chosen, clips.read(chosen), strict=True)]
     found = [(name, clip) for name, clip in found if _lufs(clip, clips.sample_rate_hz) > loudness.SILENCE_LUFS]
     return [name for name, _ in found], [_join(clip, clips.sample_rate_hz) for _, clip in found]
 
@@ -249,7 +253,7 @@ def _level(loops: list[np.ndarray], rate_hz: int) -> np.ndarray:
     peaks = np.array([np.abs(loop).max() for loop in loops])
     target = min(_LOUDEST_LUFS, (levels + 20 * np.log10(_PEAK / peaks)).min())
     gains = 10 ** ((target - levels) / 20)
-    return np.stack([audio.to_int16(np.float32(loop * gain)) for loop, gain in zip(loops, gains, strict=True)])
+    return np.stack([audio_files.to_int16(np.float32(loop * gain)) for loop, gain in zip(loops, gains, strict=True)])
 
 
 def _match(
@@ -259,7 +263,7 @@ def _match(
 
     Distance: between `tmr-v1` embeddings of equally loud clips, standardised over both sets.
     """
-    equal = audio.from_int16(_level([*real, *fake], rate_hz))
+    equal = audio_files.from_int16(_level([*real, *fake], rate_hz))
     values = np.concatenate([embeddings.tmr(clip[None], rate_hz, loop=True) for clip in equal])
     deviation = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.maximum(deviation, 1e-3 * deviation.max())
@@ -281,7 +285,7 @@ def _match(
 
 def _bpm(clip: np.ndarray, rate_hz: int) -> float:
     """Estimated tempo, NaN where the clip is too short for one."""
-    found = techno.measure(clip, rate_hz, loop=True)
+    found = musical.measure(clip, rate_hz, loop=True)
     long = found["tempo_bars"] is not None and found["tempo_bars"] >= _LEAST_BARS - 0.1
     return found["tempo_bpm"] if long else np.nan
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from technogen_jax.metrics import two_sample
+from technogen_jax.evaluation.metrics import two_sample
 
 ALPHA = 0.05
 LEAST_LISTENERS = 20  # for the word "indistinguishable": BS.1534-3's number of assessors after screening

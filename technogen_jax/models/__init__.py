@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from technogen_jax.models import codec, specgan, technogan, wavegan
-from technogen_jax.models.contract import GAN, count_parameters
+from technogen_jax.models import specgan, wavegan
+from technogen_jax.models.gan import GAN, count_parameters
+from technogen_jax.models.technogan import model as technogan
+from technogen_jax.models.technogan.codec import codec
 
 __all__ = ["GAN", "MODELS", "Model", "Statistics", "build", "correct", "count_parameters", "find", "measure"]
 

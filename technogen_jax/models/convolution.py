@@ -3,7 +3,7 @@
 On a CPU XLA has one fast kernel, for one layout: `in_one_layout` keeps to it in gradients too. Along one axis, with many channels
 and enough rows, `by_frequency` does a third to two fifths of the multiplications. Elsewhere it is `lax.conv_general_dilated`, as it comes;
 around a circle `in_columns`, one product of matrices. Which way is taken depends on shapes, precision and devices alone, so that one
-seed still gives one training; all round alike (tests/test_convolution.py).
+seed still gives one training; all round alike (tests/models/test_convolution.py).
 
 x is `[B, S..., C_in]`, a kernel `[K..., C_in, C_out]`, S... and K... one axis or two with the same number of taps.
 """

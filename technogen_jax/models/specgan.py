@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from technogen_jax import dsp
-from technogen_jax.models.contract import (
+from technogen_jax.audio import spectral
+from technogen_jax.models.gan import (
     GAN,
     calibration,
     check_field,
@@ -126,7 +126,7 @@ def log_magnitude(audio: jax.Array, n_fft: int, hop_length: int, mel_filters: np
     Returns:
         `[B, ceil(T / hop_length), n_fft // 2 + 1 or M, C]`.
     """
-    magnitude = jnp.abs(dsp.stft(jnp.moveaxis(audio, -1, 1), n_fft, hop_length, pad_end=True))  # [B, C, N, F]
+    magnitude = jnp.abs(spectral.stft(jnp.moveaxis(audio, -1, 1), n_fft, hop_length, pad_end=True))  # [B, C, N, F]
     if mel_filters is not None:
         magnitude = jnp.matmul(magnitude, mel_filters.T, precision="highest")
     return jnp.moveaxis(jnp.log(magnitude + _EPSILON), 1, -1)
@@ -275,7 +275,7 @@ def build(
             # Clipped at zero; non-negative least squares came 0 to 7 % nearer in trials and took a second or two a clip.
             inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
             magnitude = jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
-        audio = dsp.griffin_lim(magnitude, n_fft, hop_length, iterations, momentum)
+        audio = spectral.griffin_lim(magnitude, n_fft, hop_length, iterations, momentum)
         return jnp.moveaxis(audio[..., :clip_samples], 1, -1)
 
     return GAN(
@@ -292,7 +292,7 @@ def build(
 
 def _mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int) -> np.ndarray:
     """`[M, n_fft // 2 + 1]`: each band the weighted mean of its bins, so that 1e-6 is as little as for a bin."""
-    filters = dsp.mel_filters(sample_rate_hz, n_fft, n_mels, 0.0)
+    filters = spectral.mel_filters(sample_rate_hz, n_fft, n_mels, 0.0)
     weights = filters.sum(1, keepdims=True)
     empty = int(np.sum(weights == 0))
     if empty:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from technogen_jax.models.contract import (
+from technogen_jax.models.gan import (
     GAN,
     calibration,
     check_field,

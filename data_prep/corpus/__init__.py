@@ -1,0 +1,1 @@
+"""The built-in corpus: techno tracks composed and rendered from a seed."""

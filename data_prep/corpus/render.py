@@ -1,0 +1,426 @@
+"""A track's sound: its patterns played by the instruments into buses, the buses mixed and mastered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_prep.corpus import instruments
+from data_prep.corpus.compose import LEVELS_DB, STEPS, Track
+
+_MONO_BELOW_HZ = 150  # a chord's notes below it do not differ between the channels
+_NOT_SOUND = {"pattern", "pan", "send", "echo", "kind"}  # of a layer's parameters
+
+
+class _Mix:
+    """The buses of a track that is being rendered, and where its steps are.
+
+    `kick` and `centre` are mono `[T]`, which keeps the low end in the middle; `drums` and `music` stereo `[2, T]`; `send`
+    and `echo`, `[T]`, go to the reverb and the echo. `centre` and `music` give way to the bass drum.
+    """
+
+    def __init__(self, track: Track, rate_hz: int):
+        self.track, self.rate_hz = track, rate_hz
+        self.samples = round(track.seconds * rate_hz)
+        self.kick, self.centre, self.send, self.echo = (np.zeros(self.samples, np.float32) for _ in range(4))
+        self.drums, self.music = (np.zeros((2, self.samples), np.float32) for _ in range(2))
+        self.duck = np.ones(self.samples, np.float32)
+        self._notes: list[tuple[int, np.ndarray, np.ndarray, np.float32]] = []
+        steps = np.arange(STEPS)
+        swung = (steps + (steps % 2) * (2 * track.swing - 1)) / STEPS
+        places = track.time_s(np.arange(track.bars)[:, None] + swung)
+        self.starts = np.round(places * rate_hz).astype(np.int64)  # [bars, STEPS]
+        self.downbeats = np.round(track.time_s(np.arange(track.bars + 1)) * rate_hz).astype(np.int64)
+
+    def add(self, bus: np.ndarray, sound: np.ndarray, start: int, level: float) -> None:
+        """Notes that a sound is to be added to a bus, as far as the track goes."""
+        self._notes.append((int(start), np.atleast_2d(bus), np.atleast_2d(sound), np.float32(level)))
+
+    def play(self) -> None:
+        """Adds what was noted, in the order of time: so each stretch of the buses is fetched from memory only once."""
+        for start, bus, sound, level in sorted(self._notes, key=lambda note: note[0]):
+            instruments.add(bus, sound, start, level)
+        self._notes.clear()
+
+
+def render(track: Track, rate_hz: int) -> np.ndarray:
+    """The track's audio `[T, 2]`, float32, with its peak at `ceiling_db`.
+
+    Args:
+        track: from `compose`.
+        rate_hz: 8000 to 192000.
+    """
+    mix = _Mix(track, rate_hz)
+    # One stream of random numbers a layer: what one layer takes, at whatever rate, does not change the others.
+    sounds = {
+        layer: np.random.default_rng([track.seed, track.index, place]) for place, layer in enumerate(LEVELS_DB, 1)
+    }
+    kick = _render_kick(mix, sounds["kick"])
+    if "rumble" in track.levels:
+        _render_rumble(mix, kick, sounds["rumble"])
+    _render_drums(mix, sounds)
+    _render_fills(mix, sounds)
+    _render_metal(mix, sounds)
+    for layer in ("bass", "acid", "second_acid"):
+        if layer in track.levels:
+            _render_line(mix, layer)
+    _render_chords(mix, sounds)
+    _render_noise(mix, sounds)
+    mix.play()
+    return _master(mix)
+
+
+def _level(mix: _Mix, layer: str) -> float:
+    return 10 ** (mix.track.parameters["levels_db"][layer] / 20)
+
+
+def _hits(
+    mix: _Mix, layer: str, pattern: Sequence[Sequence[float]], draw: np.random.Generator
+) -> Iterator[tuple[int, int, int, float]]:
+    """(bar, step, first sample, level) of a layer's hits, each level a little off."""
+    levels = mix.track.levels[layer]
+    for bar in np.flatnonzero(levels):
+        for step, level in enumerate(pattern[bar % len(pattern)]):
+            if level:
+                human = 1 + 0.08 * float(np.clip(draw.standard_normal(), -2, 2)) if layer != "kick" else 1.0
+                yield bar, step, int(mix.starts[bar, step]), level * levels[bar] * human
+
+
+def _sound(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What of a layer's parameters goes to its instrument: all but the pattern and the mix."""
+    return {name: value for name, value in parameters.items() if name not in _NOT_SOUND}
+
+
+def _panned(sound: np.ndarray, pan: float) -> np.ndarray:
+    """Mono to `[2, T]` at equal power; pan from -1, left, to 1."""
+    angle = (pan + 1) * math.pi / 4
+    return np.stack([sound * np.float32(math.cos(angle) * 2**0.5), sound * np.float32(math.sin(angle) * 2**0.5)])
+
+
+def _fills(track: Track) -> dict[int, str]:
+    """The fill at the end of each phrase: bar -> kind. The bar before a drop always has one."""
+    fills, kinds = {}, track.parameters["fills"]
+    for place, part in enumerate(track.parts):
+        if part.name in ("build", "drop"):
+            phrase = 8 if part.bars >= 8 else 4
+            for bar in range(part.start_bar + phrase - 1, part.start_bar + part.bars, phrase):
+                fills[bar] = kinds[bar // phrase % len(kinds)]
+        following = track.parts[place + 1].name if place + 1 < len(track.parts) else None
+        if following == "drop" and part.bars > 1:
+            fills[part.start_bar + part.bars - 1] = "kick out" if kinds[0] == "none" else "snare roll"
+    return fills
+
+
+def _render_kick(mix: _Mix, draw: np.random.Generator) -> np.ndarray:
+    """Plays the bass drum, which ducks the rest, and returns one hit `[T]`."""
+    track, rate_hz = mix.track, mix.rate_hz
+    p, duck, fills = track.parameters["kick"], track.parameters["duck"], _fills(track)
+    sound = instruments.kick(draw, rate_hz, **_sound(p))
+    t = np.arange(round(duck["release_s"] * rate_hz)) / (duck["release_s"] * rate_hz)
+    dip = (1 - duck["depth"] * (1 - t) ** 1.5).astype(np.float32)
+
+    def hit(start: int, level: float):
+        mix.add(mix.kick, sound, start, level * _level(mix, "kick"))
+        room = mix.duck[start : start + len(dip)]
+        np.minimum(room, 1 - np.float32(level) * (1 - dip[: len(room)]), out=room)
+
+    silent_from = {"kick out": 8, "snare roll": 12}  # the step
+    for bar, step, start, level in _hits(mix, "kick", p["pattern"], draw):
+        if step < silent_from.get(fills.get(bar), STEPS):
+            hit(start, level)
+    for bar, kind in fills.items():
+        if kind == "kick roll" and track.levels["kick"][bar]:
+            for step in (13, 14, 15):
+                hit(int(mix.starts[bar, step]), 0.7)
+    return sound
+
+
+def _render_drums(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
+    """Hats, clap and ride."""
+    track, rate_hz, fills = mix.track, mix.rate_hz, _fills(mix.track)
+    for layer in ("closed_hat", "open_hat"):
+        if layer in track.levels:
+            p, draw = track.parameters[layer], sounds[layer]
+            variants = [
+                _panned(instruments.hat(np.random.default_rng(draw.integers(2**32)), rate_hz, **_sound(p)), p["pan"])
+                for _ in range(2)
+            ]
+            for bar, step, start, level in _hits(mix, layer, p["pattern"], draw):
+                if not (fills.get(bar) == "hats out" and step >= 8):
+                    mix.add(mix.drums, variants[step // 2 % 2], start, level * _level(mix, layer))
+    for layer, instrument in (("clap", instruments.clap), ("ride", instruments.cymbal)):
+        if layer in track.levels:
+            p = track.parameters[layer]
+            stereo = instrument(sounds[layer], rate_hz, **_sound(p))
+            mono = stereo.mean(axis=0)
+            for _, _, start, level in _hits(mix, layer, p["pattern"], sounds[layer]):
+                mix.add(mix.drums, stereo, start, level * _level(mix, layer))
+                if "send" in p:
+                    mix.add(mix.send, mono, start, level * _level(mix, layer) * p["send"])
+
+
+def _render_fills(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
+    """Snare rolls and toms at the ends of phrases, crashes at the starts of parts."""
+    track, rate_hz = mix.track, mix.rate_hz
+    snare = instruments.snare(sounds["snare"], rate_hz, **track.parameters["snare"])
+    tom = instruments.tom(sounds["tom"], rate_hz, **track.parameters["tom"])
+    for bar, kind in _fills(track).items():
+        if kind == "snare roll":
+            first = 8 if bar % 16 != 15 else 0
+            for step in range(first, STEPS):
+                level = _level(mix, "snare") * (0.3 + 0.7 * (step - first + 1) / (STEPS - first))
+                mix.add(mix.drums, _panned(snare, 0), int(mix.starts[bar, step]), level)
+                mix.add(mix.send, snare, int(mix.starts[bar, step]), 0.2 * level)
+        elif kind == "toms":
+            for step in sounds["tom"].choice(np.arange(8, STEPS), size=4, replace=False):
+                mix.add(mix.kick, tom, int(mix.starts[bar, step]), _level(mix, "tom"))
+                mix.add(mix.send, tom, int(mix.starts[bar, step]), 0.2 * _level(mix, "tom"))
+    crash = instruments.cymbal(sounds["crash"], rate_hz, **track.parameters["crash"])
+    for part in track.parts:
+        if part.name in ("drop", "break"):
+            start, level = int(mix.downbeats[part.start_bar]), _level(mix, "crash")
+            mix.add(mix.drums, crash, start, level if part.name == "drop" else 0.6 * level)
+            mix.add(mix.send, crash.mean(axis=0), start, 0.2 * level)
+
+
+def _render_rumble(mix: _Mix, kick_sound: np.ndarray, draw: np.random.Generator) -> None:
+    p, pattern = mix.track.parameters["rumble"], mix.track.parameters["kick"]["pattern"]
+    loop_bars = len(pattern)
+    samples = math.ceil(loop_bars * 240 / mix.track.bpm * mix.rate_hz)
+    hits = [
+        (round((bar + step / STEPS) * samples / loop_bars), level)
+        for bar, levels in enumerate(pattern)
+        for step, level in enumerate(levels)
+        if level
+    ]
+    loop = instruments.rumble(kick_sound, hits, samples, mix.rate_hz, draw, **p)
+    for bar in np.flatnonzero(mix.track.levels["rumble"]):
+        start, stop = mix.downbeats[bar], min(mix.downbeats[bar + 1], mix.samples)
+        offset = int(mix.downbeats[bar % loop_bars] - mix.downbeats[0])
+        piece = loop[offset : offset + stop - start]
+        mix.add(mix.centre, piece, start, _level(mix, "rumble") * mix.track.levels["rumble"][bar])
+
+
+def _render_metal(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
+    for layer in ("perc", "metal"):
+        if layer not in mix.track.levels:
+            continue
+        for p in mix.track.parameters[layer]:
+            sound = instruments.METAL[p["kind"]](sounds[layer], mix.rate_hz, **_sound(p))
+            stereo = _panned(sound, p["pan"])
+            for _, _, start, level in _hits(mix, layer, p["pattern"], sounds[layer]):
+                level *= _level(mix, layer)
+                mix.add(mix.music if layer == "metal" else mix.drums, stereo, start, level)
+                mix.add(mix.send, sound, start, level * p["send"])
+                if p["echo"]:
+                    mix.add(mix.echo, sound, start, level * p["echo"])
+
+
+def _runs(levels: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(first bar, end) of each stretch in which a layer plays."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], levels > 0, [False]]).astype(int)))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
+def _render_line(mix: _Mix, layer: str) -> None:
+    """A bass line through the resonant ladder, stretch by stretch."""
+    track, rate_hz, p = mix.track, mix.rate_hz, mix.track.parameters[layer]
+    level = _level(mix, layer)
+    for first, end in _runs(track.levels[layer]):
+        starts = np.concatenate([mix.starts[first:end].ravel(), [min(mix.downbeats[end], mix.samples)]])
+        notes = [note for bar in range(first, end) for note in p["patterns"][bar // 2 % 2]]
+        playing = np.array([note[0] is not None for note in notes])
+        accent = np.array([note[1] for note in notes], np.float32)
+        tied = np.array([note[2] for note in notes]) & playing & np.roll(playing, -1)
+        tied[-1] = False
+        slides = np.concatenate([[False], tied[:-1]])
+        # A rest keeps the pitch of the note before it, for its release.
+        pitches = np.array([p["root"] + note[0] if note[0] is not None else np.nan for note in notes])
+        held = np.maximum.accumulate(np.where(playing, np.arange(len(notes)), -1))
+        pitches = np.where(held >= 0, pitches[held], p["root"])
+        wave = instruments.oscillator(
+            starts, 440 * 2 ** ((pitches - 69) / 12), slides, p["glide_s"], p["shape"], float(rate_hz)
+        )
+
+        # Envelopes, as controls.
+        at = starts[0] + instruments.CONTROL_SAMPLES * np.arange(len(wave) // instruments.CONTROL_SAMPLES + 2)
+        step = np.clip(np.searchsorted(starts, at, side="right") - 1, 0, len(notes) - 1)
+        struck = np.maximum.accumulate(np.where(playing & ~slides, np.arange(len(notes)), 0))[step]
+        since_s = ((at - starts[struck]) / rate_hz).astype(np.float32)
+        lengths = np.diff(starts)
+        released = np.where(tied, starts[1:], starts[:-1] + p["gate"] * lengths)
+        released = np.where(playing, released, starts[0])[np.maximum(held, 0)][step]
+        over_s = (np.maximum(at - released, 0) / rate_hz).astype(np.float32)
+        stressed = accent[struck]
+        decay_s = np.where(stressed > 0, min(p["decay_s"], 0.12), p["decay_s"]).astype(np.float32)
+        bars = ((at / rate_hz - track.first_downbeat_s) * track.bpm / 240).astype(np.float32)
+        octaves = (
+            _opening(track, p, bars)
+            + p["wobble_octaves"] * np.sin(2 * np.pi * bars / p["wobble_bars"]).astype(np.float32)
+            + p["envelope_octaves"] * np.exp(-since_s / decay_s)
+            + p["accent_octaves"] * stressed * (1 - np.exp(-since_s / 0.008)) * np.exp(-since_s / 0.1)
+        )
+        cutoff_hz = np.clip(p["cutoff_hz"] * np.exp2(octaves), 60, 11000).astype(np.float32)
+        resonance = np.full(len(at), p["resonance"], np.float32)
+        amplitude = (
+            (1 - np.exp(-since_s / 0.002)) * np.exp(-since_s / 1.5) * np.exp(-over_s / 0.008) * (1 + 0.7 * stressed)
+        )
+        if layer != "bass":
+            resonance += np.float32(0.12) * stressed
+        amplitude[: np.searchsorted(at, starts[int(np.argmax(playing))])] = 0
+
+        gain = np.float32(0.5 * (1 + 0.35 * p["resonance"]))  # the feedback takes from the low end
+        sound = instruments.ladder(gain * wave, cutoff_hz, resonance, float(rate_hz))
+        sound *= _expanded(amplitude.astype(np.float32), len(sound))
+        sound = instruments.saturate(sound, p["drive"])
+        loud = np.float32(np.sqrt(np.mean(np.square(sound)) + 1e-12) * 3)
+        sound *= np.float32(level) / loud * _expanded(_bar_levels(track, layer, bars), len(sound))
+        place = slice(starts[0], starts[0] + len(sound))
+        mix.centre[place] += sound
+        for bus, share in ((mix.send, p["send"]), (mix.echo, p["echo"])):
+            if share:
+                bus[place] += np.float32(share) * sound
+
+
+def _opening(track: Track, p: dict[str, Any], bars: np.ndarray) -> np.ndarray:
+    """Octaves by which a line's filter is open, along lines from each part's start to its end."""
+    places = [edge for part in track.parts for edge in (part.start_bar, part.start_bar + part.bars - 0.01)]
+    return np.interp(bars, places, np.ravel(p["opening_octaves"])).astype(np.float32)
+
+
+def _bar_levels(track: Track, layer: str, bars: np.ndarray) -> np.ndarray:
+    return track.levels[layer][np.clip(np.floor(bars + 1e-3).astype(int), 0, track.bars - 1)]
+
+
+def _expanded(control: np.ndarray, samples: int) -> np.ndarray:
+    """A control, connected by lines, for every sample."""
+    between = np.arange(instruments.CONTROL_SAMPLES, dtype=np.float32) / instruments.CONTROL_SAMPLES
+    return (control[:-1, None] + np.diff(control)[:, None] * between).ravel()[:samples]
+
+
+def _chord(notes: Sequence[float], samples: int, detune: float, rate_hz: int, draw: np.random.Generator) -> np.ndarray:
+    """Saws `[2, samples]`, one a note and channel, each a little out of tune; those in the low end are the same in both."""
+    starts, still = np.array([0, samples], np.int64), np.zeros(1, bool)
+    out = np.zeros((2, samples), np.float32)
+    for channel in range(2):
+        for note in notes:
+            hz, off = 440 * 2 ** ((note - 69) / 12), detune * draw.uniform(-1, 1)
+            hz *= 1 + off if hz > _MONO_BELOW_HZ else 1
+            out[channel] += instruments.oscillator(starts, np.array([hz]), still, 0.01, 0.0, float(rate_hz))
+    return out / np.float32(len(notes))
+
+
+def _render_chords(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
+    track, rate_hz = mix.track, mix.rate_hz
+    if "stab" in track.levels:
+        p = track.parameters["stab"]
+        samples = round(6 * p["decay_s"] * rate_hz)
+        at_s = np.arange(samples // instruments.CONTROL_SAMPLES + 2) * instruments.CONTROL_SAMPLES / rate_hz
+        level = np.exp(-at_s / p["decay_s"]).astype(np.float32)
+        cutoff_hz = (p["cutoff_hz"] * 2 ** (p["sweep_octaves"] * level)).astype(np.float32)
+        resonance = np.full(len(at_s), 1.5, np.float32)
+        stab = _chord(p["notes"], samples, p["detune"], rate_hz, sounds["stab"])
+        for channel in range(2):
+            stab[channel] = instruments.ladder(stab[channel], cutoff_hz, resonance, float(rate_hz))
+        stab = instruments.high_pass(instruments.saturate(stab * _expanded(level, samples), p["drive"]), 180, rate_hz)
+        stab /= np.abs(stab).max()
+        mono = stab.mean(axis=0)
+        for _, _, start, hit in _hits(mix, "stab", p["pattern"], sounds["stab"]):
+            hit *= _level(mix, "stab")
+            mix.add(mix.music, stab, start, hit)
+            mix.add(mix.send, mono, start, hit * p["send"])
+            mix.add(mix.echo, mono, start, hit * p["echo"])
+    for first, end in _runs(track.levels.get("drone", np.zeros(0))):
+        p = track.parameters["drone"]
+        start, stop = mix.downbeats[first], min(mix.downbeats[end], mix.samples)
+        samples = int(stop - start)
+        share = np.linspace(0, 1, samples // instruments.CONTROL_SAMPLES + 2, dtype=np.float32)
+        wobble = np.sin(2 * np.pi * share * (end - first) / p["wobble_bars"])
+        cutoff_hz = (p["cutoff_hz"] * 2 ** (p["rise_octaves"] * share + 0.5 * wobble)).astype(np.float32)
+        # In at once where bars are few, else over the first half; out over the last few percent.
+        level = np.minimum(1, np.minimum(share / 0.5, (1 - share) / 0.03)).astype(np.float32)
+        pad = _chord(p["notes"], samples, p["detune"], rate_hz, sounds["drone"])
+        for channel in range(2):
+            pad[channel] = instruments.sweep(pad[channel], cutoff_hz, p["q"], 1.0, 0.0, 0.0, float(rate_hz))
+        pad = instruments.saturate(pad, 2 * p["drive"])
+        pad *= _expanded(level, samples) * np.float32(_level(mix, "drone") / (pad.std() + 1e-6))
+        mix.music[:, start:stop] += pad
+        mix.send[start:stop] += 0.2 * pad[0]
+
+
+def _render_noise(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
+    track, rate_hz = mix.track, mix.rate_hz
+    if "texture" in track.levels:
+        loop = instruments.texture(sounds["texture"], rate_hz, **track.parameters["texture"])
+        for first, end in _runs(track.levels["texture"]):
+            stop = min(mix.downbeats[end], mix.samples)
+            for start in range(mix.downbeats[first], stop, loop.shape[1]):
+                mix.add(
+                    mix.music, loop[:, : stop - start], start, _level(mix, "texture") * track.levels["texture"][first]
+                )
+    p = track.parameters["riser"]
+    for part, following in zip(track.parts, track.parts[1:], strict=False):
+        if following.name != "drop":
+            continue
+        end = following.start_bar
+        start, stop = mix.downbeats[end - min(8, part.bars)], mix.downbeats[end]
+        share = np.linspace(0, 1, (stop - start) // instruments.CONTROL_SAMPLES + 2, dtype=np.float32)
+        cutoff_hz = (p["low_hz"] * (p["high_hz"] / p["low_hz"]) ** share).astype(np.float32)
+        noise = sounds["riser"].standard_normal((2, stop - start), np.float32)
+        level = _expanded(share**2, stop - start) * np.float32(3 * _level(mix, "riser"))
+        for bus, channel in zip(mix.music, noise, strict=True):
+            bus[start:stop] += level * instruments.sweep(channel, cutoff_hz, p["q"], 0.0, 1.0, 0.0, float(rate_hz))
+
+
+def _master(mix: _Mix) -> np.ndarray:
+    """Reverb, echo, filters over parts, ducking, and the level of a record."""
+    track, rate_hz, parameters = mix.track, mix.rate_hz, mix.track.parameters
+    if mix.echo.any():
+        delay = max(1, round(parameters["echo"]["steps"] * 15 / track.bpm * rate_hz))
+        feedback = parameters["echo"]["feedback"]
+        mix.music += instruments.ping_pong(mix.echo, rate_hz, delay_samples=delay, feedback=feedback)
+        mix.echo *= np.float32(0.2)
+        mix.send += mix.echo
+    mix.send *= np.float32(0.5)
+    mix.music += instruments.reverb(mix.send, rate_hz, **parameters["reverb"])
+    _filter_parts(mix)
+    mix.music *= mix.duck
+    mix.centre *= mix.duck
+    mix.kick += mix.centre
+    out = mix.drums
+    out += mix.music
+    out += instruments.high_pass(mix.kick, 24, rate_hz)
+
+    drop = next(part for part in track.parts if part.name == "drop")
+    loudest = out[:, mix.downbeats[drop.start_bar] : mix.downbeats[drop.start_bar + drop.bars]]
+    rms = math.sqrt(sum(float(np.vdot(channel, channel)) for channel in loudest) / loudest.size)
+    gain = 10 ** (parameters["loudness_db"] / 20) / rms
+    peak = instruments.limit(out, np.float32(gain), np.float32(1 - 2 * math.pi * 5 / rate_hz))
+    out *= np.float32(10 ** (parameters["ceiling_db"] / 20) / peak)
+    # The end fades to nothing whatever still rings.
+    fade = min(out.shape[1], round(0.4 * rate_hz))
+    out[:, -fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return out.T
+
+
+def _filter_parts(mix: _Mix) -> None:
+    """A DJ's filter: opens over the intro, takes the low end from the second half of a build."""
+    track = mix.track
+    for place, part in enumerate(track.parts):
+        start, stop = (int(mix.downbeats[bar]) for bar in (part.start_bar, part.start_bar + part.bars))
+        if part.name == "intro" and track.parameters["filter_intro"]:
+            ends_hz, low, high = (300, 16000), 1.0, 0.0
+            buses = [mix.centre, *mix.drums, *mix.music]
+        elif part.name == "build" and track.parameters["filter_build"] and track.parts[place + 1].name == "drop":
+            start = (start + stop) // 2
+            ends_hz, low, high = (25, 350), 0.0, 1.0
+            buses = [mix.kick, mix.centre]
+        else:
+            continue
+        share = np.linspace(0, 1, (stop - start) // instruments.CONTROL_SAMPLES + 2, dtype=np.float32)
+        cutoff_hz = (ends_hz[0] * (ends_hz[1] / ends_hz[0]) ** share).astype(np.float32)
+        for bus in buses:
+            bus[start:stop] = instruments.sweep(bus[start:stop], cutoff_hz, 0.9, low, 0.0, high, float(mix.rate_hz))

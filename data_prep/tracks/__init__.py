@@ -1,0 +1,1 @@
+"""Tracks on disk: finding them, decoding them, and their tempo and beats."""

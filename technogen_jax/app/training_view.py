@@ -1,0 +1,69 @@
+"""What a run shows while it trains, read from its folder: curves, and previews by step."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+
+from technogen_jax.training import monitor
+
+CHARTS = {  # title: beginnings of the metrics' names
+    "Losses": ("d/adversarial", "g/adversarial"),
+    "Distance from real clips": ("eval/mmd_tmr-v1",),
+    "Coverage, regular beat": ("eval/coverage", "eval/beat_regularity_low"),
+    "Steps a second": ("time/steps_per_s",),
+}
+_MOST_POINTS = 400  # of a curve: more is slower, and no finer on a screen
+_KINDS = (".png", ".wav")
+
+
+def curves(workdir: pathlib.Path) -> dict[str, list[tuple[int, float, str]]]:
+    """For each of `CHARTS` its points (step, value, name of the curve); no points where nothing is logged yet."""
+    try:
+        lines = (workdir / monitor.METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in lines:
+        try:
+            values = json.loads(line)
+            step = int(values.pop("step"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # the last line may be half written
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                found.setdefault(name, []).append((step, float(value)))
+    charts = {}
+    for title, names in CHARTS.items():
+        charts[title] = [
+            (step, value, name) for name in names for step, value in _thinned(found.get(name, [])) if value == value
+        ]
+    return charts
+
+
+def _thinned(points: list) -> list:
+    """At most `_MOST_POINTS` of them, the last one always."""
+    stride = -(-len(points) // _MOST_POINTS) or 1
+    return points[::-1][::stride][::-1]
+
+
+def previews(workdir: pathlib.Path) -> list[int]:
+    """Steps that have a preview, in order."""
+    steps = []
+    for path in (workdir / monitor.SAMPLES_FOLDER).glob("step*.png"):
+        number = path.stem.removeprefix("step")
+        if number.isdigit() and path.with_suffix(".wav").is_file():
+            steps.append(int(number))
+    return sorted(steps)
+
+
+def preview_file(workdirs: Mapping[str, pathlib.Path], name: str, step: str, kind: str) -> pathlib.Path | None:
+    """The file of a preview; None if there is none. The client's words are looked up among what is there, never joined to a path."""
+    if name not in workdirs or not re.fullmatch("[0-9]{1,12}", step) or kind not in _KINDS:
+        return None
+    workdir = workdirs[name]
+    if int(step) not in previews(workdir):
+        return None
+    return workdir / monitor.SAMPLES_FOLDER / f"step{int(step):08d}{kind}"

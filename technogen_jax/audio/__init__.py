@@ -1,0 +1,1 @@
+"""Waveform files, spectra, loudness and pictures of spectrograms."""

@@ -1,0 +1,1 @@
+"""What every package uses: files, config fields, progress, the command line, many devices."""

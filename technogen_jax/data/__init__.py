@@ -1,0 +1,1 @@
+"""The prepared dataset: TFRecord shards, the manifest, and batches of clips."""

@@ -1,0 +1,1 @@
+"""How near generated clips are to real ones."""

@@ -1,0 +1,286 @@
+"""Sets of clips to be compared: the splits of a prepared set, a folder of audio files, or a trained generator.
+
+All come out the same way, so that nothing but the sound can tell them apart: one rate, one number of channels, one length,
+16 bit. Each clip knows its track, the unit of every statistic: clips of one track are not independent of each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from technogen_jax.audio import audio_files
+from technogen_jax.data import tfrecords
+from technogen_jax.sampling import generator
+
+_RENDER_BATCH = 16
+
+
+class ClipSetError(ValueError):
+    """A set that cannot be compared: what was expected, what came and what to do."""
+
+
+class ClipSet(NamedTuple):
+    """Clips with their tracks; the audio is read, or made, when it is asked for.
+
+    Attributes:
+        name: for people.
+        sample_rate_hz: of every clip.
+        channels: 1 or 2.
+        clip_samples: length of every clip.
+        tracks: `[n]` the track of each clip, a string.
+        ids: n names of clips.
+        labels: `[n]` index of each clip's label, or None.
+        origin: what goes into the result: where the clips come from.
+        read: sorted indices -> int16 `[T, C]` each, one after the other.
+        rejected: files that could not be used, {"path", "reason"}.
+    """
+
+    name: str
+    sample_rate_hz: int
+    channels: int
+    clip_samples: int
+    tracks: np.ndarray
+    ids: Sequence[str]
+    labels: np.ndarray | None
+    origin: dict[str, Any]
+    read: Callable[[Sequence[int]], Iterator[np.ndarray]]
+    rejected: Sequence[dict[str, str]] = ()
+
+
+def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_samples: int | None = None) -> ClipSet:
+    """The clips of splits of a prepared set.
+
+    Tracks with the same audio under two names count as one.
+
+    Args:
+        directory: written by `data_prep.prepare`.
+        splits: one or more of "train", "valid", "test".
+        clip_samples: the beginning of each record that is heard; all of it if None.
+
+    Raises:
+        RecordError: the set cannot be read.
+        ClipSetError: records shorter than `clip_samples`, or no clips.
+    """
+    sources = [tfrecords.ClipSource(directory, split) for split in splits]
+    manifest = sources[0].manifest
+    clip_samples = clip_samples or manifest.clip_samples
+    if manifest.clip_samples < clip_samples:
+        raise ClipSetError(
+            f"{directory}: expected clips of at least {clip_samples} samples, it has {manifest.clip_samples}; "
+            f"prepare the set again with --hop_size {clip_samples / manifest.sample_rate_hz:g} or more"
+        )
+    by_hash: dict[str, str] = {}
+    same_as = {track["id"]: by_hash.setdefault(track["hash"], track["id"]) for track in manifest.tracks}
+    table = [line for split in splits for line in tfrecords.read_clip_table(directory, split)]
+    name = f"{os.path.basename(os.path.abspath(directory))}:{'+'.join(splits)}"
+    if not table:
+        raise ClipSetError(f"{name}: no clips; prepare with a --split that gives it some")
+    starts = np.cumsum([0, *map(len, sources)])
+
+    def read(indices):
+        for index in indices:
+            part = int(np.searchsorted(starts, index, "right")) - 1
+            yield sources[part][int(index - starts[part])]["audio"][:clip_samples]
+
+    return ClipSet(
+        name=name,
+        sample_rate_hz=manifest.sample_rate_hz,
+        channels=manifest.channels,
+        clip_samples=clip_samples,
+        tracks=np.array([same_as[line["track"]] for line in table]),
+        ids=[f"{line['track']} @ {line['offset'] / manifest.sample_rate_hz:.2f} s" for line in table],
+        labels=np.array([manifest.labels.index(line["label"]) for line in table]),
+        origin={
+            "kind": "records",
+            "splits": list(splits),
+            "fingerprint": manifest.fingerprint,
+            "labels": manifest.labels,
+            # Only whole records are whole bars.
+            "bars": manifest.options.get("bars") if clip_samples == manifest.clip_samples else None,
+        },
+        read=read,
+    )
+
+
+def from_generator(trained: generator.Trained, count: int, seed: int) -> ClipSet:
+    """Clips of the latents 0 to `count` - 1 of a seed, each a track by itself."""
+    config = trained.config
+
+    def read(indices):
+        for i in range(0, len(indices), _RENDER_BATCH):
+            latents = generator.draw_latents(trained.gan, seed, indices[i : i + _RENDER_BATCH])
+            for clip in generator.render_batches(trained.gan, trained.params, latents, _RENDER_BATCH):
+                if not np.isfinite(clip).all():
+                    raise ClipSetError(f"the generator of {trained.workdir} makes NaN or Inf; use another --step")
+                yield audio_files.to_int16(clip)
+
+    return ClipSet(
+        name=f"{os.path.basename(trained.workdir)}, step {trained.step}",
+        sample_rate_hz=config.audio.sample_rate_hz,
+        channels=config.audio.channels,
+        clip_samples=config.audio.clip_samples,
+        tracks=np.array([f"latent {index}" for index in range(count)]),
+        ids=[f"latent {index} of seed {seed}" for index in range(count)],
+        labels=None,
+        origin={"kind": "generator", "weights": trained.weights, "step": trained.step, "seed": seed},
+        read=read,
+    )
+
+
+class Folder(NamedTuple):
+    """The audio files of a folder, looked at but not read.
+
+    Attributes:
+        path: the folder.
+        files: paths below it, in order.
+        rates_hz: each file's own rate.
+        seconds: each file's length.
+        channels: each file's number.
+        rejected: files that are not audio, {"path", "reason"}.
+    """
+
+    path: pathlib.Path
+    files: list[str]
+    rates_hz: list[int]
+    seconds: list[float]
+    channels: list[int]
+    rejected: list[dict[str, str]]
+
+
+def look(path: str | os.PathLike) -> Folder:
+    """The audio files in a folder and below it.
+
+    Raises:
+        ClipSetError: no folder, or no audio in it.
+    """
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        raise ClipSetError(f"{path}: expected a folder of audio files")
+    found, rejected = [], []
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in audio_files.AUDIO_EXTENSIONS and file.is_file():
+            name = file.relative_to(folder).as_posix()
+            try:
+                with audio_files.open_stream(file) as stream:
+                    samples = sum(map(len, stream.blocks))
+                found.append((name, stream.sample_rate_hz, samples / stream.sample_rate_hz, stream.channels))
+            except audio_files.AudioError as error:
+                rejected.append({"path": name, "reason": str(error)})
+    if not found:
+        why = f"; the first of {len(rejected)}: {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
+        raise ClipSetError(f"{path}: no audio file that can be read{why}")
+    return Folder(folder, *map(list, zip(*found, strict=True)), rejected)
+
+
+def from_folder(
+    folder: Folder,
+    side: str,
+    *,
+    sample_rate_hz: int,
+    channels: int,
+    clip_samples: int,
+    track_pattern: str | None = None,
+) -> ClipSet:
+    """The files of a folder, each cut into as many whole clips as it holds.
+
+    Args:
+        folder: from `look`.
+        side: "real", "generated" ...: tracks of different sides are different ones, also where they have one name.
+        sample_rate_hz: what all are brought to.
+        channels: the same.
+        clip_samples: length of a clip.
+        track_pattern: a regular expression searched in a file's path below the folder; what its first group matches is
+            the track. None: each file is a track.
+
+    Raises:
+        ClipSetError: no file is long enough, or the pattern does not match a file.
+    """
+    rejected, entries = list(folder.rejected), []  # entries: (file, clip within it, track)
+    for file, seconds in zip(folder.files, folder.seconds, strict=True):
+        clips = int(seconds * sample_rate_hz + 0.5) // clip_samples
+        if not clips:
+            need = clip_samples / sample_rate_hz
+            rejected.append({"path": file, "reason": f"{seconds:.3g} s, shorter than a clip of {need:.3g} s"})
+        entries += [(file, clip, f"{side}: {_track(file, track_pattern)}") for clip in range(clips)]
+    if not entries:
+        raise ClipSetError(
+            f"{folder.path}: no file is as long as a clip of {clip_samples / sample_rate_hz:g} s; name shorter --seconds"
+        )
+
+    def read(indices):
+        for file, group in itertools.groupby(indices, key=lambda index: entries[index][0]):
+            wanted = [entries[index][1] for index in group]
+            yield from _cut(folder.path / file, wanted, sample_rate_hz, channels, clip_samples)
+
+    return ClipSet(
+        name=folder.path.name or str(folder.path),
+        sample_rate_hz=sample_rate_hz,
+        channels=channels,
+        clip_samples=clip_samples,
+        tracks=np.array([track for _, _, track in entries]),
+        ids=[f"{file} @ {clip * clip_samples / sample_rate_hz:.2f} s" for file, clip, _ in entries],
+        labels=None,
+        origin={"kind": "folder", "files": len({file for file, _, _ in entries}), "track_pattern": track_pattern},
+        read=read,
+        rejected=rejected,
+    )
+
+
+def choose(clips: ClipSet, *, per_track: int, tracks: int | None = None, seed: int = 0) -> np.ndarray:
+    """Sorted indices of at most `per_track` clips of each track, spread evenly over it, of at most `tracks` tracks.
+
+    The tracks are drawn by the seed; a generator's are its first, so that more of them go on where fewer ended.
+    """
+    names, which = np.unique(clips.tracks, return_inverse=True)
+    first = np.sort(np.unique(which, return_index=True)[1])
+    kept = which[first]  # in order of appearance
+    if tracks is not None and len(names) > tracks:
+        if clips.origin["kind"] != "generator":
+            kept = np.random.default_rng(seed).permutation(np.sort(kept))
+        kept = kept[:tracks]
+    members = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[members], np.arange(len(names) + 1))
+    chosen = []
+    for track in kept:
+        own = members[bounds[track] : bounds[track + 1]]
+        middles = (np.arange(min(per_track, len(own))) + 0.5) * len(own) / min(per_track, len(own))
+        chosen.append(own[middles.astype(int)])
+    return np.sort(np.concatenate(chosen))
+
+
+def _cut(
+    path: pathlib.Path, wanted: Sequence[int], sample_rate_hz: int, channels: int, clip_samples: int
+) -> Iterator[np.ndarray]:
+    """int16 `[clip_samples, C]`: those clips of a file, in order; of a file of hours no more than a clip is in memory."""
+    with audio_files.open_stream(path) as stream:
+        held, start = [], 0  # blocks, and the file's sample at which they begin
+        blocks = audio_files.resample_blocks(stream, sample_rate_hz, channels)
+        for clip in wanted:
+            first, last = clip * clip_samples, (clip + 1) * clip_samples
+            while held and start + len(held[0]) <= first:
+                start += len(held.pop(0))
+            while start + sum(map(len, held)) < last and (block := next(blocks, None)) is not None:
+                held.append(block)
+                if start + len(held[0]) <= first:
+                    start += len(held.pop(0))
+            piece = np.concatenate([*held, np.zeros((clip_samples, channels), np.float32)])  # a resampler may be short
+            yield audio_files.to_int16(piece[first - start :][:clip_samples])
+
+
+def _track(file: str, pattern: str | None) -> str:
+    if pattern is None:
+        return file
+    try:
+        match = re.search(pattern, file)
+        return match.group(1)
+    except (re.error, IndexError, AttributeError):
+        raise ClipSetError(
+            f"--track_pattern {pattern}: expected a regular expression whose first group is found in {file}"
+        ) from None

@@ -1,0 +1,1 @@
+"""Whether generated clips are copies of training clips."""

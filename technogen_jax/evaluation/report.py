@@ -1,0 +1,295 @@
+"""An evaluation's result as one HTML file: figures with their floors, charts, spectrograms, and sound to listen to.
+
+Nothing is loaded from elsewhere: charts are inline SVG, pictures PNG, sound FLAC.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from technogen_jax.audio import audio_files, spectrogram_images
+from technogen_jax.data import tfrecords
+from technogen_jax.evaluation import charts
+
+_METRICS = {
+    "mmd": "kernel distance (MMD²)",
+    "frechet": "Fréchet distance",
+    "precision": "precision: generated clips that lie among real ones",
+    "recall": "recall: real clips that lie among generated ones",
+    "density": "density",
+    "coverage": "coverage: real clips with a generated one near by",
+    "vendi": "Vendi score: how many different clips, in effect",
+}
+_BLOCKS = {"all": "all", "T": "timbre", "M": "modulation", "R": "rhythm", "A": "artefacts"}
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --warn: #c60; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 0 auto; padding: 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; }
+.wide { overflow-x: auto; } .small { font-size: 0.85rem; opacity: 0.8; }
+.cards { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); margin: 1rem 0; }
+.card { background: var(--soft); border-radius: 8px; padding: 0.8rem 1rem; } .card b { font-size: 1.5rem; display: block; }
+.clips { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); }
+.clips figure { margin: 0; } .clips img { width: 100%; height: 110px; display: block; border-radius: 4px; }
+.clips audio, .pair audio { width: 100%; height: 32px; } figcaption { font-size: 0.8rem; overflow-wrap: anywhere; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.8rem; margin-bottom: 1.2rem; }
+.chart { background: #fff; border-radius: 8px; padding: 0.5rem; overflow-x: auto; }
+.chart svg { max-width: 100%; height: auto; display: block; }
+.warn { border-left: 4px solid var(--warn); padding: 0.2rem 0.8rem; margin: 0.5rem 0; background: var(--soft); }
+pre { overflow-x: auto; font-size: 0.8rem; }
+"""
+
+
+class Sound(NamedTuple):
+    """A clip to listen to.
+
+    Attributes:
+        title: below it.
+        pcm: int16 `[T, C]`.
+    """
+
+    title: str
+    pcm: np.ndarray
+
+
+class Shown(NamedTuple):
+    """What a report shows besides its figures.
+
+    Attributes:
+        sample_rate_hz: of the sound.
+        generated: clips to listen to.
+        real: the same of real ones.
+        copies: (generated, training clip, what matched) of clips that look copied.
+        features: (title, real values, generated values).
+        spectra: (name, colour, `[n, L]` dB).
+        spectra_hz: `[L]`.
+        points: (name, colour, `[n, 2]`): clips in the plane.
+    """
+
+    sample_rate_hz: int
+    generated: Sequence[Sound]
+    real: Sequence[Sound]
+    copies: Sequence[tuple[Sound, Sound, str]]
+    features: Sequence[tuple[str, np.ndarray, np.ndarray]]
+    spectra: Sequence[tuple[str, str, np.ndarray]]
+    spectra_hz: np.ndarray
+    points: Sequence[tuple[str, str, np.ndarray]]
+
+
+def write(path: str | os.PathLike, result: dict[str, Any], shown: Shown) -> None:
+    """Writes the report; the file appears whole or not at all."""
+    path = pathlib.Path(path)
+    sets = result["sets"]
+    title = f"{sets['generated']['name']} against {sets['reference']['name']}"
+    parts = [
+        f"<h1>{_text(title)}</h1>",
+        f"<p class=small>{_context(result)}</p>",
+        _cards(result),
+        "".join(f"<p class=warn>{_text(line)}</p>" for line in result["warnings"]),
+        "<h2>Listen</h2><h3>Generated</h3>",
+        _clips(shown.generated, shown.sample_rate_hz),
+        "<h3>Real, not trained on</h3>",
+        _clips(shown.real, shown.sample_rate_hz),
+        _distances(result, shown),
+        _features(result, shown),
+        _two_sample(result),
+        _copies(result, shown),
+        _labels(result),
+        "<h2>How this was made</h2>"
+        "<p>Results are comparable where all of this but the generated set is the same.</p>"
+        f"<details><summary>the whole result</summary><pre>{_text(json.dumps(result, indent=1))}</pre></details>",
+    ]
+    tfrecords.write_text_atomically(
+        path,
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{_text(title)}</title><style>{_STYLE}</style><body>\n" + "\n".join(parts) + "\n</body></html>\n",
+    )
+
+
+def _context(result: dict[str, Any]) -> str:
+    context, sets = result["context"], result["sets"]
+    sides = [
+        f"{sets[side]['clips']} clips of {sets[side]['tracks']} tracks ({side})" for side in ("generated", "reference")
+    ]
+    return _text(
+        f"{context['seconds']:g} s at {context['sample_rate_hz']} Hz, "
+        f"{'stereo' if context['channels'] == 2 else 'mono'}; {', '.join(sides)}; {result['draws']['count']} draws of "
+        f"{result['draws']['tracks']} tracks, one clip each"
+    )
+
+
+def _cards(result: dict[str, Any]) -> str:
+    cards = []
+    for name, blocks in result["distances"].items():
+        block = blocks.get("all") or next(iter(blocks.values()))
+        frechet, coverage = block["frechet"], block["coverage"]
+        cards.append((f"Fréchet distance, {name}", _times(frechet["ratio"]), f"{_pair(frechet)} among real clips"))
+        cards.append(("coverage", f"{coverage['value']:.2f}", f"real among real: {coverage['floor']:.2f}"))
+    test = result["two_sample"]["test"]
+    cards.append(("told apart by a classifier", f"{test['accuracy']:.0%}", f"chance is 50%; {_text(test['verdict'])}"))
+    if panel := result["memorisation"]:
+        note = f"of the generated clips; of real ones, held out: {panel['held_out_flagged_share']:.1%}"
+        cards.append(("look copied", f"{panel['flagged_share']:.1%}", note))
+    body = "".join(f"<div class=card>{_text(name)}<b>{value}</b>{note}</div>" for name, value, note in cards)
+    return f"<div class=cards>{body}</div><p><b>{_text(result['claim']['sentence'])}</b></p>"
+
+
+def _clips(sounds: Sequence[Sound], sample_rate_hz: int) -> str:
+    return f"<div class=clips>{''.join(_clip(sound, sample_rate_hz) for sound in sounds)}</div>"
+
+
+def _clip(sound: Sound, sample_rate_hz: int) -> str:
+    picture = spectrogram_images.png(spectrogram_images.mel_image(audio_files.from_int16(sound.pcm), sample_rate_hz))
+    flac = audio_files.encode(sound.pcm, sample_rate_hz, ".flac")
+    return (
+        f"<figure><img alt='mel spectrogram' src='{_data('image/png', picture)}'>"
+        f"<audio controls loop preload=metadata src='{_data('audio/flac', flac)}'></audio>"
+        f"<figcaption>{_text(sound.title)}</figcaption></figure>"
+    )
+
+
+def _distances(result: dict[str, Any], shown: Shown) -> str:
+    tables, bars = [], []
+    sources = [
+        *result["distances"].items(),
+        *((f"{n} at one loudness", b) for n, b in result["loudness_matched"].items()),
+    ]
+    for name, blocks in sources:
+        rows = []
+        for block, metrics in blocks.items():
+            if metrics["frechet"]["ratio"]:
+                bars.append((f"{name} {_BLOCKS.get(block, block)}", metrics["frechet"]["ratio"]))
+            for metric, found in metrics.items():
+                p = f"{found['p']:.3g}" if "p" in found else ""
+                rows.append([
+                    f"{_BLOCKS.get(block, block)}: {_METRICS[metric]}",
+                    _number(found["value"]), _number(found["sd"]), _number(found["floor"]), _number(found["floor_sd"]),
+                    _number(found["ratio"]), p,
+                ])  # fmt: skip
+        head = ["", "generated", "±", "real/real floor", "±", "ratio", "p"]
+        tables.append(f"<h3>{_text(name)}</h3>{_table(head, rows)}")
+    return (
+        "<h2>How far from real clips</h2>"
+        "<p>The floor is what real clips of other tracks give by the same rule. The ratio is to it; that of the kernel "
+        "distance, whose floor is zero on average, to what chance gives at most, in 95 of 100 cases. For precision, recall, density and coverage "
+        "1 is best, less is worse. Not comparable with published FAD values.</p>"
+        f"<div class=chart>{charts.ratios(bars)}</div>"
+        f"<details open><summary>all figures</summary>{''.join(tables)}</details>"
+        f"<h3>Clips in the plane of the two widest dimensions</h3><div class=chart>{charts.scatter(shown.points)}</div>"
+    )
+
+
+def _features(result: dict[str, Any], shown: Shown) -> str:
+    rows = []
+    for name, found in result["features"].items():
+        if "says" not in found or found["reference"]["median"] is found["generated"]["median"] is None:
+            continue
+        middle = [
+            "{} ({} to {})".format(*(_number(found[side][point]) for point in ("median", "p10", "p90")))
+            for side in ("reference", "generated")
+        ]
+        title = f"{_text(name.replace('_', ' '))}<br><span class=small>{_text(found['says'])}</span>"
+        figures = [_number(found[figure]) for figure in ("wasserstein", "floor", "p")]
+        rows.append([title, found["unit"], *middle, *figures])
+    head = ["", "", "real: median (10 to 90 %)", "generated", "distance", "floor", "p"]
+    ltas = result["features"]["ltas"]
+    return (
+        "<h2>What a musician can act on</h2>"
+        "<p>Distance: Wasserstein, in deviations of the real clips. p: that a Kolmogorov-Smirnov distance as large "
+        "comes by chance, tracks permuted.</p>"
+        f"<div class=chart>{charts.histograms(shown.features)}</div>{_table(head, rows, raw=True)}"
+        f"<h3>Long-term spectrum</h3><p>Its shape is {ltas['shape_db']:.2g} dB from the real one (real/real "
+        f"{ltas['floor_shape_db']:.2g}), its level {ltas['offset_db']:+.2g} dB (real/real {ltas['floor_offset_db']:+.2g}).</p>"
+        f"<div class=chart>{charts.spectra(shown.spectra_hz, shown.spectra)}</div>"
+    )
+
+
+def _two_sample(result: dict[str, Any]) -> str:
+    found = result["two_sample"]
+
+    named = {"real or generated?": found["test"], "the same from rendering alone": found["shortcuts"]}
+    named |= {f"control: {name}": test for name, test in found["controls"].items()}
+    rows = [
+        [
+            f"{name} ({test['classifier']})",
+            f"{test['accuracy']:.1%}",
+            f"{test['low']:.0%} to {test['high']:.0%}",
+            test["clips"],
+            f"{test['p']:.3g}",
+            f"{test['auc']:.2f}",
+            f"{test['detectable']:.0%}",
+            test["verdict"],
+        ]
+        for name, test in named.items()
+    ]
+    head = ["", "right", "95 %", "clips", "p", "AUC", "detectable", "in words"]
+    return (
+        "<h2>Can a classifier tell?</h2>"
+        "<p>Trained on half the tracks, asked about one clip of each track of the other half. 50 % is chance. "
+        "“Detectable” is the smallest accuracy that so few clips would show.</p>" + _table(head, rows)
+    )
+
+
+def _copies(result: dict[str, Any], shown: Shown) -> str:
+    panel = result["memorisation"]
+    if not panel:
+        return "<h2>Copied?</h2><p>Not looked at: the tracks that were trained on were not given.</p>"
+    rows = [
+        [name.replace("_", " "), _number(value)] for name, value in panel.items() if isinstance(value, (int, float))
+    ]
+    pairs = "".join(
+        f"<h3>{_text(what)}</h3><div class='pair clips'>{_clip(fake, shown.sample_rate_hz)}{_clip(real, shown.sample_rate_hz)}</div>"
+        for fake, real, what in shown.copies
+    )
+    return (
+        "<h2>Copied?</h2><p>A clip is flagged where it is nearer to a training clip than 99.9 % of held-out real clips are, "
+        "by the correlation of spectrograms at any shift or by a fingerprint of spectral peaks. Flagged pairs, the "
+        "generated clip on the left:</p>" + (pairs or "<p>None.</p>") + _table(["", ""], rows)
+    )
+
+
+def _labels(result: dict[str, Any]) -> str:
+    found = result.get("labels")
+    if not found:
+        return ""
+    rows = [
+        [name.replace("_", " "), _number(value)] for name, value in found.items() if isinstance(value, (int, float))
+    ]
+    return "<h2>Labels</h2><p>By a classifier trained on the set's own labels.</p>" + _table(["", ""], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], raw: bool = False) -> str:
+    cell = str if raw else _text
+    lines = "".join(f"<tr>{''.join(f'<td>{cell(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f"<div class=wide><table><tr>{''.join(f'<th>{_text(name)}</th>' for name in head)}</tr>{lines}</table></div>"
+
+
+def _pair(found: dict[str, float]) -> str:
+    return f"{_number(found['value'])}; {_number(found['floor'])}"
+
+
+def _times(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2g} ×"
+
+
+def _number(value: float | None) -> str:
+    # Rounding, like the deviation of equal values, is not to look like a figure.
+    return "–" if value is None else f"{value if abs(value) > 1e-12 else 0:.3g}"
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,1 @@
+"""A trained generator for programs that have no TechnoGen: StableHLO and ONNX."""

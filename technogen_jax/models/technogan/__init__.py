@@ -1,0 +1,1 @@
+"""TechnoGAN: a GAN on sequences of sixteenth notes."""

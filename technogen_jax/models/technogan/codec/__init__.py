@@ -1,0 +1,1 @@
+"""The codec of TechnoGAN: audio to sequences of sixteenth notes and back."""

@@ -1,0 +1,558 @@
+"""TechnoGAN: a GAN on sequences that lie on the beat grid, one vector for each sixteenth note.
+
+`codec` turns a clip of whole bars into such a sequence and back. Clips are loops: transforms, convolutions and decoded sound
+are circular.
+
+The networks are residual, of one dimension, over the grid; where a clip has several bars, a plan of one vector a bar
+comes first in the generator and last in the discriminator.
+
+A clip has one style, an anchor for each bar and, where there are classes, label weights; the three make a style for the
+bar, and between the beginnings of two bars styles are interpolated. All else in the generator is a convolution around the
+grid: what it makes depends on a few bars, and the same parameters make any number of bars, which is how tracks without end
+are played (`arrange`). Nothing but rings of `bars` bars is judged in training. Anchors are drawn apart for each bar of a
+ring, so changes from bar to bar are judged where there are two bars or more, and not where there is one.
+
+A bar has a kick, a few sounds that are struck, a few notes, each with a sound of its own, and a few lines, which its style chooses; a
+sixteenth says which of them sound. So claps and notes come back as they were, as they do in music, without the network having to repeat
+itself to the quarter-tone. Where a line is, levels have a peak: without one it would be lost in noise.
+The low end is spoken as sines whose pitch falls or stays (`lowend`), beside which numbers can be opened for what is neither kick nor
+bass. Of all other numbers the style says how much they move at all, how much of that differs from beat to beat, and how much of that
+between the halves of the bar: much of techno repeats or stands still exactly, and convolutions never do. What never repeats is noise,
+of each number as much as the style says; each sixteenth has its own, as part of the bar's anchor, and the network has it as an input
+too. The discriminator hears the power of what can be silent, and of what can stand still or come back, on a logarithmic scale too, the
+small numbers by themselves: that a rest is silence, not merely soft, is not seen otherwise. Of the low end it hears logarithmic spectra
+alone.
+
+Label weights are channels of x, constant in training, which the generator copies from its latents: the discriminator
+reads them, decoding drops them.
+
+*Source*: Karras et al. 2019 (arXiv:1812.04948), learned start, style and noise; Karras et al. 2018 (arXiv:1710.10196), section 3,
+minibatch deviation; Huang et al. 2024 (arXiv:2501.05441), no normalisation, last layer of a residual branch starts at
+zero; relativistic loss and penalties are in `losses`. Miyato, Koyama 2018 (arXiv:1802.05637), labels by projection. Idea
+of a GAN on a compact code of music, with a style and anchors between which latents are interpolated: Pasini, Schlüter
+2022 (arXiv:2208.08706).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from flax import nnx
+
+from technogen_jax.models.gan import GAN, Endless, check_field, check_whole, functional
+from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibatch_deviation
+from technogen_jax.models.technogan import low_end
+from technogen_jax.models.technogan.codec import codec, tones
+
+TAPS = 5  # of the convolutions: two sixteenths to either side
+PLAN_TAPS = 3  # of those over bars: one bar to either side
+_BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
+_LAGS = (1, _BEAT, 2 * _BEAT)  # sixteenths; of changes since then the discriminator hears the power
+_CHANGES = 2 + len(_LAGS)  # of spectra: those, and two more
+_POWERS = 1 + len(_LAGS)  # of a group of numbers: its own, and those
+_GROUPED = 8  # numbers, of about the same deviation
+_GROUP = 4  # of the minibatch deviation, as in its paper
+_OPEN = 2.0  # logit of how much of what moves a new generator lets through
+_SHUT = -4.0  # logit of how much of the low end's numbers it puts beside what it speaks: two per cent
+_NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
+_STRUCK, _RINGS = 4, 3  # sounds of a bar that are struck, and the sixteenths that one is heard
+_SHARP = 4.0  # of the logits of what is struck: a new generator's are then more yes or no
+_LINES_OF = dict(line="mid", side_line="side")  # whose levels have a peak where a line is
+_FURTHEST = 12.0  # deviations from the mean: nearly all real bars lie within, see experiments/README.md
+_QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
+
+
+class Block(nnx.Module):
+    """Two convolutions around the grid beside an identity; what goes in is scaled by the style, where there is one.
+
+    With `beats` the first also hears the mean of the bar's beats: what repeats, which is most of techno, is made or seen at once.
+    """
+
+    def __init__(self, channels, taps, style, beats=False, *, rngs):
+        self.beats = Dense(channels, channels, rngs=rngs) if beats else None
+        self.style = Dense(channels, channels, rngs=rngs) if style else None
+        self.conv_0 = CircularConv(channels, channels, taps, rngs=rngs)
+        self.conv_1 = CircularConv(channels, channels, taps, zero=True, rngs=rngs)
+
+    def __call__(self, x, style=None):
+        """`[B, S, channels]` to the same; the style is `[B, N, channels]`, of N bars."""
+        y = leaky_relu(x if self.style is None else x * (1 + _between(self.style(style), x.shape[1])))
+        hidden = self.conv_0(y) if self.beats is None else self.conv_0(y) + _of_beats(self.beats, y)
+        return x + self.conv_1(leaky_relu(hidden))
+
+
+class Generator(nnx.Module):
+    """Latents of bars `[B, N, style + anchor + labels]` to numbers of sixteenths and of bars. The arguments are `build`'s.
+
+    An anchor ends with its noise, `[16, noise_size]` row by row. N is a multiple of `bars`; the parameters do not depend on it.
+    """
+
+    def __init__(self, bars, outputs, palette, latent_size, anchor_size, noise_size, labels, channels, blocks, *, rngs):
+        self.bars, self.blocks, self.labels, self.noise_size = bars, blocks, labels, noise_size
+        self.map_0 = Dense(latent_size + anchor_size + labels, channels, rngs=rngs)
+        self.map_1 = Dense(channels, channels, rngs=rngs)
+        self.start = nnx.Param(jax.random.normal(rngs.params(), (codec.STEPS, channels)))
+        self.noise = Dense(noise_size, channels, rngs=rngs)
+        if bars > 1:
+            self.plan_start = nnx.Param(jax.random.normal(rngs.params(), (bars, channels)))
+            self.plan = Block(channels, PLAN_TAPS, True, rngs=rngs)
+        for i in range(blocks):
+            setattr(self, f"block_{i}", Block(channels, TAPS, True, beats=True, rngs=rngs))
+        self.output_style = Dense(channels, channels, rngs=rngs)
+        self.output = Dense(channels, outputs, rngs=rngs)
+        self.palette = Dense(channels, palette, rngs=rngs)
+
+    def __call__(self, latents):
+        """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]`, the noise `[B, N * 16, noise_size]`)."""
+        count, end = latents.shape[1], latents.shape[2] - self.labels
+        gaussian, noise, labels = jnp.split(latents, [end - codec.STEPS * self.noise_size, end], -1)
+        style = jnp.concatenate([gaussian, _as_loud(labels, gaussian.shape[2])], -1)
+        style = leaky_relu(self.map_1(leaky_relu(self.map_0(style))))  # [B, N, W]
+        noise = noise.reshape(len(latents), codec.STEPS * count, self.noise_size)
+        x = jnp.tile(self.start[...], (count, 1)) + self.noise(noise)
+        if self.bars > 1:
+            plan = jnp.broadcast_to(jnp.tile(self.plan_start[...], (count // self.bars, 1)), style.shape)
+            x = x + jnp.repeat(self.plan(plan, style), codec.STEPS, axis=1)  # [B, N, W] -> [B, N * 16, W]
+        for i in range(self.blocks):
+            x = getattr(self, f"block_{i}")(x, style)
+        x = self.output(leaky_relu(x * (1 + _between(self.output_style(style), x.shape[1]))))
+        return x, self.palette(style), noise
+
+
+class Discriminator(nnx.Module):
+    """Sequences `[B, bars * 16, K + labels]` to logits `[B, 1]`. The arguments are `build`'s."""
+
+    def __init__(self, bars, components, powers, labels, channels, blocks, *, rngs):
+        self.bars, self.blocks, self.labels = bars, blocks, labels
+        self.input = Dense(2 * components + powers + labels, channels, rngs=rngs)
+        for i in range(blocks):
+            setattr(self, f"block_{i}", Block(channels, TAPS, False, beats=True, rngs=rngs))
+        self.bar = Dense(codec.STEPS * (channels + 1), channels, rngs=rngs)
+        if bars > 1:
+            self.plan = Block(channels, PLAN_TAPS, False, rngs=rngs)
+        self.output = Dense(bars * channels, 1, rngs=rngs)
+        if labels:
+            self.label = Dense(labels, channels, rngs=rngs)
+
+    def __call__(self, x, powers):
+        """One logit a sequence, which has so loud parts `[B, bars * 16, powers]`."""
+        sequence, labels = jnp.split(x, [x.shape[2] - self.labels], -1)
+        labels = jax.lax.stop_gradient(labels)  # gradient penalties are of the sequence
+        change = sequence - jnp.roll(sequence, _BEAT, 1)  # since a beat before: what repeats is seen at once
+        x = self.input(jnp.concatenate([sequence, change, powers, _as_loud(labels, 2 * sequence.shape[2])], -1))
+        for i in range(self.blocks):
+            x = getattr(self, f"block_{i}")(x)
+        x = minibatch_deviation(leaky_relu(x), _GROUP)
+        x = self.bar(x.reshape(len(x), self.bars, -1))  # [B, bars * 16, W + 1] -> [B, bars, W]
+        if self.bars > 1:
+            x = self.plan(x)
+        x = leaky_relu(x)
+        logits = self.output(x.reshape(len(x), -1))
+        if self.labels:  # how well the features go with the label: by projection, so that it cannot be ignored
+            logits = logits + jnp.sum(self.label(labels[:, 0]) * jnp.mean(x, 1), -1, keepdims=True)
+        return logits
+
+
+def _between(values: jax.Array, steps: int) -> jax.Array:
+    """Values at the beginnings of N bars, `[B, N, W]`, interpolated linearly around the loop to `[B, steps, W]`."""
+    share = np.arange(steps // values.shape[1], dtype=np.float32)[:, None] * (values.shape[1] / steps)
+    values, after = values[:, :, None], jnp.roll(values, -1, 1)[:, :, None]
+    return (values + share * (after - values)).reshape(len(values), steps, -1)
+
+
+def _of_beats(layer, x: jax.Array) -> jax.Array:
+    """A layer of the mean of each bar's four beats, `[B, bars * 16, W]`, the same for each of them."""
+    return jnp.tile(layer(_by_beat(x).mean(2)), (1, 1, _BEATS, 1)).reshape(*x.shape[:2], -1)
+
+
+def _by_beat(x: jax.Array) -> jax.Array:
+    """`[B, N * 16, W]` to `[B, N, beats, sixteenths of a beat, W]`."""
+    return x.reshape(len(x), -1, _BEATS, _BEAT, x.shape[2])
+
+
+def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
+    """`[B, N * 16, K]` with shares `[B, N, 3, K]` of what moves at all, of what in it differs from beat to beat, and in that from half to half.
+
+    The bar's mean stays. Each is a share of the one before: if a rest that neither beats nor halves repeat could be there without
+    them, half of a bar would be the other turned upside down.
+    """
+    moving, of_beats, of_halves = (shares[:, :, i, None] for i in range(3))
+    bars = x.reshape(len(x), -1, codec.STEPS, x.shape[2])
+    parts = jnp.matmul(_LAYERS, bars, precision="highest").reshape(*bars.shape[:2], -1, *bars.shape[2:])
+    mean, beat, half, rest = (parts[:, :, i] for i in range(len(_LAYERS) // codec.STEPS))
+    return (mean + moving * (beat + of_beats * (half + of_halves * rest))).reshape(x.shape)
+
+
+def _struck(logits: jax.Array, sounds: jax.Array) -> jax.Array:
+    """What a bar's sounds add to the sixteenths in which they are struck and to those after, `[B, N * 16, K]`.
+
+    Args:
+        logits: `[B, N * 16, _STRUCK]`, whether each is struck; 0.5 is as likely as not.
+        sounds: `[B, N, _STRUCK * _RINGS * K]`, what each adds to the sixteenth in which it is struck, and to the next ones.
+    """
+    hits = jax.nn.sigmoid(_SHARP * (logits - 0.5)).reshape(len(logits), -1, codec.STEPS, _STRUCK)
+    heard = jnp.matmul(hits, sounds.reshape(*sounds.shape[:2], _STRUCK, -1))
+    heard = heard.reshape(*logits.shape[:2], _RINGS, -1)
+    return sum(jnp.roll(heard[:, :, ago], ago, 1) for ago in range(_RINGS))
+
+
+def _voiced(choices: jax.Array, voices: jax.Array) -> jax.Array:
+    """What a bar's notes add to the sixteenths in which they sound, `[B, N * 16, K]`: each its own harmonics and how it rises and dies.
+
+    Args:
+        choices: `[B, N * 16, 2 * (1 + NOTES)]`, the logits of `tones.speak_pitch`.
+        voices: `[B, N, NOTES * K]`, what each note adds.
+    """
+    bars = voices.shape[:2]
+    weights = tones.note_weights(choices.reshape(*bars, codec.STEPS, 2, -1)).mean(-2)
+    return jnp.matmul(weights, voices.reshape(*bars, tones.NOTES, -1)).reshape(*choices.shape[:2], -1)
+
+
+def _standing(heights: jax.Array, lines: jax.Array, peaks: jax.Array, levels: np.ndarray) -> jax.Array:
+    """What a bar's lines add to the sixteenths in which they stand, `[B, N * 16, K]`: more level where they are, or they would be noise.
+
+    Args:
+        heights: `[B, N * 16, BAR_LINES]`, the logits of `tones.speak_lines`, as the next.
+        lines: `[B, N, BAR_LINES, LINE_STEPS]`.
+        peaks: `[B, N, BAR_LINES]`, by how much: their softplus is in nepers.
+        levels: `[LINES, K]`, what a neper at each step of 20 cents is in the numbers.
+    """
+    bars = peaks.shape[:2]
+    loud = jax.nn.sigmoid(heights).reshape(*bars, codec.STEPS, -1) * jax.nn.softplus(peaks)[:, :, None]
+    heard = jnp.matmul(loud, jnp.matmul(tones.line_weights(lines), levels[::2]))
+    return heard.reshape(*heights.shape[:2], -1)
+
+
+def _layers() -> np.ndarray:
+    """`[4 * 16, 16]`, what a bar is the sum of: its mean, its mean beat, its mean half and the rest, each without those before."""
+    step = np.arange(codec.STEPS)
+    means = [step % period == step[:, None] % period for period in (1, _BEAT, codec.STEPS // 2, codec.STEPS)]
+    means = np.float32([mean / mean.sum(1, keepdims=True) for mean in means])
+    return np.concatenate([means[0], *(means[1:] - means[:-1])])
+
+
+_LAYERS = _layers()
+
+
+def _tame(x: jax.Array) -> jax.Array:
+    """`[B, N * 16, K]` in deviations to `[B, N * 16, 1]`: what each bar is multiplied by so that none of its numbers is too far out.
+
+    Scales of the style multiply from block to block, and one bar of some hundred then has numbers a hundred times too large.
+    """
+    # Not the maximum itself: its gradient is divided by how many entries equal it, and a compiler that computes them anew and rounds them
+    # differently finds none: 0 / 0.
+    sizes = jnp.abs(x).reshape(len(x), -1, codec.STEPS * x.shape[2])
+    there = jnp.arange(sizes.shape[-1]) == jnp.argmax(sizes, -1, keepdims=True)
+    furthest = jnp.sum(jnp.where(there, sizes, 0), -1)
+    return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
+
+
+def _since(x: jax.Array) -> jax.Array:
+    """How much `[B, steps, W]` has changed since each of `_LAGS`, `[B, steps, lags, W]`."""
+    return jnp.stack([x - jnp.roll(x, lag, 1) for lag in _LAGS], 2)
+
+
+def _means_of_groups(size: int) -> np.ndarray:
+    """`[size, groups]`: what takes the means of groups of eight numbers on end, or some more where they do not come out even."""
+    members = codec.groups(size, max(size // _GROUPED, 1)).T
+    return members / members.sum(0)
+
+
+def _as_loud(labels: jax.Array, size: int) -> jax.Array:
+    """Label weights scaled so that to a new network they count as much as `size` numbers of unit deviation beside them."""
+    return labels * size**0.5
+
+
+def build(
+    *,
+    clip_samples: int,
+    audio_channels: int,
+    sample_rate_hz: int,
+    bars: int = 1,
+    latent_size: int = 96,
+    anchor_size: int = 32,
+    classes: Sequence[str] = (),
+    channels: int = 128,
+    blocks: int = 5,
+    critic_channels: int = 80,
+    critic_blocks: int = 4,
+    frames_per_step: int = 8,
+    n_mels: int = 96,
+    mid_components: int = 40,
+    side_components: int = 16,
+    low_components: int = 36,
+    pitch_components: int = 20,
+    line_components: int = 20,
+    side_line_components: int = 20,
+    pan_components: int = 4,
+    shaper: str = "none",
+    remix: float = 0.0,
+    statistics: dict[str, np.ndarray] | None = None,
+) -> GAN:
+    """TechnoGAN; `x` is `[B, bars * 16, K + labels]`, the K numbers of the deviation over the training set that `codec.Codec.scale` says.
+
+    z is `[style | an anchor for each bar | label weights]`: Gaussian numbers, and weights that sum to 1. `generate` also
+    takes latents of N bars, `[B, N, style + anchor + labels]`; `decode` takes as many as it is given.
+    N is a multiple of `bars`; bars before and after those wanted make up for the ring being closed elsewhere.
+
+    Args:
+        clip_samples: length of a clip, which is whole bars.
+        audio_channels: 1 or 2.
+        sample_rate_hz: rate of the audio.
+        bars: in a clip, 1 to 8, of four beats.
+        latent_size: numbers of the style.
+        anchor_size: numbers of an anchor, besides its noise.
+        classes: labels that the model knows, none for one without labels.
+        channels: width of the generator.
+        blocks: its residual blocks, besides those of the plan.
+        critic_channels: width of the discriminator.
+        critic_blocks: its residual blocks, besides those of the plan.
+        frames_per_step: spectra a sixteenth note; a frame is as long as two of them.
+        n_mels: mel bands, from the crossover to half the rate.
+        mid_components: of the mid signal's spectra; for mono, of the signal's.
+        side_components: of the side signal's; below the crossover it has one band.
+        low_components: of the mid signal's waveform below the crossover.
+        pitch_components: of the mid signal's pitch; without a shaper there are none.
+        line_components: of the lines that stand in it; without a shaper there are none.
+        side_line_components: of those in the side signal; stereo, with a shaper.
+        pan_components: of how mid and side go together; stereo.
+        shaper: of the excitations that sound is made of: "shipped", the one that comes with the package; "new", to be trained first;
+            the file of another run's statistics; or "none".
+        remix: share of the clips, real and made, that the critic hears mixed otherwise: another equaliser, bass and width, left
+            and right changed. So it learns fewer tracks by heart.
+        statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
+
+    Raises:
+        ValueError: a field of the wrong type or out of its range; names it and its value.
+    """
+    classes = check_classes(classes)
+    check_field("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
+    check_whole("model.bars", bars, 1)
+    check_field("model.bars", bars, bars <= 8, "1 to 8")
+    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
+    sizes |= dict(critic_channels=critic_channels, critic_blocks=critic_blocks)
+    parts = dict(
+        mid=mid_components,
+        side=side_components,
+        low=low_components,
+        pitch=pitch_components,
+        line=line_components,
+        side_line=side_line_components,
+        pan=pan_components,
+    )
+    for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
+        check_whole(f"model.{field}", value, 1)
+    check_whole("model.frames_per_step", frames_per_step, 2)
+    is_share = type(remix) in (int, float) and 0 <= remix <= 1
+    check_field("model.remix", remix, is_share, "a number from 0 to 1")
+    is_shaper = isinstance(shaper, str) and (shaper in ("shipped", "none", "new") or shaper.endswith(".npz"))
+    check_field("model.shaper", shaper, is_shaper, "shipped, none, new or a .npz file")
+    odd = shaper != "none" and frames_per_step % 2
+    check_field("model.frames_per_step", frames_per_step, not odd, "an even number, where there is a shaper")
+    step_s = clip_samples / sample_rate_hz / (codec.STEPS * bars)
+    check_field(
+        "audio.clip_samples",
+        clip_samples,
+        0.05 <= step_s <= 0.25,  # 60 to 300 beats a minute
+        f"{bars} bars (config.model.bars) of 0.8 to 4 seconds; what data_prep.prepare --grid bars says",
+    )
+    grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
+    lengths = codec.part_sizes(grid, n_mels, audio_channels, shaper != "none")
+    parts = {part: parts[part] for part in lengths}
+    for part, value in parts.items():
+        all_of = f"at most {lengths[part]}, all that n_mels = {n_mels} and frames_per_step = {frames_per_step} give"
+        check_field(f"model.{part}_components", value, value <= lengths[part], all_of)
+    for part, value in parts.items() if statistics else ():
+        wanted, found = (lengths[part], value), statistics.get(f"{part}_basis", np.zeros(0)).shape
+        if found != wanted:
+            raise ValueError(f"technogan: expected statistics with a {part}_basis of {wanted}, got {found}")
+        if f"{part}_scale" not in statistics:
+            raise ValueError(
+                f"technogan: expected statistics with a {part}_scale; these are an older version's, train anew"
+            )
+
+    @cache
+    def coder(clips):
+        """The codec of so many clips on end."""
+        samples = clips * clip_samples
+        longer = codec.grid_of(samples, sample_rate_hz, clips * bars, frames_per_step)
+        return codec.make(samples, sample_rate_hz, longer, n_mels, parts, statistics)
+
+    one, labels = coder(1), len(classes)
+    # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is and what `lowend` speaks, and which
+    # of the bar's notes and lines there are and what is struck. For a bar: how much of what moves is there at all (`_stilled`); its kick,
+    # notes and lines, and what there is to strike.
+    said = dict(
+        low=1 + low_end.SAID + low_components,
+        pitch=2 * (1 + tones.NOTES),
+        line=tones.BAR_LINES,
+        side_line=tones.BAR_LINES,
+    )
+    outputs = {part: said.get(part, count) for part, count in parts.items()} | dict(struck=_STRUCK)
+    toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
+    resting = ["low", *toned]  # that can be silent
+    moving = {part: size for part, size in parts.items() if part not in toned}  # that can repeat, or stand still
+    noise_size = sum(moving.values())
+    whole_anchor = anchor_size + codec.STEPS * noise_size
+    sounds = {part: 0 if part == "low" else size for part, size in moving.items()}  # what is struck has no low end
+    palette = dict(shares=3 * noise_size, noise=noise_size, low=low_end.CHOSEN)
+    palette["struck"] = _STRUCK * _RINGS * sum(sounds.values())
+    palette |= {f"{part}_peaks": tones.BAR_LINES for part in _LINES_OF if part in parts}
+    if "pitch" in parts:
+        palette["voices"] = tones.NOTES * sum(sounds.values())
+    for part in toned:
+        palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
+    shared = dict(bars=bars, labels=labels)
+    sizes = dict(
+        channels=channels, blocks=blocks, latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size
+    )
+    sizes |= dict(outputs=sum(outputs.values()), palette=sum(palette.values()))
+    generator = functional(partial(Generator, **sizes, **shared))
+    places = codec.by_part(np.arange(one.components), parts)
+    of_moving = np.concatenate([places[part] for part in moving])
+    scales, is_low = one.scale[of_moving], np.isin(of_moving, places["low"]).astype(np.float32)
+    scale_of = codec.by_part(scales, moving)
+    rest = is_low * one.silence[of_moving] / scales  # the low end at rest is silent, not the mean of the set
+    rests = np.stack([np.isin(np.arange(one.components), places[part]) / parts[part] for part in resting], 1)
+    grouped = scipy.linalg.block_diag(*(_means_of_groups(size) for size in moving.values()))
+    rests, grouped = np.float32(rests), np.float32(grouped)
+    powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped.shape[1] + one.low_pictured
+    heard = dict(
+        components=one.components - low_components, powers=powers_size, channels=critic_channels, blocks=critic_blocks
+    )
+    discriminator = functional(partial(Discriminator, **heard, **shared))
+
+    def sample_latents(key, n):
+        gaussian_key, label_key = jax.random.split(key)
+        gaussian = jax.random.normal(gaussian_key, (n, latent_size + bars * whole_anchor))
+        if not labels:
+            return gaussian
+        return jnp.concatenate([gaussian, jax.nn.one_hot(jax.random.randint(label_key, (n,), 0, labels), labels)], -1)
+
+    def remixed(x, key):
+        """A share of the clips as if they had been mixed otherwise; the critic hears reals and fakes so."""
+        if not remix:
+            return x
+        mixed = one.remix(x[..., : one.components], codec.draw_mix(key, len(x), remix))
+        return jnp.concatenate([mixed, x[..., one.components :]], -1)
+
+    def discriminate(d_params, x, key):
+        """Of the low end it hears spectra alone: what lies in phase it would learn by heart, and no listener hears it."""
+        x = remixed(x, key)
+        begin, end = places["low"][0], places["low"][-1] + 1
+        return (discriminator.apply(d_params, jnp.concatenate([x[..., :begin], x[..., end:]], -1), powers(x)),)
+
+    def powers(x):
+        """What is heard of each sixteenth on a logarithmic scale: powers, and the low end's spectra.
+
+        Of low end, pitch and lines the power, of spectra and of numbers in groups also how much they change.
+
+        Spectra change within it, from the end of the one before to its beginning, since the one before, and since a beat and half a bar
+        before; numbers do as `_LAGS` says. Only on this scale one hears how quiet a rest is, how still a pad stands, how exactly a beat
+        comes back.
+        """
+        sequence = x[..., : one.components]
+        drawn = one.pictures(sequence)  # [B, bars * 16, times, G]
+        within = drawn - jnp.mean(drawn, 2, keepdims=True)
+        seam = drawn[:, :, 0] - jnp.roll(drawn[:, :, -1], 1, 1)
+        since = _since(drawn.reshape(*drawn.shape[:2], -1)).reshape(*x.shape[:2], -1, *drawn.shape[2:])
+        of = codec.by_part(sequence, parts)
+        numbers = jnp.concatenate([of[part] for part in moving], -1) / scales
+        numbers = jnp.concatenate([numbers[:, :, None], _since(numbers)], 2) ** 2 @ grouped
+        loud = [(sequence - one.silence) ** 2 @ rests, jnp.mean(within**2, 2), seam**2]
+        loud += [values.reshape(*x.shape[:2], -1) for values in (jnp.mean(since**2, 3), numbers)]
+        return jnp.concatenate([jnp.log(jnp.concatenate(loud, -1) + _QUIETEST), one.low_pictures(sequence)], -1)
+
+    def of_bars(z):
+        """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
+        style, anchors, weights = jnp.split(z, [latent_size, z.shape[1] - labels], -1)
+        style, weights = (jnp.broadcast_to(part[:, None], (len(z), bars, part.shape[1])) for part in (style, weights))
+        return jnp.concatenate([style, anchors.reshape(len(z), bars, whole_anchor), weights], -1)
+
+    def generate(g_params, z):
+        latents = of_bars(z) if z.ndim == 2 else z
+        x = spoken(*generator.apply(g_params, latents))
+        return jnp.concatenate([x, _between(latents[..., latents.shape[2] - labels :], x.shape[1])], -1)
+
+    def spoken(said, chosen, noise):
+        """What the generator puts out for sixteenths and for bars, and the noise it had, as a sequence."""
+        bars = chosen.shape[:2]
+        values = codec.by_part(said, outputs)
+        opened, low, values["low"] = jnp.split(values["low"], [1, 1 + low_end.SAID], -1)
+        chosen = codec.by_part(chosen, palette)
+        shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
+        noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
+        heard = _struck(values["struck"], chosen["struck"])
+        if "pitch" in parts:
+            heard += _voiced(values["pitch"], chosen["voices"])
+        heard = codec.by_part(heard, sounds)
+        for part, of in _LINES_OF.items():
+            if part in parts:
+                lines = chosen[part].reshape(*bars, tones.BAR_LINES, -1)
+                heard[of] += _standing(values[part], lines, chosen[f"{part}_peaks"], one.peaks(of) / scale_of[of])
+        heard["low"] = jnp.zeros_like(values["low"])
+        moved = _stilled(jnp.concatenate([values[part] for part in moving], -1), shares) + noise
+        moved = moved + jnp.concatenate([heard[part] for part in moving], -1)
+        shut = is_low * jax.nn.sigmoid(-_SHUT - opened)
+        moved = moved + shut * (rest - moved)
+        tame = _tame(moved)
+        sequence = codec.by_part((tame * moved + (1 - tame) * shut * rest) * scales, moving)  # what rests does so still
+        low = low_end.speak(low, chosen["low"], grid.low_samples, grid.low_samples / step_s)
+        sequence["low"] += one.code_low(low)
+        for part in toned:
+            if part == "pitch":
+                choices = values[part].reshape(*bars, codec.STEPS, 2, -1)
+                numbers = tones.speak_pitch(choices, chosen[part].reshape(*bars, tones.NOTES, -1))
+            else:
+                heights = values[part].reshape(*bars, codec.STEPS, -1)
+                numbers = tones.speak_lines(heights, chosen[part].reshape(*bars, tones.BAR_LINES, -1))
+            sequence[part] = one.code(part, numbers.reshape(*said.shape[:2], -1))
+        return jnp.concatenate([sequence[part] for part in parts], -1)
+
+    def encode(audio, weights=None):
+        if labels and weights is None:
+            raise ValueError(f"technogan: expected label weights [B, {labels}], of config.model.classes, got none")
+        if weights is not None and not labels:
+            raise ValueError("technogan: got label weights, and this model has no labels (config.model.classes)")
+        x = one.encode(audio)
+        if not labels:
+            return x
+        return jnp.concatenate([x, jnp.broadcast_to(weights[:, None], (*x.shape[:2], labels))], -1)
+
+    return GAN(
+        sample_latents=sample_latents,
+        init_g=generator.init,
+        init_d=discriminator.init,
+        generate=generate,
+        discriminate=discriminate,
+        encode=encode,
+        decode=lambda x: coder(x.shape[1] // (codec.STEPS * bars)).decode(x[..., : one.components]),
+        calibrate=lambda g_params, key: g_params,
+        classes=classes,
+        encode_once=True,
+        endless=Endless(bars, reach_bars(bars, blocks), latent_size, whole_anchor),
+    )
+
+
+def check_classes(classes) -> tuple[str, ...]:
+    """The names of the labels as a tuple; JSON has made a list of it.
+
+    Raises:
+        ValueError: not a sequence of different names.
+    """
+    names = isinstance(classes, (tuple, list)) and all(isinstance(name, str) and name for name in classes)
+    check_field("model.classes", classes, names and len(set(classes)) == len(classes), "a tuple of different names")
+    return tuple(classes)
+
+
+def reach_bars(bars: int, blocks: int) -> int:
+    """Bars on either side on which what the generator makes depends; the arguments are `build`'s."""
+    # A block's convolutions hear four steps of the bar beside. The mean of beats spreads what was heard at a place of the beat to
+    # that place of all beats, so that the next bar but one is two steps further away, not sixteen: two bars in three blocks.
+    # A style reaches back one bar, and so do a kick and a struck sound that are still heard.
+    return -(-2 * blocks // 3) + max(2 * (PLAN_TAPS // 2) if bars > 1 else 0, 1) + 1

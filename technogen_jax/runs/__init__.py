@@ -1,0 +1,1 @@
+"""A run's folder: its config, checkpoints, metrics and encoded dataset."""

@@ -1,0 +1,1 @@
+"""Sound from a trained generator: clips and tracks of any length."""

@@ -1,0 +1,1 @@
+"""The training loop, the training step and what they need."""

@@ -1,0 +1,307 @@
+"""Files that people have, well-formed and not, against what they hold."""
+
+import os
+import struct
+
+import av
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+import soxr
+
+from technogen_jax.audio import audio_files
+
+RATE = 44100
+
+
+def music(seconds=3.0, rate=RATE, channels=2, seed=0):
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate)) / rate
+    tones = sum(np.sin(2 * np.pi * hz * t + phase) for hz, phase in rng.uniform((50, 0), (2000, 6), (4, 2)))
+    kicks = np.exp(-((t * 2.3) % 1) * 9) * rng.standard_normal(len(t))
+    mono = 0.1 * tones + 0.1 * kicks
+    return np.stack([mono * gain for gain in np.linspace(1, 0.5, channels)], axis=1).astype(np.float32)
+
+
+def encode_av(path, samples, rate, codec, container, video=False):
+    """Writes what libsndfile cannot."""
+    with av.open(str(path), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, layout="stereo", bit_rate=256_000)
+        if video:
+            picture = file.add_stream("mpeg4", rate=25, width=64, height=64, pix_fmt="yuv420p")
+            for _ in range(25):
+                frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+                file.mux(picture.encode(frame))
+            file.mux(picture.encode(None))
+        if not stream.codec_context.is_open:
+            stream.codec_context.open()
+        size = stream.codec_context.frame_size or 1024
+        fit = av.AudioResampler(stream.codec_context.format.name, "stereo", rate, frame_size=size)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout="stereo")
+        frame.sample_rate = rate
+        for piece in [*fit.resample(frame), *fit.resample(None), None]:
+            file.mux(stream.encode(piece))
+
+
+def assert_same_music(got, want, longest_shift=3000):
+    """The same but for a lossy coder's noise, delay and padding."""
+    start = got[: 20000 + longest_shift, 0]
+    power = scipy.signal.oaconvolve(start**2, np.ones(20000), "valid")
+    lag = np.argmin(power - 2 * scipy.signal.correlate(start, want[:20000, 0], "valid"))
+    length = min(len(got) - lag, len(want))
+    assert length > len(want) - longest_shift
+    error = got[lag : lag + length] - want[:length]
+    assert np.sqrt(np.mean(error**2)) < 0.2 * np.sqrt(np.mean(want**2))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_lossless_formats_give_back_every_16_bit_value(tmp_path, suffix, channels):
+    pcm = np.arange(-32768, 32768, dtype=np.int16).reshape(-1, channels)
+    audio_files.write(tmp_path / f"a{suffix}", audio_files.from_int16(pcm), 8000)
+    got, rate = audio_files.read(tmp_path / f"a{suffix}")
+    assert rate == 8000 and got.dtype == np.float32
+    np.testing.assert_array_equal(audio_files.to_int16(got), pcm)
+    assert os.listdir(tmp_path) == [f"a{suffix}"]
+
+
+@pytest.mark.parametrize("suffix,rate", [(".mp3", RATE), (".ogg", RATE), (".opus", 48000), (".mp3", 8000)])
+def test_lossy_formats_give_back_the_music(tmp_path, suffix, rate):
+    want = music(rate=rate)
+    audio_files.write(tmp_path / f"a{suffix}", want, rate)
+    got, got_rate = audio_files.read(tmp_path / f"a{suffix}")
+    assert got_rate == rate and len(got) == len(want)
+    assert_same_music(got, want)
+
+
+@pytest.mark.parametrize("codec,container", [("aac", "ipod"), ("aac", "adts"), ("aac", "mp4"), ("alac", "ipod")])
+def test_formats_that_only_ffmpeg_reads(tmp_path, codec, container):
+    want = music()
+    encode_av(tmp_path / "a.m4a", want, RATE, codec, container, video=container == "mp4")
+    got, rate = audio_files.read(tmp_path / "a.m4a")
+    assert rate == RATE
+    assert_same_music(got, want)
+    with audio_files.open_stream(tmp_path / "a.m4a", block_samples=5000) as stream:
+        blocks = list(stream.blocks)
+    assert {len(block) for block in blocks[:-1]} == {5000}
+    np.testing.assert_array_equal(np.concatenate(blocks), got)
+
+
+def mp3_variants():
+    """Name -> (bytes from an encoded file and its audio frames alone, how often the music is in them)."""
+    cover = np.random.default_rng(1).integers(0, 256, 300_000).astype(np.uint8).tobytes()
+    picture = b"APIC" + struct.pack(">I", len(cover) + 14) + b"\0\0\0image/png\0\3\0\0" + cover
+    id3v2 = b"ID3\3\0\0" + bytes(len(picture) >> shift & 127 for shift in (21, 14, 7, 0)) + picture
+    jpeg_tag = id3v2.replace(b"\xff", b"\xfe")  # a JPEG has no bytes that look like the start of a frame
+    id3v1 = b"TAG" + b"Title".ljust(125, b"\0")
+    ape = b"APETAGEX" + struct.pack("<IIII8x", 2000, len(cover) + 32, 1, 0xA0000000) + cover
+    return {
+        "plain": (lambda whole, frames: whole, 1),
+        "no_xing": (lambda whole, frames: frames, 1),
+        "id3v1": (lambda whole, frames: whole + id3v1, 1),
+        "no_xing_id3v1": (lambda whole, frames: frames + id3v1, 1),
+        "cover": (lambda whole, frames: id3v2 + whole, 1),
+        "no_xing_cover": (lambda whole, frames: id3v2 + frames, 1),
+        "no_xing_cover_at_end": (lambda whole, frames: frames + ape, 1),
+        "two_tags": (lambda whole, frames: id3v2 + id3v2 + whole, 1),
+        "joined_with_covers": (lambda whole, frames: (jpeg_tag + whole + id3v1) * 2, 2),
+        "joined": (lambda whole, frames: whole + whole, 2),
+        "joined_without_xing": (lambda whole, frames: frames + frames, 2),
+        "litter_at_end": (lambda whole, frames: whole + cover[:30_000], 1),
+        "litter_at_start": (lambda whole, frames: bytes(5000) + whole, 1),
+        "cut": (lambda whole, frames: frames[len(frames) // 2 + 99 :], None),
+    }
+
+
+@pytest.mark.parametrize("bitrate_mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("name", mp3_variants())
+def test_an_mp3_is_read_to_its_end_whatever_its_headers_say(tmp_path, name, bitrate_mode):
+    want = music(8)
+    want[: 3 * RATE] = 0  # a quiet start misleads who guesses the length from the first bitrate
+    soundfile.write(tmp_path / "source.mp3", want, RATE, bitrate_mode=bitrate_mode)
+    whole = (tmp_path / "source.mp3").read_bytes()
+    first = whole.index(b"\xff\xfb", 4) if bitrate_mode == "VARIABLE" else whole.index(whole[:2], 4)
+    assert b"Xing" in whole[:first] or b"Info" in whole[:first]
+    change, times = mp3_variants()[name]
+    (tmp_path / "a.mp3").write_bytes(change(whole, whole[first:]))
+    got, _ = audio_files.read(tmp_path / "a.mp3")
+    if times is None:
+        assert len(want) / 4 < len(got) < len(want)
+    else:
+        assert abs(len(got) - times * len(want)) < 6000
+    if times == 1:
+        assert_same_music(got[3 * RATE :], want[3 * RATE :])
+
+
+def test_an_mp3_read_in_blocks_is_as_read_at_once(tmp_path):
+    """To seek between blocks, if only to where the decoder is, leaves errors of up to 0.27: its frames use bits of earlier ones."""
+    noise = np.random.default_rng(0).normal(0, 0.2, (22050 * 8, 1)).clip(-1, 1)
+    soundfile.write(tmp_path / "a.mp3", noise, 22050)
+    whole, _ = soundfile.read(tmp_path / "a.mp3", dtype="float32", always_2d=True)
+    for block_samples in (10_000, audio_files.BLOCK_SAMPLES):
+        with audio_files.open_stream(tmp_path / "a.mp3", block_samples) as stream:
+            np.testing.assert_allclose(np.concatenate(list(stream.blocks)), whole, atol=1e-6)
+
+
+def test_lengths_left_open_by_a_streaming_encoder(tmp_path):
+    want = audio_files.from_int16(audio_files.to_int16(music()))
+    audio_files.write(tmp_path / "a.flac", want, RATE)
+    flac = bytearray((tmp_path / "a.flac").read_bytes())
+    flac[21] &= 0xF0
+    flac[22:26] = bytes(4)  # STREAMINFO: total samples unknown
+    audio_files.write(tmp_path / "a.wav", want, RATE)
+    wav = bytearray((tmp_path / "a.wav").read_bytes())
+    size = slice(wav.index(b"data") + 4, wav.index(b"data") + 8)
+    files = {"open.flac": flac}
+    for name, length in (("zero.wav", bytes(4)), ("open.wav", b"\xff" * 4)):
+        files[name] = wav[: size.start] + length + wav[size.stop :]
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        np.testing.assert_array_equal(audio_files.read(tmp_path / name)[0], want, err_msg=name)
+
+
+def test_content_decides_and_not_the_name(tmp_path):
+    want = music()
+    audio_files.write(tmp_path / "a.mp3", want, RATE)
+    audio_files.write(tmp_path / "a.flac", want, RATE)
+    for source, name in (("a.mp3", "b.wav"), ("a.mp3", "b.m4a"), ("a.flac", "b.mp3")):
+        (tmp_path / name).write_bytes((tmp_path / source).read_bytes())
+        np.testing.assert_array_equal(audio_files.read(tmp_path / name)[0], audio_files.read(tmp_path / source)[0])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_names_that_are_not_utf8(tmp_path):
+    audio_files.write(tmp_path / "a.wav", music(), RATE)
+    encode_av(tmp_path / "a.m4a", music(), RATE, "aac", "ipod")
+    for suffix in (".wav", ".m4a"):
+        odd = os.fsencode(tmp_path) + b"/\xe9\n" + suffix.encode()
+        os.rename(tmp_path / f"a{suffix}", odd)
+        assert len(audio_files.read(os.fsdecode(odd))[0]) >= 3 * RATE
+
+
+def test_more_than_full_scale_survives(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 4 * music(), RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(audio_files.read(tmp_path / "a.wav")[0], 4 * music())
+
+
+def broken_files():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, 50_000).astype(np.uint8).tobytes()
+
+    def hole(data):
+        return data[: len(data) // 2] + noise[:8000] + data[len(data) // 2 + 8000 :]
+
+    return {
+        "empty.wav": lambda files: b"",
+        "text.mp3": lambda files: b"not found\n" * 99,
+        "page.mp3": lambda files: b"<html><body>404</body></html>" * 99,
+        "noise.mp3": lambda files: noise,
+        "noise.wav": lambda files: noise,
+        "noise.m4a": lambda files: noise,
+        "zeros.mp3": lambda files: bytes(50_000),
+        "ones.mp3": lambda files: b"\xff" * 50_000,
+        "picture.mp3": lambda files: b"\xff\xd8\xff\xe0" + noise,
+        "header.wav": lambda files: files["a.wav"][:44],
+        "half_header.wav": lambda files: files["a.wav"][:20],
+        "truncated.mp3": lambda files: files["a.mp3"][: len(files["a.mp3"]) // 2],
+        "truncated.flac": lambda files: files["a.flac"][: len(files["a.flac"]) // 2],
+        "truncated.m4a": lambda files: files["a.m4a"][: len(files["a.m4a"]) // 2],
+        "hole.mp3": lambda files: hole(files["a.mp3"]),
+        "hole.flac": lambda files: hole(files["a.flac"]),
+        "hole.m4a": lambda files: hole(files["a.m4a"]),
+        "protected.m4p": lambda files: files["a.m4a"].replace(b"mp4a", b"drms"),
+        "nan.wav": lambda files: files["nan.wav"],
+        "inf.wav": lambda files: files["inf.wav"],
+        "no_samples.wav": lambda files: files["no_samples.wav"],
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    samples = music(6)
+    for suffix in (".wav", ".mp3", ".flac"):
+        audio_files.write(folder / f"a{suffix}", samples, RATE)
+    encode_av(folder / "a.m4a", samples, RATE, "aac", "ipod")
+    for name in ("nan", "inf"):
+        samples[RATE] = float(name)
+        soundfile.write(folder / f"{name}.wav", samples, RATE, subtype="FLOAT")
+    soundfile.write(folder / "no_samples.wav", samples[:0], RATE)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", broken_files())
+def test_a_broken_file_is_an_error_of_one_line(tmp_path, whole_files, name):
+    (tmp_path / name).write_bytes(broken_files()[name](whole_files))
+    with pytest.raises(audio_files.AudioError) as caught:
+        audio_files.read(tmp_path / name)
+    message = str(caught.value)
+    assert message and message.isprintable() and str(tmp_path) not in message
+
+
+def test_what_a_long_ogg_lacks_is_noticed(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.2, (48000 * 12, 2)).clip(-1, 1)
+    audio_files.write(tmp_path / "a.ogg", noise, 48000)
+    data = (tmp_path / "a.ogg").read_bytes()
+    middle = len(data) // 2
+    (tmp_path / "a.ogg").write_bytes(data[:middle] + bytes(20_000) + data[middle + 20_000 :])
+    with pytest.raises(audio_files.AudioError, match="truncated"):
+        audio_files.read(tmp_path / "a.ogg")
+
+
+def test_no_file_and_a_folder_are_errors(tmp_path):
+    for path in (tmp_path, tmp_path / "nothing.wav"):
+        with pytest.raises(audio_files.AudioError):
+            audio_files.read(path)
+
+
+@pytest.mark.parametrize("source_hz", [8000, 11025, 22050, 48000, 96000, 192000])
+@pytest.mark.parametrize("target_hz", [16000, 44100])
+def test_resampling_in_blocks_is_resampling_the_whole(tmp_path, source_hz, target_hz):
+    want = music(2, source_hz)
+    soundfile.write(tmp_path / "a.wav", want, source_hz, subtype="FLOAT")
+    whole = soxr.resample(want.mean(axis=1, keepdims=True), source_hz, target_hz, quality="HQ")
+    for block_samples in (1000, 1 << 17):
+        with audio_files.open_stream(tmp_path / "a.wav", block_samples) as stream:
+            got = np.concatenate(list(audio_files.resample_blocks(stream, target_hz, 1)))
+        assert got.shape == whole.shape
+        np.testing.assert_allclose(got, whole, atol=1e-5)
+
+
+def test_a_tone_keeps_its_pitch_and_level(tmp_path):
+    t = np.arange(2 * 48000) / 48000
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 1000 * t), 48000, subtype="FLOAT")
+    got, rate = audio_files.read(tmp_path / "a.wav", 16000, 1)
+    want = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(2 * 16000) / 16000)
+    assert rate == 16000
+    np.testing.assert_allclose(got[800:-800, 0], want[800:-800], atol=1e-4)
+
+
+def test_remix():
+    stereo = music(0.1, channels=2)
+    six = music(0.1, channels=6)
+    np.testing.assert_array_equal(audio_files.remix(stereo, 2), stereo)
+    for samples in (stereo, six):
+        np.testing.assert_allclose(audio_files.remix(samples, 1)[:, 0], samples.astype(np.float64).mean(1), atol=1e-7)
+    np.testing.assert_array_equal(audio_files.remix(six, 2), six[:, :2])
+    np.testing.assert_array_equal(audio_files.remix(stereo[:, :1], 2), np.repeat(stereo[:, :1], 2, axis=1))
+    with pytest.raises(ValueError, match="expected 1 or 2"):
+        audio_files.remix(six, 3)
+
+
+def test_pcm_rounds_and_clips():
+    values = np.array([-2, -1, -1.4 / 32768, 0, 1.6 / 32768, 32767 / 32768, 1, 2], np.float32)
+    assert audio_files.to_int16(values).tolist() == [-32768, -32768, -1, 0, 2, 32767, 32767, 32767]
+
+
+def test_writing_refuses_what_it_cannot_write(tmp_path):
+    with pytest.raises(ValueError, match=r"\.txt.*expected one of \.wav"):
+        audio_files.write(tmp_path / "a.txt", music(), RATE)
+    with pytest.raises(ValueError, match="NaN"):
+        audio_files.write(tmp_path / "a.wav", np.full((10, 1), np.nan), RATE)
+    with pytest.raises(ValueError, match="shape"):
+        audio_files.write(tmp_path / "a.wav", np.zeros((1, 2, 3)), RATE)
+    with pytest.raises(ValueError, match="12345 Hz"):
+        audio_files.write(tmp_path / "a.mp3", music(), 12345)
+    assert not os.listdir(tmp_path)

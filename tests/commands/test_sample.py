@@ -1,0 +1,177 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import RATE_HZ
+from test_arrange import model
+
+from technogen_jax import sample
+from technogen_jax.sampling import arrangement, generator
+
+
+def test_clips_with_their_cards_and_a_picture(trained_workdir, tmp_path, capsys):
+    assert sample.main(["--workdir", str(trained_workdir), "--n", "3", "--seed", "4", "--output", str(tmp_path)]) == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    stems = [f"step6-seed4-00{index}" for index in range(3)]
+    assert names == sorted([f"{stem}.{end}" for stem in stems for end in ("wav", "json")] + ["step6-seed4.png"])
+    clip, rate_hz = soundfile.read(tmp_path / "step6-seed4-001.wav", always_2d=True)
+    assert clip.shape == (2048, 1) and rate_hz == RATE_HZ
+    trained = generator.load(trained_workdir)
+    (expected,) = generator.render(trained, generator.draw_latents(trained.gan, 4, [1]))
+    np.testing.assert_allclose(clip, expected, atol=0.51 / 32768)
+    out = capsys.readouterr().out
+    assert "3 clips: peak" in out and "step6-seed4.png" in out
+
+
+@pytest.mark.parametrize("end", ["wav", "flac"])
+def test_a_card_makes_the_same_file_again(trained_workdir, tmp_path, capsys, end):
+    options = ["--workdir", str(trained_workdir), "--output", str(tmp_path / "first"), "--format", end]
+    sample.main([*options, "--n", "2", "--seed", "9", "--truncation", "0.7"])
+    stem = "step6-seed9-truncation0.7-001"
+    again = ["--from", str(tmp_path / "first" / f"{stem}.json"), "--output", str(tmp_path / "again"), "--format", end]
+    assert sample.main(again) == 0
+    assert "the same, bit for bit" in capsys.readouterr().out
+    for name in (f"{stem}.{end}", f"{stem}.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
+def test_a_card_of_other_weights_is_refused(trained_workdir, tmp_path, capsys):
+    sample.main(["--workdir", str(trained_workdir), "--n", "1", "--output", str(tmp_path)])
+    card = tmp_path / "step6-seed0-000.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"weights": "0" * 64}))
+    assert sample.main(["--from", str(card)]) == 1
+    assert "made from other weights" in capsys.readouterr().err
+
+
+def test_a_moved_workdir_is_named_anew(trained_workdir, tmp_path):
+    shutil.copytree(trained_workdir, tmp_path / "moved")
+    sample.main(["--workdir", str(tmp_path / "moved"), "--n", "1", "--output", str(tmp_path)])
+    (tmp_path / "moved").rename(tmp_path / "away")
+    card = str(tmp_path / "step6-seed0-000.json")
+    assert sample.main(["--from", card]) == 1
+    assert sample.main(["--from", card, "--workdir", str(tmp_path / "away")]) == 0
+
+
+def test_interpolation_between_a_seed_and_a_card(trained_workdir, tmp_path):
+    options = ["--workdir", str(trained_workdir), "--output", str(tmp_path)]
+    sample.main([*options, "--n", "2", "--seed", "1"])
+    card = tmp_path / "step6-seed1-001.json"
+    assert sample.main([*options, "--n", "4", "--interpolate", "3", str(card)]) == 0
+    steps = sorted(tmp_path.glob("step6-3-to-*.wav"))
+    assert len(steps) == 4
+    assert steps[-1].read_bytes() == card.with_suffix(".wav").read_bytes()
+    first = json.loads(steps[0].with_suffix(".json").read_text())
+    gan = generator.load(trained_workdir).gan
+    np.testing.assert_array_equal(np.float32(first["latents"]), generator.draw_latents(gan, 3, [0])[0])
+
+
+def test_an_older_checkpoint_sounds_different(trained_workdir, tmp_path):
+    for step in ("2", "latest"):
+        sample.main(["--workdir", str(trained_workdir), "--n", "1", "--step", step, "--output", str(tmp_path)])
+    assert (tmp_path / "step2-seed0-000.wav").read_bytes() != (tmp_path / "step6-seed0-000.wav").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def bars():
+    """A model of bars, not trained."""
+    return model(1)
+
+
+@pytest.fixture
+def command(bars, monkeypatch, tmp_path):
+    """The command for a folder in which there is this model."""
+    monkeypatch.setattr(generator, "load", lambda workdir, step: bars)
+    return lambda *argv: sample.main(["--workdir", "x", "--output", str(tmp_path), *argv])
+
+
+def test_a_track_and_its_card_which_makes_it_again(command, bars, tmp_path, capsys):
+    assert command("--bars", "6", "--seed", "4", "--label", "acid", "--truncation", "0.8") == 0
+    path = tmp_path / "step1-seed4-acid1-truncation0.8-6bars.wav"
+    sound, rate_hz = soundfile.read(path, always_2d=True)
+    section = arrangement.Section(6, 4, {"acid": 1.0})
+    latents = arrangement.latents_of(bars.gan, [section], hold=4, truncation=0.8)
+    wanted = np.concatenate(list(arrangement.render(bars, latents)))
+    assert rate_hz == 8000 and sound.shape == wanted.shape == (6 * 14336, 2)
+    np.testing.assert_allclose(sound, np.clip(wanted, -1, 1), atol=0.51 / 32768)
+    assert "0 min 11 s" in capsys.readouterr().out
+    first, card = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    path.unlink()
+    assert sample.main(["--from", str(path.with_suffix(".json"))]) == 0
+    assert "the same, bit for bit" in capsys.readouterr().out
+    assert path.read_bytes() == first and path.with_suffix(".json").read_bytes() == card
+
+
+def test_a_track_by_minutes_and_one_by_a_script(command, tmp_path, capsys):
+    assert command("--minutes", "0.1", "--hold", "1", "--format", "flac") == 0
+    assert soundfile.info(tmp_path / "step1-seed0-3bars.flac").frames == 3 * 14336  # 6 s are 3.3 bars
+    (tmp_path / "night.toml").write_text("[[section]]\nbars = 2\nenergy = [0, 1]\n[[section]]\nbars = 1\nseed = 3")
+    assert command("--script", str(tmp_path / "night.toml")) == 0
+    assert soundfile.info(tmp_path / "step1-night.wav").frames == 3 * 14336
+    assert [s["seed"] for s in json.loads((tmp_path / "step1-night.json").read_text())["sections"]] == [0, 3]
+    (tmp_path / "night.toml").write_text("[[section]]\nbars = 0")
+    assert command("--script", str(tmp_path / "night.toml")) == 1
+    assert "section 1, bars: expected a whole number of at least 1, got 0" in capsys.readouterr().err
+
+
+def test_clips_of_a_label(command, bars, tmp_path, capsys):
+    assert command("--n", "2", "--label", "acid=0.25, industrial=0.75") == 0
+    card = json.loads((tmp_path / "step1-seed0-acid0.25-industrial0.75-001.json").read_text())
+    assert card["label"] == {"acid": 0.25, "industrial": 0.75} and card["latents"][-2:] == [0.25, 0.75]
+    assert command("--label", "dub") == 1
+    assert "acid, industrial" in capsys.readouterr().err
+
+
+def test_a_model_without_bars_plays_no_tracks(trained_workdir, tmp_path, capsys):
+    assert sample.main(["--workdir", str(trained_workdir), "--minutes", "1", "--output", str(tmp_path)]) == 1
+    assert "makes clips of one length and no tracks" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_the_summary_counts_clipping_silence_and_sameness():
+    quiet, loud = np.zeros((100, 1), np.int16), np.full((100, 1), 32767, np.int16)
+    line = sample.describe([quiet, quiet, loud])
+    assert line.startswith("3 clips: peak -0.0 dBFS")
+    assert "1 with samples at full scale, 2 silent, only 2 different" in line
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "--workdir is missing"),
+        (["--workdir", "x", "--n", "0"], "--n: expected at least 1, got 0"),
+        (["--workdir", "x", "--n", "1", "--interpolate", "1", "2"], "--n: expected at least 2, got 1"),
+        (["--workdir", "x", "--truncation", "1.5"], "--truncation: expected more than 0 and at most 1, got 1.5"),
+        (["--workdir", "x", "--step", "first"], "--step: expected latest, best or a number, got first"),
+        (["--workdir", "x", "--seed", "-1"], "--seed: expected 0 to 4294967295, got -1"),
+        (["--workdir", "x", "--minutes", "0"], "--minutes: expected more than 0, got 0"),
+        (["--workdir", "x", "--bars", "-4"], "--bars: expected more than 0, got -4"),
+        (["--workdir", "x", "--bars", "4", "--minutes", "1"], "not allowed with argument"),
+        (["--workdir", "x", "--bars", "4", "--n", "1"], "--n and --bars: clips or one track, not both"),
+        (
+            ["--workdir", "x", "--hold", "4"],
+            "--hold: is of a track; name its length with --minutes, --bars or --script",
+        ),
+        (
+            ["--workdir", "x", "--label", "acid=1,dub"],
+            "--label: expected a name, or weights as acid=0.7,industrial=0.3",
+        ),
+        (["--workdir", "x", "--label", "acid=0,dub=0"], "--label: expected a name, or weights as"),
+        (["--workdir", "x", "--label", "acid=-1,dub=2"], "--label: expected a name, or weights as"),
+    ],
+)
+def test_options_that_cannot_work(argv, message, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        sample.parse_options(argv)
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_files_that_are_no_cards(trained_workdir, tmp_path, capsys):
+    for text in ("", "[]", '{"version": 1}', '{"latents": "x"}'):
+        (tmp_path / "card.json").write_text(text)
+        assert sample.main(["--from", str(tmp_path / "card.json")]) == 1
+        assert "expected the JSON that this command writes" in capsys.readouterr().err
+    options = ["--workdir", str(trained_workdir), "--output", str(tmp_path)]
+    assert sample.main([*options, "--interpolate", "one", "2"]) == 1
+    assert "--interpolate one: expected a seed or the .json of a clip" in capsys.readouterr().err

@@ -1,0 +1,422 @@
+"""The whole of preparing: what is in the set, what is reported, and that it can be killed at any time."""
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from helpers.beats import beat_times, drums
+
+from data_prep import options, prepare, workers
+from technogen_jax.audio import audio_files
+from technogen_jax.data import tfrecords
+
+RATE = 16000
+ROOT = pathlib.Path(prepare.__file__).parent.parent
+SMALL = ("--sample_rate", str(RATE), "--hop_size", "0.5", "--shard_mb", "0.2")
+BARS = ("--grid", "bars", "--bars", "2", "--stride_bars", "1", "--sample_rate", str(RATE), "--split", "0.5,0.25,0.25")
+
+
+def track(seconds, rate, channels, seed):
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 900) * t)[:, None]
+    return (tone + 0.1 * rng.standard_normal((len(t), channels))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Ten good tracks, two of them the same, and five that are none."""
+    folder = tmp_path_factory.mktemp("corpus")
+    kinds = [(".wav", RATE, 1), (".mp3", 44100, 2), (".flac", 48000, 2), (".ogg", 22050, 1), (".aiff", 8000, 2)]
+    for index in range(9):
+        suffix, rate, channels = kinds[index % 5]
+        path = folder / ("acid" if index < 6 else "industrial") / f"{index}{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        audio_files.write(path, track(4 + index, rate, channels, index), rate)
+    (folder / "copy of 2.mp3").write_bytes((folder / "acid" / "2.flac").read_bytes())
+    (folder / "empty.mp3").touch()
+    (folder / "text.wav").write_text("not audio")
+    (folder / "new\nline.flac").write_bytes(b"fLaC" + bytes(100))
+    audio_files.write(folder / "short.wav", track(0.1, RATE, 1, 0), RATE)
+    audio_files.write(folder / "silent.wav", np.zeros((RATE, 1), np.float32), RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """A set made of it in one go, and what was said."""
+    output, said = tmp_path_factory.mktemp("sets") / "whole", []
+    options_ = options.parse_options(["--input", str(corpus), "--output", str(output), *SMALL, "--workers", "2"])
+    prepare.prepare(options_, said.append)
+    return output, "\n".join(said)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def clip_lines(folder):
+    return [json.loads(line) for line in (folder / tfrecords.CLIPS_FILE).read_text().splitlines()]
+
+
+def start(corpus, output, *more, how=SMALL):
+    command = [sys.executable, "-m", "data_prep.prepare", "--input", corpus, "--output", output, *how, *more]
+    # A shell has what it starts in the background ignore Ctrl-C, and children of it too.
+    heed = (lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) if os.name == "posix" else None
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True, preexec_fn=heed)
+
+
+def test_every_clip_is_its_stretch_of_its_track(corpus, whole):
+    output, _ = whole
+    manifest = tfrecords.read_manifest(output)
+    tracks = {entry["id"]: entry for entry in manifest.tracks}
+    assert len(tracks) == 10
+    decoded, seen = {}, collections.Counter()
+    for split in tfrecords.SPLITS:
+        for clip in tfrecords.ClipSource(output, split):
+            entry = tracks[clip["track"]]
+            assert entry["split"] == split and manifest.labels[clip["label"]] == entry["label"]
+            if clip["track"] not in decoded:
+                samples = audio_files.read(corpus / clip["track"], RATE, 1)[0]
+                decoded[clip["track"]] = audio_files.to_int16(
+                    samples * np.float32(32767 / 32768 / np.abs(samples).max())
+                )
+            want = decoded[clip["track"]][clip["offset"] :][: manifest.clip_samples]
+            assert np.abs(clip["audio"].astype(int) - want).max() <= 1  # one rounding, of the gain, may differ
+            seen[clip["track"]] += 1
+    assert seen == {id_: entry["clips"] for id_, entry in tracks.items()}
+    assert all(entry["clips"] == int(entry["seconds"] / 0.5 + 1e-6) for entry in tracks.values())
+    assert manifest.labels == ["acid", "industrial", "unlabelled"]
+
+
+def test_manifest_and_clip_list_agree_with_the_records(whole):
+    output, _ = whole
+    manifest = tfrecords.read_manifest(output)
+    lines = clip_lines(output)
+    assert len(lines) == sum(entry["clips"] for entry in manifest.splits.values())
+    for split in tfrecords.SPLITS:
+        shards = manifest.splits[split]["shards"]
+        listed = [line for line in lines if line["split"] == split]
+        assert listed == sorted(listed, key=lambda line: (line["shard"], line["index"]))
+        clips = list(tfrecords.ClipSource(output, split))
+        assert len(clips) == len(listed) and listed[-1]["shard"] == len(shards) - 1
+        for clip, line in zip(clips, listed, strict=True):
+            assert (clip["track"], clip["offset"]) == (line["track"], line["offset"])
+            assert manifest.labels[clip["label"]] == line["label"]
+            peak = 20 * np.log10(np.abs(clip["audio"].astype(float)).max() / 32768)
+            assert line["peak_dbfs"] == pytest.approx(peak, abs=1e-3)
+            assert -40 < line["loudness_lufs"] < 3
+    assert len(manifest.splits["train"]["shards"]) > 1
+    assert len({line["track"] for line in lines if line["split"] == "train" and line["shard"] == 0}) > 2  # shuffled
+
+
+def test_the_same_audio_under_two_names_is_on_one_side_and_reported(whole):
+    output, said = whole
+    tracks = {entry["id"]: entry for entry in tfrecords.read_manifest(output).tracks}
+    first, copy = tracks["acid/2.flac"], tracks["copy of 2.mp3"]
+    assert first["hash"] == copy["hash"] and first["split"] == copy["split"]
+    assert "1 tracks have the same audio as another" in said
+
+
+def test_every_file_left_out_is_one_line(whole):
+    output, said = whole
+    rejected = {entry["path"]: entry for entry in tfrecords.read_manifest(output).rejected}
+    kinds = {path: entry["kind"] for path, entry in rejected.items()}
+    assert kinds == {
+        "empty.mp3": "not usable audio",
+        "new\nline.flac": "not usable audio",
+        "short.wav": "too short",
+        "silent.wav": "silent",
+        "text.wav": "not usable audio",
+    }
+    assert "5 files left out: 3 not usable audio, 1 too short, 1 silent" in said
+    lines = [line.strip() for line in said.splitlines()]
+    for path, entry in rejected.items():
+        assert f"{path.replace(chr(10), chr(92) + 'n')}: {entry['reason']}" in lines
+
+
+def test_tensorflow_datasets_knows_the_set(whole):
+    output, _ = whole
+    manifest, info = tfrecords.read_manifest(output), tfds.builder_from_directory(output).info
+    assert {split: info.splits[split].num_examples for split in info.splits} == {
+        split: entry["clips"] for split, entry in manifest.splits.items()
+    }
+    assert info.features["audio"].shape == (8000, 1) and info.features["label"].names == manifest.labels
+    assert info.metadata["sample_rate_hz"] == RATE
+    assert (output / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorflow_reads_the_set(whole):
+    tf = pytest.importorskip("tensorflow")
+    output, _ = whole
+    for split in tfrecords.SPLITS:
+        want = list(tfrecords.ClipSource(output, split))
+        dataset = tfds.builder_from_directory(output).as_dataset(split=split, shuffle_files=False)
+        got = {(e["track"].decode(), int(e["offset"])): e for e in tfds.as_numpy(dataset)}
+        assert len(got) == len(want)
+        for clip in want:
+            example = got[clip["track"], clip["offset"]]
+            np.testing.assert_array_equal(example["audio"], clip["audio"])
+            assert example["audio"].dtype == np.int16 and example["label"] == clip["label"]
+        shards = [str(output / name) for name in tfrecords.read_manifest(output).splits[split]["shards"]]
+        fields = {name: tf.io.FixedLenFeature((), kind) for name, kind in (("audio", tf.string), ("offset", tf.int64))}
+        raw = tf.data.TFRecordDataset(shards).map(lambda record: tf.io.parse_single_example(record, fields))  # noqa: B023
+        for example, clip in zip(raw.as_numpy_iterator(), want, strict=True):
+            assert example["offset"] == clip["offset"] and example["audio"] == clip["audio"].tobytes()
+
+
+def test_one_worker_makes_the_same_bytes(corpus, whole, tmp_path):
+    run = start(corpus, tmp_path / "set", "--workers", "1")
+    out, err = run.communicate()
+    assert run.returncode == 0, err
+    assert contents(tmp_path / "set") == contents(whole[0])
+    assert os.listdir(tmp_path) == ["set"]
+    assert "next: python -m technogen_jax.train" in out and "100%" in err
+    run = start(corpus, tmp_path / "set", "--workers", "1")
+    out, _ = run.communicate()
+    assert run.returncode == 0 and "already done" in out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.parametrize(
+    "pattern,count,number",
+    [("parts/*.json", 1, signal.SIGKILL), ("parts/*.json", 3, signal.SIGINT), ("*.tfrecord*", 2, signal.SIGKILL)],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(corpus, whole, tmp_path, pattern, count, number):
+    output, incomplete = tmp_path / "set", tmp_path / "set.incomplete"
+    run = start(corpus, output, "--workers", "1")
+    while run.poll() is None and len(list(incomplete.glob(pattern))) < count:
+        time.sleep(0.001)
+    run.send_signal(number)
+    run.communicate()
+    assert run.returncode == (130 if number == signal.SIGINT else -number)
+    assert not output.exists()
+    with pytest.raises(tfrecords.RecordError, match="not found"):
+        tfrecords.read_manifest(output)
+    (incomplete / ".techno-train.tfrecord-00000-of-00001.tmp").write_bytes(b"left over")
+    (incomplete / "parts" / "x.pcm.123.tmp").write_bytes(b"left over")
+    run = start(corpus, output)
+    out, err = run.communicate()
+    assert run.returncode == 0, err
+    assert "tracks are decoded already" in out
+    assert contents(output) == contents(whole[0])
+    assert os.listdir(tmp_path) == ["set"]
+
+
+class InThisProcess(workers.Workers):
+    def run(self, jobs):
+        return ((index, function(job)) for index, (function, job) in enumerate(jobs))
+
+
+def test_an_array_of_tasks_makes_the_same_bytes(corpus, whole, beats, tmp_path, monkeypatch):
+    """The last command does what a task that failed has left."""
+    monkeypatch.setattr(workers, "Workers", InThisProcess)
+    said = []
+
+    def run(folder, *more):
+        words = ["--input", str(folder), "--output", str(tmp_path / folder.name), *more]
+        return prepare.prepare(options.parse_options(words), said.append)
+
+    assert run(corpus, *SMALL, "--task", "1/3") is run(corpus, *SMALL, "--task", "2/3") is None
+    assert "already" in said[-2] and "the same command without --task writes the set" in said[-1]
+    run(corpus, *SMALL)
+    assert contents(tmp_path / corpus.name) == contents(whole[0])
+    assert run(corpus, *SMALL, "--task", "1/2") is not None and "already done" in said[-1]
+    # No task decodes before all tracks are searched for beats; one that crashes the search is. Of one track share 2 is none.
+    bars = (*BARS, "--limit", "1", "--no-shuffle", "--task")
+    run(beats, *bars, "2/2")
+    assert "when all have ended, run them again" in said[-1]
+    monkeypatch.setattr(InThisProcess, "run", lambda self, jobs: [(i, workers.Crash(11)) for i in range(len(jobs))])
+    for task in ("1/2", "2/2"):
+        assert run(beats, *bars, task) is None and "the same command without --task" in said[-1]
+
+
+def run_main(capsys, *argv):
+    status = prepare.main([str(word) for word in argv])
+    return status, capsys.readouterr()
+
+
+def test_no_usable_clip_is_an_error_that_says_why(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    status, said = run_main(capsys, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert status == 1 and "no audio files in it or below (looked for .aac" in said.err
+    (tmp_path / "in" / "text.mp3").write_text("no")
+    audio_files.write(tmp_path / "in" / "a.wav", track(1, RATE, 1, 0), RATE)
+    status, said = run_main(capsys, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert status == 1 and "no usable clip in 2 files: 1 too short, 1 not usable audio" in said.err
+    assert "a.wav: 1 s, shorter than a clip of 8 s" in said.err and "text.mp3: not an audio file" in said.err
+    assert sorted(os.listdir(tmp_path)) == ["in"]
+
+
+def test_folders_that_cannot_be_used(corpus, whole, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious").touch()
+    set_ = whole[0]
+    for source, output, status, reason in (
+        (tmp_path / "nothing", tmp_path / "out", 2, "no such folder"),
+        (tmp_path / "file", tmp_path / "out", 2, "not a folder"),
+        (corpus, tmp_path / "file", 2, "is a file"),
+        (corpus, tmp_path / "full", 2, "holds files but no set"),
+        (corpus, corpus, 2, "holds the input folder"),
+        (corpus / "acid", corpus, 2, "holds the input folder"),
+        (corpus, set_, 1, "already holds another set"),
+    ):
+        got, said = run_main(capsys, "--input", source, "--output", output)
+        assert got == status and said.err.count("\n") == 1
+        assert reason in said.err
+    status, said = run_main(capsys, "--input", corpus, "--output", set_, *SMALL, "--seed", 1)
+    assert status == 1 and ": --seed was 0, is 1. Delete it" in said.err
+    status, said = run_main(capsys, "--input", corpus / "acid", "--output", set_, *SMALL)
+    assert status == 1 and "files in the input are new, gone or changed" in said.err
+    assert contents(set_) == contents(whole[0]) and (tmp_path / "full" / "precious").exists()
+
+
+def test_a_second_run_keeps_out(corpus, tmp_path, capsys):
+    (tmp_path / "set.incomplete").mkdir()
+    with prepare._lock(tmp_path / "set.incomplete", "set"):
+        status, said = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL)
+        assert status == 1 and "another run is preparing it" in said.err
+        status, said = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL, "--task", "1/2")
+    assert status == 1 and "another run is preparing it" in said.err
+
+
+def test_options_shape_the_set(corpus, tmp_path):
+    def make(name, *more):
+        parsed = options.parse_options(["--input", str(corpus), "--output", str(tmp_path / name), *SMALL, *more])
+        return prepare.prepare(parsed, lambda line: None)
+
+    manifest = make("a", "--limit", "3", "--no-shuffle", "--labels", "none", "--channels", "2", "--stride", "0.25")
+    assert [entry["id"] for entry in manifest.tracks] == ["acid/0.wav", "acid/1.mp3", "acid/2.flac"]
+    assert manifest.labels == ["unlabelled"] and manifest.channels == 2 and manifest.stride_samples == 4000
+    source = tfrecords.ClipSource(tmp_path / "a", "train")
+    offsets = [clip["offset"] for clip in source]
+    assert offsets == sorted(offsets) and np.diff(offsets).max() == 4000
+    np.testing.assert_array_equal(source[0]["audio"][4000:], source[1]["audio"][:4000])
+    manifest = make("b", "--limit", "3", "--split", "0,0,1", "--silence_db", "-15")
+    assert manifest.splits["train"]["clips"] == 0 and manifest.splits["test"]["tracks"] == len(manifest.tracks)
+    assert tfds.builder_from_directory(tmp_path / "b").info.splits["test"].num_examples > 0
+
+
+def test_modules_load_without_jax():
+    code = "import sys, data_prep.prepare; assert 'jax' not in sys.modules and 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+TEMPOS_BPM = {"a.wav": 128.0, "b.flac": 131.37, "c.wav": 135.0}
+
+
+@pytest.fixture(scope="module")
+def beats(tmp_path_factory):
+    """Three tracks with a beat at known times, and four that cannot be used."""
+    folder = tmp_path_factory.mktemp("beats")
+    for name, bpm in TEMPOS_BPM.items():
+        kicks = beat_times(bpm, 39, 0.1 + bpm / 1000)
+        audio_files.write(folder / name, drums(40, 44100, kicks, kicks[:-8] + 30 / bpm), 44100)
+    audio_files.write(folder / "fast.wav", drums(40, 22050, beat_times(160, 40)), 22050)
+    audio_files.write(folder / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(20 * RATE), RATE)
+    audio_files.write(folder / "brief.wav", drums(2.5, RATE, beat_times(128, 2.5)), RATE)
+    (folder / "text.mp3").write_text("not audio")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_bars(beats, tmp_path_factory):
+    """A set of clips of two bars, and what was said."""
+    output, said = tmp_path_factory.mktemp("sets") / "bars", []
+    prepare.prepare(options.parse_options(["--input", str(beats), "--output", str(output), *BARS]), said.append)
+    return output, "\n".join(said)
+
+
+def test_every_clip_has_its_kicks_on_the_grid_of_the_sets_tempo(in_bars):
+    output, _ = in_bars
+    manifest = tfrecords.read_manifest(output)
+    bpm = manifest.options["reference_bpm"]
+    assert bpm == pytest.approx((131.37 + 135) / 2, abs=0.01)  # the median of the four that have a beat
+    assert manifest.clip_samples == round(2 * 240 / bpm * RATE) == pytest.approx(2 * manifest.stride_samples, abs=1)
+    beats_expected = np.arange(8) * manifest.clip_samples / 8
+    clips = [clip for split in tfrecords.SPLITS for clip in tfrecords.ClipSource(output, split)]
+    assert len(clips) > 50
+    for clip in clips:
+        sound = np.abs(clip["audio"][:, 0].astype(float)) / 32768
+        for expected in beats_expected[1:]:
+            start = round(expected) - RATE // 50  # 20 ms before; kicks are louder than hats
+            first = start + np.flatnonzero(sound[start : start + RATE // 25] > 0.3)[0]
+            assert abs(first - expected) < 0.005 * RATE
+        assert sound[: RATE // 200].max() > 0.3  # and the clip begins with one
+
+
+def test_manifest_and_clip_list_say_which_bar_and_how_fast(beats, in_bars):
+    output, said = in_bars
+    manifest = tfrecords.read_manifest(output)
+    bpm = manifest.options["reference_bpm"]
+    tracks = {entry["id"]: entry for entry in manifest.tracks}
+    assert set(tracks) == set(TEMPOS_BPM)
+    for name, entry in tracks.items():
+        [section] = entry["sections"]
+        assert section["bpm"] == pytest.approx(TEMPOS_BPM[name], abs=0.02)
+        assert section["speed"] == pytest.approx(bpm / section["bpm"], rel=1e-4)
+        assert section["confidence"] > 0.9 and 0 <= section["downbeat_confidence"] <= 1
+        beat_s = 60 / TEMPOS_BPM[name]
+        first = (section["start_s"] - 0.1 - TEMPOS_BPM[name] / 1000) / beat_s
+        assert abs(first - round(first)) * beat_s < 0.005
+        assert entry["clips"] == section["bars"] - 1
+        assert entry["seconds"] == 40
+        assert entry["tail_s"] == pytest.approx(40 - section["bars"] * 4 * beat_s, abs=0.01)
+    lines = clip_lines(output)
+    assert len(lines) == sum(entry["clips"] for entry in manifest.tracks)
+    for line in lines:
+        [section] = tracks[line["track"]]["sections"]
+        start_s = section["start_s"] + line["bar"] * 240 / section["bpm"]
+        assert line["offset"] == pytest.approx(start_s * RATE, abs=2)
+        assert line["speed"] == section["speed"] and line["section"] == 0
+    for split in tfrecords.SPLITS:
+        offsets = [clip["offset"] for clip in tfrecords.ClipSource(output, split)]
+        assert offsets == [line["offset"] for line in lines if line["split"] == split]
+    reasons = {entry["path"]: entry for entry in manifest.rejected}
+    kinds = {path: entry["kind"] for path, entry in reasons.items()}
+    assert kinds == {
+        "brief.wav": "no steady beat",
+        "fast.wav": "other tempo",
+        "noise.wav": "no steady beat",
+        "text.mp3": "not usable audio",
+    }
+    assert "160.00 BPM: to 133.18 is -16.8 %, more than --max_speed 6" in reasons["fast.wav"]["reason"]
+    assert "0.7 is needed" in reasons["noise.wav"]["reason"]
+    assert "clips of 2 bars at 133.18 BPM, 3 tracks" in said and "tempos changed by -1.3 to +4.0 %" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_killed_run_with_bars_goes_on_to_the_same_bytes(beats, in_bars, tmp_path):
+    output = tmp_path / "set"
+    run = start(beats, output, "--workers", "1", how=BARS)
+    while run.poll() is None and not list((tmp_path / "set.incomplete").glob("parts/*.json")):
+        time.sleep(0.001)
+    run.kill()
+    run.communicate()
+    assert not output.exists()
+    run = start(beats, output, "--workers", "1", how=BARS)
+    out, err = run.communicate()
+    assert run.returncode == 0, err
+    assert "7 of 7 tracks are searched for beats already" in out and "of 3 tracks are decoded already" in out
+    assert contents(output) == contents(in_bars[0])
+    assert os.listdir(tmp_path) == ["set"]
+
+
+def test_a_given_tempo_and_what_it_leaves_out(beats, tmp_path, capsys):
+    given = ("--input", beats, "--output", tmp_path / "set", *BARS, "--bpm", "140")
+    status, said = run_main(capsys, *given, "--max_speed", "3", "--bars", "32")
+    assert status == 1 and "no usable clip in 7 files: 4 other tempo" in said.err
+    status, said = run_main(capsys, *given, "--max_speed", "4", "--bars", "16")
+    assert status == 0
+    manifest = tfrecords.read_manifest(tmp_path / "set")
+    assert [entry["id"] for entry in manifest.tracks] == ["c.wav"]
+    assert manifest.clip_samples == 16 * round(240 / 140 * RATE)

@@ -1,0 +1,174 @@
+"""What people are told: each command that is shown parses, each option, field, link and variable is there, and the
+demo's four commands, at a small size, make sound from nothing."""
+
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import soundfile
+from absl import flags
+from conftest import ROOT, load_config, of_a_bar
+from ml_collections import config_flags
+
+from technogen_jax.common import config_fields
+
+PAGES = ("README.md", "experiments/tpu.md", "experiments/troubleshooting.md", "experiments/trust.md")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+OTHERS_OPTIONS = {"--logdir", "--worker", "--strict"}  # of TensorBoard, gcloud and pip-audit
+PATTERNS = ("...", "LOSS", "FILE", "NAME.py", "STEP", "SIZE")  # words that stand for others
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def commands(text):
+    """(module, arguments) of each command `python -m MODULE ...` of ours in a text: a line, or a span of code."""
+    module = r"-m ((?:data_prep|technogen_jax)\.\w+)"
+    found = re.findall(rf"^\s*(?:python|\$\(PY\)) {module}( .*)$", text, re.MULTILINE)
+    found += re.findall(rf"`python {module}( [^`]*)`", text)
+    return [(module, shlex.split(rest.removesuffix('""",'), comments=True)) for module, rest in found]
+
+
+def spans(text):
+    """The spans of code within a page's sentences."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def texts():
+    yield from ((name, read(name)) for name in PAGES)
+    yield "Makefile", MAKEFILE
+    for folder in ("configs", "data_prep", "technogen_jax"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+
+
+def parser_of(module):
+    """A command's own parser."""
+    found = importlib.import_module(module)
+    if hasattr(found, "__path__"):
+        found = importlib.import_module(f"{module}.__main__")
+    return found.parse_options
+
+
+def parse_training(argv):
+    """What `technogen_jax.train` does with its options before it begins, for many command lines in one process."""
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["train", *argv])
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    assert values(["train", *argv]) == ["train"]
+    assert values.workdir
+    config.value.data.dir = config.value.data.dir or "set"
+    config_fields.check(of_a_bar(config.value))
+
+
+COMMANDS = list(dict.fromkeys((name, module, tuple(argv)) for name, text in texts() for module, argv in commands(text)))
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # within ml_collections
+@pytest.mark.parametrize("name, module, argv", COMMANDS, ids=[f"{name}: {module}" for name, module, _ in COMMANDS])
+def test_each_command_that_is_shown_would_be_taken(name, module, argv, monkeypatch):
+    if any(word.rpartition(":")[2] in PATTERNS for word in argv):
+        pytest.skip("a pattern, not a command")
+    monkeypatch.chdir(ROOT)
+    (parse_training if module == "technogen_jax.train" else parser_of(module))(list(argv))
+
+
+def test_each_option_and_field_that_a_page_names_is_there(capsys):
+    known = {"--config", "--workdir", "--coordinator", "--processes", "--process"} | OTHERS_OPTIONS
+    for module in {module for _, module, _ in COMMANDS} - {"technogen_jax.train"}:
+        with pytest.raises(SystemExit, match="^0$"):
+            parser_of(module)(["--help"])
+        known |= set(re.findall(r"--\w+", capsys.readouterr().out))
+    names = set().union(
+        *(config_fields.names(load_config(path.stem)) for path in sorted((ROOT / "configs").glob("*.py")))
+    )
+    for page in PAGES:
+        for span in spans(read(page)):
+            for field in re.findall(r"\bconfig\.([a-z]\w*\.\w+)", span):
+                assert field in names, f"{page}: config.{field}"
+            for option in re.findall(r"(?<![\w-])--(?!config\.)\w+", span):
+                assert option in known, f"{page}: {option}"
+            for metric in re.findall(r"\beval/([\w-]+)", span):
+                assert metric in read("technogen_jax/training/monitor.py"), f"{page}: eval/{metric}"
+
+
+def test_each_link_and_config_that_a_page_names_is_there():
+    for page in PAGES:
+        text, folder = read(page), (ROOT / page).parent
+        anchors = {
+            re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall("^#+ (.*)$", text, re.M)
+        }
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not link.startswith("http"):
+                assert link[1:] in anchors if link.startswith("#") else (folder / link).exists(), f"{page}: {link}"
+        for config, variant in re.findall(r"`configs/(\w+)\.py(?::(\w+))?`", text):
+            if variant not in PATTERNS:
+                load_config(config, *filter(None, [variant]))
+
+
+def test_every_question_that_users_ask_is_answered_once():
+    asked = re.findall(r"^\*\*(\d+)\. ", read("experiments/troubleshooting.md"), re.MULTILINE)
+    assert sorted(map(int, asked)) == list(range(1, 26))
+
+
+def test_what_the_tpu_page_says_of_its_script_is_so():
+    page, script = read("experiments/tpu.md"), read("experiments/run_tpu.sh")
+    known = set(re.findall(r"^([A-Z_]+)=\$\{\1:-", script, re.MULTILINE)) | {"DRY_RUN"}
+    assert set(re.findall(r"\b([A-Z_]{2,})=", page)) <= known
+    named = set(re.search(r"run_tpu\.sh (create \|.*)$", script, re.MULTILINE)[1].split(" | "))
+    assert set(re.findall(r"experiments/run_tpu\.sh (\w+)", page)) == named
+
+
+def test_the_readme_and_the_makefile_show_one_demo():
+    demo = [command for command in commands(MAKEFILE) if "demo/" in " ".join(command[1])]
+    assert len(demo) == 4
+    shown = commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert all(command in shown for command in demo)
+
+
+def test_the_demo_makes_sound_from_nothing_and_goes_on(tmp_path):
+    small = {
+        "data_prep.synthesize": ["--tracks", "4", "--minutes", "0.2,0.25", "--sample_rate", "16000"],
+        "data_prep.prepare": ["--split", "0.5,0.25,0.25"],
+        "technogen_jax.train": [
+            f"--config.data.dir={tmp_path / 'demo' / 'records'}",
+            "--config.model.channels=2",
+            "--config.train.batch_size=4",
+            "--config.eval.clips=10",
+            "--config.train.save_every=2",
+            "--config.eval.every=2",
+        ],
+        "technogen_jax.sample": ["--n", "2"],
+    }
+
+    def run_all(*more):
+        said = {}
+        for module, argv in commands(MAKEFILE):
+            if "demo/" not in " ".join(argv):
+                continue
+            argv = [word.replace("demo/", f"{tmp_path}/demo/") for word in argv] + small[module]
+            argv += more if module == "technogen_jax.train" else ()
+            done = subprocess.run(
+                [sys.executable, "-m", module, *argv], cwd=ROOT, capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, f"{module}: {done.stdout}\n{done.stderr}"
+            said[module] = done.stdout
+        return said
+
+    first = run_all("--config.train.steps=2")
+    assert "4 tracks" in first["data_prep.prepare"]
+    files = sorted(path.name for path in (tmp_path / "demo" / "run" / "sound").iterdir())
+    assert files == [f"step2-seed0-00{i}.{end}" for i in range(2) for end in ("json", "wav")] + ["step2-seed0.png"]
+    clip, rate_hz = soundfile.read(tmp_path / "demo" / "run" / "sound" / "step2-seed0-001.wav")
+    assert (len(clip), rate_hz) == (16384, 16000)
+
+    again = run_all("--config.train.steps=4")
+    assert "nothing to do" in again["data_prep.prepare"]
+    assert "going on from step 2" in again["technogen_jax.train"]
+    card = json.loads((tmp_path / "demo" / "run" / "sound" / "step4-seed0-000.json").read_text())
+    assert card["step"] == 4

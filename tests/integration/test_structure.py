@@ -1,0 +1,91 @@
+"""The shape of the tree: imports run downwards, and each heavy dependency stands in few files."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+# Lower packages first; a module imports only from its own package and from those below.
+PACKAGES = [
+    "common",
+    "audio",
+    "data",
+    "models",
+    "runs",
+    "sampling",
+    "evaluation",
+    "training",
+    "exporting",
+    "commands",
+]
+COMMANDS = {"train", "sample", "evaluate", "export", "app", "listen"}
+DATA_PREP_SEES = {"common", "audio", "data"}
+# Where a dependency may be imported, so that it can be exchanged there.
+HOMES = {
+    "flax": {"technogen_jax/models"},
+    "optax": {
+        "technogen_jax/training/step.py",
+        "technogen_jax/evaluation/classifier.py",
+        "technogen_jax/models/technogan/shaper_training.py",
+    },
+    "orbax": {"technogen_jax/runs/checkpoint.py"},
+    "grain": {"technogen_jax/data/batching.py"},
+    "soundfile": {"technogen_jax/audio/audio_files.py"},
+    "soxr": {"technogen_jax/audio/audio_files.py"},
+    "av": {"technogen_jax/audio/audio_files.py"},
+    "tensorflow_datasets": {"technogen_jax/data/tfrecords.py"},
+    "numba": {"technogen_jax/common/compiled.py", "data_prep/corpus/instruments.py"},
+    "google_crc32c": {"technogen_jax/data/tfrecords.py"},
+    "tqdm": {"technogen_jax/common/progress.py"},
+    "matplotlib": {"technogen_jax/audio/spectrogram_images.py", "technogen_jax/evaluation/charts.py"},
+    "torch": {"technogen_jax/evaluation/features/pretrained.py"},
+    "transformers": {"technogen_jax/evaluation/features/pretrained.py"},
+    "tensorboardX": {"technogen_jax/training/monitor.py"},
+    "absl": {"technogen_jax/train.py"},
+    "onnx": {"technogen_jax/exporting/onnx_graph.py"},
+    "gradio": {"technogen_jax/app"},
+}
+SOURCES = sorted(path for folder in ("technogen_jax", "data_prep", "configs") for path in (ROOT / folder).rglob("*.py"))
+# Parsed once, before any test. In Python 3.11 `ast.parse` fails if, while garbage is collected within it, another thread
+# parses, as printing a traceback does: what one test left behind would fail another.
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
+def imported(path):
+    """Dotted names that a file imports, with the names taken out of packages."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rank(package):
+    return PACKAGES.index("commands" if package in COMMANDS else package)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    for name in imported(path):
+        package, _, module = name.partition(".")
+        module = module.split(".")[0]
+        if package == "technogen_jax" and parts[0] == "technogen_jax" and parts[1] != "__init__":
+            assert module == parts[1] or rank(module) < rank(parts[1]), f"{name} is not below {parts[1]}"
+        elif package == "technogen_jax" and parts[0] == "data_prep":
+            assert module in DATA_PREP_SEES, f"data_prep does not see {name}"
+        elif package == "data_prep":
+            assert parts[0] == "data_prep", f"{name}: the trainer does not see data_prep"
+        elif package == "configs":
+            assert parts[0] == "configs", f"{name}: a config arrives, it is not imported"
+        if parts[0] == "configs":
+            assert package in ("ml_collections", "configs"), f"a config is data: it does not import {name}"
+        assert not (parts[0] == "data_prep" and package == "jax"), "data_prep works without JAX"
+
+
+@pytest.mark.parametrize("dependency", HOMES)
+def test_a_dependency_has_one_home(dependency):
+    for path in SOURCES:
+        relative = path.relative_to(ROOT).as_posix()
+        if any(name.split(".")[0] == dependency for name in imported(path)):
+            assert any(relative.startswith(home) for home in HOMES[dependency]), f"{relative} imports {dependency}"
