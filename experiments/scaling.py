@@ -23,17 +23,18 @@ from jax.sharding import Mesh  # noqa: E402
 
 from configs import wavegan  # noqa: E402
 from experiments.bench import timing  # noqa: E402
-from technogen_jax import models, train  # noqa: E402
+from technogen_jax import models  # noqa: E402
 from technogen_jax.common import distributed  # noqa: E402
+from technogen_jax.training import loop  # noqa: E402
 
 
 def prepared(config, count, shard):
     """(run one step and wait, bytes that its all-reduces give) for a batch over `count` devices."""
     mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
     key = jax.random.key(0)
-    _, _, new_state = train._build(config)
+    _, _, new_state = loop.build_training(config)
     laid = distributed.shardings(jax.eval_shape(new_state, key), mesh, shard)
-    _, step, _ = train._build(config, distributed.by_row(mesh), None, laid if shard else None)
+    _, step, _ = loop.build_training(config, distributed.by_row(mesh), None, laid if shard else None)
     everywhere, by_row = distributed.everywhere(mesh), distributed.by_row(mesh, 1)
     shape = config.train.n_critic, config.train.batch_size, config.audio.clip_samples, config.audio.channels
     clips = np.random.default_rng(0).integers(-20_000, 20_000, shape, np.int16)

@@ -108,13 +108,13 @@ def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
     """The hash of a run's last state, and its metrics but for times."""
     import jax
 
-    from technogen_jax import train
     from technogen_jax.runs import checkpoint
     from technogen_jax.sampling import generator
+    from technogen_jax.training import loop
 
     config = checkpoint.read_config(workdir)
     measured = (workdir / checkpoint.STATISTICS_FILE).exists()
-    _, _, new_state = train._build(config, statistics=checkpoint.read_statistics(workdir) if measured else None)
+    _, _, new_state = loop.build_training(config, statistics=checkpoint.read_statistics(workdir) if measured else None)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == config.train.steps, f"{workdir}: at step {checkpoints.steps()[-1]}"
         state = checkpoints.restore(config.train.steps, jax.jit(new_state)(jax.random.key(0)))

@@ -113,10 +113,10 @@ def tiny_config(prepared_set):
 @pytest.fixture(scope="session")
 def trained_workdir(prepared_set, tmp_path_factory):
     """A run of `tiny_config`, six steps."""
-    from technogen_jax import train
+    from technogen_jax.training import loop
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train.train(tiny_config.__wrapped__(prepared_set), workdir, say=lambda line: None)
+    loop.train(tiny_config.__wrapped__(prepared_set), workdir, say=lambda line: None)
     return workdir
 
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from technogen_jax import models, train
+from technogen_jax import models
 from technogen_jax.data import tfrecords
+from technogen_jax.training import loop
 from technogen_jax.training.step import repeated
 
 NAMES = ("demo", "wavegan", "wavegan_44k", "specgan", "specgan_44k", "technogan:xs", "technogan:s", "technogan:m")
@@ -62,7 +63,7 @@ def statistics(config: ConfigDict) -> models.Statistics | None:
 
 def build(config: ConfigDict) -> Step:
     """As `technogen_jax.train` builds it."""
-    gan, train_step, new_state = train._build(config, None, statistics(config))
+    gan, train_step, new_state = loop.build_training(config, None, statistics(config))
     every, audio = config.train, config.audio
     leading = (every.steps_per_dispatch, every.n_critic, every.batch_size)
     clips = jax.ShapeDtypeStruct((*leading, audio.clip_samples, audio.channels), jnp.int16)

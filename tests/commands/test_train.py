@@ -14,10 +14,9 @@ import soundfile
 from conftest import RATE_HZ, ROOT
 from ml_collections import ConfigDict
 
-from technogen_jax import train
 from technogen_jax.data import tfrecords
 from technogen_jax.runs import checkpoint
-from technogen_jax.training import monitor
+from technogen_jax.training import loop, monitor
 
 
 def quiet(line):
@@ -27,11 +26,11 @@ def quiet(line):
 def run(config, workdir, **changes):
     for name, value in changes.items():
         config.train[name] = value
-    return train.train(config, workdir, say=quiet)
+    return loop.train(config, workdir, say=quiet)
 
 
 def state_of(config, workdir, step):
-    _, _, new_state = train._build(config)
+    _, _, new_state = loop.build_training(config)
     like = jax.jit(new_state)(jax.random.key(0))
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         return checkpoints.restore(step, like)
@@ -98,11 +97,11 @@ def test_a_run_leaves_what_it_promises(trained_workdir, tiny_config):
 
 def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, trained_workdir, tmp_path):
     tiny_config.train.steps = 4
-    train.train(tiny_config, tmp_path, say=quiet)
+    loop.train(tiny_config, tmp_path, say=quiet)
     with open(tmp_path / monitor.METRICS_FILE, "a") as file:  # as if it had been killed two steps later
         file.write('{"step": 5, "d/adversarial": 0}\n{"step": 6, "d/adv')
     tiny_config.train.steps = 6
-    state = train.train(tiny_config, tmp_path, say=quiet)
+    state = loop.train(tiny_config, tmp_path, say=quiet)
     assert_same(state, state_of(tiny_config, trained_workdir, 6))
     assert lines(tmp_path) == lines(trained_workdir)
     name = pathlib.Path("samples") / "step00000006.wav"
@@ -113,7 +112,7 @@ def test_a_finished_run_says_so_and_clears_what_a_killed_one_left(trained_workdi
     said, left = [], trained_workdir / monitor.SAMPLES_FOLDER / ".step00000006.wav.123.tmp"
     before = (trained_workdir / monitor.METRICS_FILE).read_bytes()
     left.write_bytes(b"half of the so")
-    train.train(tiny_config, trained_workdir, say=said.append)
+    loop.train(tiny_config, trained_workdir, say=said.append)
     assert "already at step 6 of 6" in said[-1]
     assert (trained_workdir / monitor.METRICS_FILE).read_bytes() == before and not left.exists()
 
@@ -162,14 +161,14 @@ def too_early():
     assert signal.signal(signal.SIGTERM, old) is heed, "the handler of before is not back"
 
 
-@pytest.mark.parametrize("moment", [(checkpoint, "claim"), (train, "_ruler")], ids=lambda moment: moment[1])
+@pytest.mark.parametrize("moment", [(checkpoint, "claim"), (loop, "_ruler")], ids=lambda moment: moment[1])
 def test_a_signal_before_the_first_step_ends_a_run_without_compiling_it(
     tiny_config, tmp_path, monkeypatch, too_early, moment
 ):
     work, said = getattr(*moment), []
     monkeypatch.setattr(*moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or work(*args))
-    monkeypatch.setattr(train, "_loop", lambda *_: pytest.fail("it begins to train"))
-    assert int(train.train(tiny_config, tmp_path, say=said.append).step) == 0
+    monkeypatch.setattr(loop, "_loop", lambda *_: pytest.fail("it begins to train"))
+    assert int(loop.train(tiny_config, tmp_path, say=said.append).step) == 0
     assert said[-1].startswith("step 0 of 6") and "the same command goes on" in said[-1]
 
 
@@ -184,12 +183,12 @@ def test_nan_stops_with_step_quantity_and_last_good_checkpoint(tiny_config, trai
     tiny_config.optimizer.learning_rate_d = 1e30
     tiny_config.train.init_from = str(trained_workdir)
     tiny_config.eval.every = 0
-    with pytest.raises(train.TrainError, match=r"step \d+: \S+ is (nan|inf|-inf); there is no checkpoint yet"):
+    with pytest.raises(loop.TrainError, match=r"step \d+: \S+ is (nan|inf|-inf); there is no checkpoint yet"):
         run(tiny_config, tmp_path / "bad", steps=50, save_every=60)
 
 
 def test_a_checkpoint_is_never_written_with_nan_in_it(tiny_config, tmp_path, monkeypatch):
-    finite = train.make_train_step
+    finite = loop.make_train_step
 
     def broken(*args, **kwargs):
         step = finite(*args, **kwargs)
@@ -201,8 +200,8 @@ def test_a_checkpoint_is_never_written_with_nan_in_it(tiny_config, tmp_path, mon
 
         return broken_step
 
-    monkeypatch.setattr(train, "make_train_step", broken)
-    with pytest.raises(train.TrainError, match=r"step 4: a parameter .* last good checkpoint is .*checkpoints/2"):
+    monkeypatch.setattr(loop, "make_train_step", broken)
+    with pytest.raises(loop.TrainError, match=r"step 4: a parameter .* last good checkpoint is .*checkpoints/2"):
         run(tiny_config, tmp_path, steps=6)
     with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2]
@@ -218,14 +217,14 @@ def toy_steps(monkeypatch, quantity, bad):
         ema = jax.tree.map(lambda x: (x + 1) * jnp.where(quantity == "a number of the state", spoilt, 1), state.ema)
         return state._replace(step=state.step + 1, ema=ema), metrics
 
-    monkeypatch.setattr(train, "make_train_step", lambda *_, **__: toy_step)
+    monkeypatch.setattr(loop, "make_train_step", lambda *_, **__: toy_step)
 
 
 @pytest.mark.parametrize("quantity", ["d/adversarial", "d/gradient_norm", "g/gradient_norm"])
 def test_a_loss_or_a_gradient_that_is_not_finite_stops_a_run_by_name(tiny_config, tmp_path, monkeypatch, quantity):
     toy_steps(monkeypatch, quantity, [4])
     tiny_config.eval.every = 0
-    with pytest.raises(train.TrainError, match=f"step 4: {quantity} is inf; the last good checkpoint is .*/2. A low"):
+    with pytest.raises(loop.TrainError, match=f"step 4: {quantity} is inf; the last good checkpoint is .*/2. A low"):
         run(tiny_config, tmp_path, sample_every=0)
 
 
@@ -244,7 +243,7 @@ def test_or_its_step_is_skipped_and_counted(tiny_config, tmp_path, monkeypatch, 
 def test_a_run_in_which_all_is_skipped_ends(tiny_config, tmp_path, monkeypatch):
     toy_steps(monkeypatch, "d/adversarial", [3, 5, *range(7, 200)])
     tiny_config.eval.every = 0
-    with pytest.raises(train.TrainError, match="step 106: d/adversarial is nan; the last good checkpoint is .*/75"):
+    with pytest.raises(loop.TrainError, match="step 106: d/adversarial is nan; the last good checkpoint is .*/75"):
         run(tiny_config, tmp_path, steps=150, sample_every=0, log_every=25, save_every=75, skip_not_finite=True)
 
 
@@ -261,7 +260,7 @@ def test_a_run_with_fields_that_were_others_is_refused(tiny_config, trained_work
     with pytest.raises(
         checkpoint.WorkdirError, match=r"begun with config.optimizer.learning_rate_g = 0.0002, now it is 0.5"
     ):
-        train.train(tiny_config, trained_workdir, say=quiet)
+        loop.train(tiny_config, trained_workdir, say=quiet)
 
 
 def test_a_run_on_another_set_is_refused(tiny_config, trained_workdir, tmp_path, monkeypatch):
@@ -270,13 +269,13 @@ def test_a_run_on_another_set_is_refused(tiny_config, trained_workdir, tmp_path,
         tfrecords, "read_manifest", lambda path: read(path).__class__(**vars(read(path)) | {"fingerprint": "x"})
     )
     with pytest.raises(checkpoint.WorkdirError, match="begun on another set"):
-        train.train(tiny_config, trained_workdir, say=quiet)
+        loop.train(tiny_config, trained_workdir, say=quiet)
 
 
 def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(checkpoint.WorkdirError, match="holds files but no config.json"):
-        train.train(tiny_config, tmp_path, say=quiet)
+        loop.train(tiny_config, tmp_path, say=quiet)
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
@@ -315,7 +314,7 @@ def test_a_field_that_cannot_work_is_named_before_anything_is_made(tiny_config, 
     section, name = field.split(".")
     tiny_config[section][name] = value
     with pytest.raises(ValueError, match=message):
-        train.train(tiny_config, tmp_path / "run", say=quiet)
+        loop.train(tiny_config, tmp_path / "run", say=quiet)
     assert not (tmp_path / "run").exists()
 
 

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from technogen_jax import train
 from technogen_jax.common import config_fields
+from technogen_jax.training import loop
 
 
 def every_config():
@@ -54,7 +54,7 @@ def with_value(name, field, value):
 def complaint(name, field, value):
     """What is said of a value, None where it goes. Anything else than a ValueError fails."""
     try:
-        train._build(with_value(name, field, value))
+        loop.build_training(with_value(name, field, value))
     except ValueError as error:
         return str(error)
     return None

@@ -15,11 +15,10 @@ import pytest
 from conftest import ROOT
 from jax.sharding import PartitionSpec
 
-from technogen_jax import train
 from technogen_jax.common import distributed
 from technogen_jax.data import batching
 from technogen_jax.runs import checkpoint
-from technogen_jax.training import monitor
+from technogen_jax.training import loop, monitor
 
 # Trains as the command does, and writes down what reached the devices and how many records were read.
 DRIVER = """
@@ -27,7 +26,7 @@ import json, sys
 import jax, numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from technogen_jax import train
+from technogen_jax.training import loop
 from technogen_jax.common import distributed as devices
 from technogen_jax.data import batching as data, tfrecords as records
 
@@ -52,7 +51,7 @@ with devices.joined(*given["join"]):
         config = ConfigDict(given["config"])
         config.train.shard_parameters = run["shard"]
         devices.mesh = lambda: Mesh(np.array(jax.devices()[:run["devices"]]), ("data",))
-        state = train.train(config, run["workdir"])
+        state = loop.train(config, run["workdir"])
         leaf = max(jax.tree.leaves(state.opt.g), key=lambda leaf: leaf.size)
         np.savez(run["note"], batches=np.stack(batches), reads=len(reads), share=leaf.addressable_data(0).size / leaf.size)
 """
@@ -109,7 +108,7 @@ def losses(workdir, first=1):
 
 
 def parameters(config, workdir):
-    _, _, new_state = train._build(config)
+    _, _, new_state = loop.build_training(config)
     with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
         state = checkpoints.restore(4, jax.jit(new_state)(jax.random.key(0)))
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((state.params, state.ema))])
@@ -146,7 +145,7 @@ def test_one_two_and_eight_devices_and_two_processes_train_alike(config, tmp_pat
         np.testing.assert_allclose(parameters(config, tmp_path / name), exact, rtol=1e-4, atol=1e-6)
     # And what eight saved, shared out, goes on with one.
     config.train.steps = 6
-    assert int(train.train(config, tmp_path / "shares", say=lambda line: None).step) == 6
+    assert int(loop.train(config, tmp_path / "shares", say=lambda line: None).step) == 6
 
 
 @pytest.mark.slow

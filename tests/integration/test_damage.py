@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from technogen_jax import train
 from technogen_jax.data import tfrecords
 from technogen_jax.runs import checkpoint
 from technogen_jax.sampling import generator
+from technogen_jax.training import loop
 
 SHARD = tfrecords.shard_names("train", 1)[0]
 
@@ -53,7 +53,7 @@ def test_training_stops_and_names_the_shard(prepared_set, tiny_config, tmp_path,
     tiny_config.train.update(steps=100, save_every=100, sample_every=0)
     tiny_config.eval.every = 0
     with pytest.raises(tfrecords.RecordError, match=f"{SHARD}: {message}"):
-        train.train(tiny_config, tmp_path / "run", say=lambda line: None)
+        loop.train(tiny_config, tmp_path / "run", say=lambda line: None)
 
 
 def test_training_goes_on_from_the_newest_good_checkpoint_and_ends_in_the_same_bits(
@@ -65,7 +65,7 @@ def test_training_goes_on_from_the_newest_good_checkpoint_and_ends_in_the_same_b
     with pytest.raises(checkpoint.DamagedError, match=r"checkpoints/6: damaged .* newest whole .* step 4$"):
         generator.load(tmp_path / "run")
     said = []
-    state = train.train(tiny_config, tmp_path / "run", say=said.append)
+    state = loop.train(tiny_config, tmp_path / "run", say=said.append)
     assert any("checkpoints/6: damaged" in line and "an earlier one is used" in line for line in said)
     assert any(line.startswith("going on from step 4") for line in said)
     with checkpoint.Checkpoints(trained_workdir, read_only=True) as good:

@@ -10,12 +10,12 @@ from conftest import RATE_HZ, ROOT, load_config
 from jax import lax
 from ml_collections import config_flags
 
-from technogen_jax import models, train
+from technogen_jax import models
 from technogen_jax.audio import spectral
 from technogen_jax.models import count_parameters, specgan
 from technogen_jax.runs import checkpoint
 from technogen_jax.sampling import generator as generate
-from technogen_jax.training import monitor
+from technogen_jax.training import loop, monitor
 
 KEY = jax.random.key(0)
 PAPER = dict(clip_samples=16384, audio_channels=1, sample_rate_hz=16000)
@@ -345,12 +345,12 @@ def tiny_specgan(prepared_set):
 
 def test_a_run_measures_its_set_once_and_resumes_bit_for_bit(tiny_specgan, tmp_path, monkeypatch):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    train.train(tiny_specgan, whole, say=lambda line: None)
+    loop.train(tiny_specgan, whole, say=lambda line: None)
     tiny_specgan.train.steps = 5
-    train.train(tiny_specgan, halves, say=lambda line: None)
+    loop.train(tiny_specgan, halves, say=lambda line: None)
     monkeypatch.setattr(models, "measure", None)  # a second start reads what the first one wrote
     tiny_specgan.train.steps = 10
-    train.train(tiny_specgan, halves, say=lambda line: None)
+    loop.train(tiny_specgan, halves, say=lambda line: None)
 
     first, second = generate.load(whole), generate.load(halves)
     assert first.weights == second.weights

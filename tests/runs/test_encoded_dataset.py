@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from technogen_jax import models, train
+from technogen_jax import models
 from technogen_jax.audio import audio_files
 from technogen_jax.data import tfrecords
 from technogen_jax.models import layers
 from technogen_jax.models.gan import GAN, functional
 from technogen_jax.runs import checkpoint, encoded_dataset
 from technogen_jax.sampling import generator
-from technogen_jax.training import monitor
+from technogen_jax.training import loop, monitor
 
 CLASSES = ("industrial",)  # of the labels of `prepared_set`, acid is none of them
 
@@ -73,7 +73,7 @@ def the_file(workdir):
 def run(config, workdir, **changes):
     config.train.update(changes)
     said = []
-    return train.train(config, workdir, say=said.append), said
+    return loop.train(config, workdir, say=said.append), said
 
 
 def assert_same(first, second):

@@ -17,7 +17,7 @@ from flax import nnx
 from helpers.bars import PARTS, SMALL, TONES, bar
 
 from data_prep import prepare
-from technogen_jax import models, sample, train
+from technogen_jax import models, sample
 from technogen_jax.audio import audio_files, spectral
 from technogen_jax.common import progress
 from technogen_jax.models import count_parameters, layers
@@ -26,7 +26,7 @@ from technogen_jax.models.technogan import model as technogan
 from technogen_jax.models.technogan.codec import codec, tones
 from technogen_jax.runs import checkpoint
 from technogen_jax.sampling import generator as generate
-from technogen_jax.training import monitor
+from technogen_jax.training import loop, monitor
 
 KEY = jax.random.key(0)
 NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1, critic_channels=8, critic_blocks=1)
@@ -641,10 +641,10 @@ def bar_config(tmp_path):
 
 def test_a_run_measures_its_set_resumes_bit_for_bit_and_plays(bar_config, tmp_path, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train.train(bar_config, whole, say=lambda line: None)
+    loop.train(bar_config, whole, say=lambda line: None)
     shutil.copytree(whole, killed)
     shutil.rmtree(killed / "checkpoints" / "6")  # as if it had been killed after step 3
-    train.train(bar_config, killed, say=lambda line: None)
+    loop.train(bar_config, killed, say=lambda line: None)
     first, second = generate.load(whole), generate.load(killed)
     assert first.weights == second.weights
     rows = [json.loads(line) for line in (whole / monitor.METRICS_FILE).read_text().splitlines()]
@@ -661,7 +661,7 @@ def test_a_run_measures_its_set_resumes_bit_for_bit_and_plays(bar_config, tmp_pa
 def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_path, monkeypatch):
     bar_config.model.update(TONES | dict(shaper="new"))
     bar_config.train.update(shaping_steps=4, steps=1, log_every=1, save_every=1, sample_every=0)
-    train.train(bar_config, tmp_path / "whole", say=lambda line: None)
+    loop.train(bar_config, tmp_path / "whole", say=lambda line: None)
     whole = checkpoint.read_statistics(tmp_path / "whole")
     assert np.abs(whole[f"{codec.SHAPER}gates/kernel"]).max() > 0  # a new one's are zero
     assert not (tmp_path / "whole" / checkpoint.SHAPING_FILE).exists()
@@ -670,9 +670,9 @@ def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_
     said = []
     with monkeypatch.context() as patch:  # SIGTERM after two steps
         patch.setattr(progress, "bar", lambda what, *_: stopping(2 if what == "shaping" else 100))
-        train.train(bar_config, tmp_path / "stopped", say=said.append)
+        loop.train(bar_config, tmp_path / "stopped", say=said.append)
     assert "stopped before the first step" in said[-1] and (tmp_path / "stopped" / checkpoint.SHAPING_FILE).exists()
-    train.train(bar_config, tmp_path / "stopped", say=said.append)
+    loop.train(bar_config, tmp_path / "stopped", say=said.append)
     again = checkpoint.read_statistics(tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, again, whole)
     weights = [generate.load(tmp_path / name).weights for name in ("whole", "stopped")]
@@ -681,7 +681,7 @@ def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_
     bar_config.model.shaper = str(tmp_path / "whole" / checkpoint.STATISTICS_FILE)
     bar_config.train.shaping_steps = 0
     with pytest.raises(ValueError, match="config.model.shaper: expected 8 frames_per_step"):
-        train.train(bar_config, tmp_path / "other", say=said.append)
+        loop.train(bar_config, tmp_path / "other", say=said.append)
 
 
 @contextlib.contextmanager
@@ -704,7 +704,7 @@ def stopping(after):
 def test_a_shaper_and_its_training_go_together(bar_config, tmp_path, shaper, steps, message):
     bar_config.model.shaper, bar_config.train.shaping_steps = shaper, steps
     with pytest.raises(ValueError, match=message):
-        train.train(bar_config, tmp_path / "run", say=lambda line: None)
+        loop.train(bar_config, tmp_path / "run", say=lambda line: None)
 
 
 def test_the_critic_hears_clips_mixed_otherwise_and_no_one_else_does():
