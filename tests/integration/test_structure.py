@@ -25,6 +25,7 @@ HOMES = {
     "flax": {"technogen_jax/models"},
     "optax": {
         "technogen_jax/training/step.py",
+        "technogen_jax/training/optimizers.py",
         "technogen_jax/evaluation/classifier.py",
         "technogen_jax/models/technogan/shaper_training.py",
     },
