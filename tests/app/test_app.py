@@ -14,7 +14,7 @@ import urllib.request
 import numpy as np
 import pytest
 import soundfile
-from test_arrange import model
+from helpers.endless_model import model
 
 from technogen_jax.app import __main__ as command
 from technogen_jax.app import request_filter, sounds, temporary_files, training_view

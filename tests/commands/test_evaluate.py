@@ -9,6 +9,7 @@ from helpers import loops
 from technogen_jax import evaluate
 from technogen_jax.audio import audio_files, corruptions
 from technogen_jax.evaluation import classifier, feature_extraction, results, scoring
+from technogen_jax.evaluation import run as run_module
 from technogen_jax.evaluation.metrics import distances
 
 TRACKS, TAKES = 24, 2
@@ -87,7 +88,7 @@ def test_copies_are_found_with_what_they_were_copied_from(copied, good):
 
 
 def test_every_distance_can_be_computed_again_from_the_embeddings(good):
-    with np.load(good / evaluate.EMBEDDINGS_FILE) as file:
+    with np.load(good / run_module.EMBEDDINGS_FILE) as file:
         arrays = dict(file)
     values = arrays["fit/tmr-v1"]
     mean, deviation = values.mean(0), values.std(0)
@@ -130,7 +131,7 @@ def test_a_generator_that_makes_one_sound_gets_its_figures(folders, tmp_path):
 
 
 def test_the_report_is_one_file_that_needs_no_other(good):
-    page = (good / evaluate.REPORT_FILE).read_text()
+    page = (good / run_module.REPORT_FILE).read_text()
     copies = min(10, len(results.read(good)["memorisation"]["flagged"]))
     assert page.count("<audio") == page.count("data:audio/flac;base64,") == 16 + 2 * copies
     assert page.count("<svg") == 4

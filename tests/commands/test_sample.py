@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE_HZ
-from test_arrange import model
+from helpers.endless_model import model
 
 from technogen_jax import sample
-from technogen_jax.sampling import arrangement, generator
+from technogen_jax.sampling import arrangement, generator, sound_files
 
 
 def test_clips_with_their_cards_and_a_picture(trained_workdir, tmp_path, capsys):
@@ -130,7 +130,7 @@ def test_a_model_without_bars_plays_no_tracks(trained_workdir, tmp_path, capsys)
 
 def test_the_summary_counts_clipping_silence_and_sameness():
     quiet, loud = np.zeros((100, 1), np.int16), np.full((100, 1), 32767, np.int16)
-    line = sample.describe([quiet, quiet, loud])
+    line = sound_files.describe([quiet, quiet, loud])
     assert line.startswith("3 clips: peak -0.0 dBFS")
     assert "1 with samples at full scale, 2 silent, only 2 different" in line
 

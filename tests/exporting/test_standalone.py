@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT, load_config
-from test_arrange import model
+from helpers.endless_model import model
 
 from technogen_jax import export, models
 from technogen_jax.exporting import standalone

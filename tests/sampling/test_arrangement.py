@@ -3,29 +3,12 @@ import tracemalloc
 import jax
 import numpy as np
 import pytest
-from helpers.bars import PARTS, SMALL, bar
-from ml_collections import ConfigDict
-from test_technogan import ANCHOR, NETWORKS, random_parameters
+from helpers.endless_model import ANCHOR, model
 
 from technogen_jax.evaluation.features import musical
-from technogen_jax.models.technogan import model as technogan
-from technogen_jax.models.technogan.codec import codec
 from technogen_jax.sampling import arrangement, generator
 
-CLASSES = ("acid", "industrial")
 Section = arrangement.Section
-
-
-def model(bars):
-    """A TechnoGAN of so many bars that knows six bars of sound, ready to play; its networks are random."""
-    options = {name: value for name, value in (SMALL | PARTS).items() if name != "audio_channels"}
-    statistics = codec.measure([np.stack([bar(seed) for seed in range(6)])], **options)
-    size = dict(clip_samples=bars * SMALL["clip_samples"], bars=bars)
-    gan = technogan.build(**SMALL | PARTS | NETWORKS | size, classes=CLASSES, statistics=statistics)
-    audio = {"sample_rate_hz": 8000, "channels": 2, "clip_samples": size["clip_samples"]}
-    config = ConfigDict({"audio": audio, "model": {"bars": bars}, "data": {"dir": "nowhere", "split": "train"}})
-    params = jax.tree.map(lambda a: a / 2, random_parameters(gan.init_g))
-    return generator.Trained(gan=gan, params=params, config=config, workdir="", step=1, weights="")
 
 
 @pytest.fixture(scope="module")
