@@ -16,7 +16,7 @@ from technogen_jax.runs import encoded_dataset
 
 # Modules whose readers run code that they find in a file.
 RUNNING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "sklearn.externals"}
-CAUGHT = {"published.py": {"pickle"}}  # by the name of its error, which torch raises at what it does not read
+CAUGHT = {"pretrained.py": {"pickle"}}  # by the name of its error, which torch raises at what it does not read
 
 
 def calls(path):

@@ -372,7 +372,8 @@ jax.config.update("jax_num_cpu_devices", 4)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from technogen_jax.training import losses
 from technogen_jax.models import wavegan
-from technogen_jax.step import Pair, init_state, make_train_step
+from technogen_jax.training.state import Pair, init_state
+from technogen_jax.training.step import make_train_step
 
 gan = wavegan.build(clip_samples=256, audio_channels=1, latent_size=8, channels=2, batch_norm=True)
 optimizers = Pair(optax.sgd(0.01), optax.sgd(0.01))  # Adam would blow up the rounding of small gradients
