@@ -94,7 +94,7 @@ def test_each_option_and_field_that_a_page_names_is_there(capsys):
             for option in re.findall(r"(?<![\w-])--(?!config\.)\w+", span):
                 assert option in known, f"{page}: {option}"
             for metric in re.findall(r"\beval/([\w-]+)", span):
-                assert metric in read("technogen_jax/training/monitor.py"), f"{page}: eval/{metric}"
+                assert metric in read("technogen_jax/training/progress_evaluation.py"), f"{page}: eval/{metric}"
 
 
 def test_each_link_and_config_that_a_page_names_is_there():
