@@ -25,8 +25,8 @@ from technogen_jax.data import tfrecords
 from technogen_jax.evaluation import clip_sets, feature_extraction, results, scoring
 from technogen_jax.evaluation.features import embeddings
 from technogen_jax.runs import bundle
+from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.sampling import generator
-from technogen_jax.training import monitor
 
 COLUMNS = 8  # clips in a row of the picture
 SAME_TEMPO = 0.005  # share of the tempo
@@ -46,7 +46,7 @@ def open_run(path: str, count: int, seed: int, whole: clip_sets.ClipSet) -> tupl
     trained = generator.load(path)
     return clip_sets.from_generator(trained, count, seed), {
         "parameters": models.count_parameters(trained.params),
-        "minutes": trained_minutes(pathlib.Path(path, monitor.METRICS_FILE), trained.step),
+        "minutes": trained_minutes(pathlib.Path(path, METRICS_FILE), trained.step),
         "speed": speed(trained),
     }
 

@@ -108,14 +108,15 @@ def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
     """The hash of a run's last state, and its metrics but for times."""
     import jax
 
-    from technogen_jax.runs import checkpoint
+    from technogen_jax.runs.checkpoints import Checkpoints
+    from technogen_jax.runs.workdir import STATISTICS_FILE, read_config, read_statistics
     from technogen_jax.sampling import generator
     from technogen_jax.training import loop
 
-    config = checkpoint.read_config(workdir)
-    measured = (workdir / checkpoint.STATISTICS_FILE).exists()
-    _, _, new_state = loop.build_training(config, statistics=checkpoint.read_statistics(workdir) if measured else None)
-    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+    config = read_config(workdir)
+    measured = (workdir / STATISTICS_FILE).exists()
+    _, _, new_state = loop.build_training(config, statistics=read_statistics(workdir) if measured else None)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         assert checkpoints.steps()[-1] == config.train.steps, f"{workdir}: at step {checkpoints.steps()[-1]}"
         state = checkpoints.restore(config.train.steps, jax.jit(new_state)(jax.random.key(0)))
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

@@ -26,7 +26,8 @@ from starlette.routing import Route  # noqa: E402
 
 from technogen_jax.app import request_filter, sounds, temporary_files, training_view  # noqa: E402
 from technogen_jax.audio import audio_files, spectrogram_images
-from technogen_jax.runs import checkpoint  # noqa: E402
+from technogen_jax.runs.checkpoints import CHECKPOINTS_FOLDER
+from technogen_jax.runs.workdir import CONFIG_FILE, WorkdirError
 
 WAITING = 128  # requests in the queue; beyond it a client is told to come back
 REFRESH_S = 5.0  # of the training tab
@@ -62,8 +63,8 @@ def launch(
     for name, path in folders.items():
         try:
             voices[name] = sounds.load(path, name, step)
-        except checkpoint.WorkdirError as error:
-            if not (path / checkpoint.CONFIG_FILE).is_file() or (path / checkpoint.CHECKPOINTS_FOLDER).is_dir():
+        except WorkdirError as error:
+            if not (path / CONFIG_FILE).is_file() or (path / CHECKPOINTS_FOLDER).is_dir():
                 raise
             print(f"{error}: only watched for now")
     page = serve(voices, {name: path for name, path in folders.items() if path.is_dir()}, host, port, share)

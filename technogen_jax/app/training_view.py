@@ -7,7 +7,8 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from technogen_jax.training import monitor
+from technogen_jax.runs.metrics_log import METRICS_FILE
+from technogen_jax.runs.workdir import SAMPLES_FOLDER
 
 CHARTS = {  # title: beginnings of the metrics' names
     "Losses": ("d/adversarial", "g/adversarial"),
@@ -22,7 +23,7 @@ _KINDS = (".png", ".wav")
 def curves(workdir: pathlib.Path) -> dict[str, list[tuple[int, float, str]]]:
     """For each of `CHARTS` its points (step, value, name of the curve); no points where nothing is logged yet."""
     try:
-        lines = (workdir / monitor.METRICS_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (workdir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     found: dict[str, list[tuple[int, float]]] = {}
@@ -52,7 +53,7 @@ def _thinned(points: list) -> list:
 def previews(workdir: pathlib.Path) -> list[int]:
     """Steps that have a preview, in order."""
     steps = []
-    for path in (workdir / monitor.SAMPLES_FOLDER).glob("step*.png"):
+    for path in (workdir / SAMPLES_FOLDER).glob("step*.png"):
         number = path.stem.removeprefix("step")
         if number.isdigit() and path.with_suffix(".wav").is_file():
             steps.append(int(number))
@@ -66,4 +67,4 @@ def preview_file(workdirs: Mapping[str, pathlib.Path], name: str, step: str, kin
     workdir = workdirs[name]
     if int(step) not in previews(workdir):
         return None
-    return workdir / monitor.SAMPLES_FOLDER / f"step{int(step):08d}{kind}"
+    return workdir / SAMPLES_FOLDER / f"step{int(step):08d}{kind}"

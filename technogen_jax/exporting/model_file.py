@@ -9,7 +9,8 @@ from typing import Any
 
 from technogen_jax import models
 from technogen_jax.exporting import standalone
-from technogen_jax.runs import bundle, checkpoint
+from technogen_jax.runs import bundle
+from technogen_jax.runs.workdir import DATA_FILE, read_statistics
 from technogen_jax.sampling import generator
 
 SUFFIXES = {"npz": bundle.SUFFIX, **standalone.SUFFIXES}
@@ -22,7 +23,7 @@ def export(options: argparse.Namespace) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     words = _words(options)
     if options.format == "npz":
-        statistics = checkpoint.read_statistics(options.workdir) if models.find(trained.config).measure else {}
+        statistics = read_statistics(options.workdir) if models.find(trained.config).measure else {}
         card = dict(**words, step=trained.step, weights=trained.weights)
         bundle.write(path, config=trained.config, params=trained.params, statistics=statistics, card=card)
         card = bundle.read(path).card  # what cannot be read here cannot be read anywhere
@@ -46,6 +47,6 @@ def _words(options: argparse.Namespace) -> dict[str, Any]:
         card = bundle.read(options.workdir).card
         words = {name: card[name] for name in ("licence", "data", "fingerprint") if name in card}
     else:
-        data = json.loads((pathlib.Path(options.workdir) / checkpoint.DATA_FILE).read_text(encoding="utf-8"))
+        data = json.loads((pathlib.Path(options.workdir) / DATA_FILE).read_text(encoding="utf-8"))
         words = {"fingerprint": data["fingerprint"]}
     return words | {name: getattr(options, name) for name in ("licence", "data") if getattr(options, name)}

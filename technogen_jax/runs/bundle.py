@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from technogen_jax import models
 from technogen_jax.common import array_files
-from technogen_jax.runs import checkpoint
+from technogen_jax.runs.workdir import WorkdirError
 
 SUFFIX = ".npz"
 _FORMAT = 1
@@ -100,20 +100,20 @@ def read(path: str | os.PathLike, step: int | str = "latest") -> Packed:
         if card["format"] != _FORMAT or not isinstance(card["step"], int):
             raise KeyError("format")
     except FileNotFoundError:
-        raise checkpoint.WorkdirError(f"{path}: not found; expected what technogen_jax.export wrote") from None
+        raise WorkdirError(f"{path}: not found; expected what technogen_jax.export wrote") from None
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise checkpoint.WorkdirError(
+        raise WorkdirError(
             f"{path}: not what this version of technogen_jax.export writes; export the run again"
         ) from error
     except (ValueError, OSError) as error:
-        raise checkpoint.WorkdirError(str(error)) from error
+        raise WorkdirError(str(error)) from error
     if step not in ("latest", "best", card["step"]):
-        raise checkpoint.WorkdirError(f"{path}: has no step {step}, only {card['step']}")
+        raise WorkdirError(f"{path}: has no step {step}, only {card['step']}")
     params, statistics = {}, {}
     for name, value in content.items():
         folder, _, rest = name.partition("/")
         if folder not in ("params", "statistics"):
-            raise checkpoint.WorkdirError(f"{path}: holds {name}, which this version of TechnoGen does not know")
+            raise WorkdirError(f"{path}: holds {name}, which this version of TechnoGen does not know")
         into = params if folder == "params" else statistics
         into[rest] = value.astype(np.float32) if value.dtype == np.float16 else value
     return _packed(path, config, params, statistics, card)
@@ -133,7 +133,7 @@ def _packed(path, config, flat, statistics, card) -> Packed:
         jax.eval_shape(lambda params: gan.decode(gan.generate(params, gan.sample_latents(key, 1))), shapes)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
-        raise checkpoint.WorkdirError(
+        raise WorkdirError(
             f"{path}: does not fit the model that its config describes ({text}); use the version of TechnoGen that wrote "
             "it, or export the run again"
         ) from error

@@ -21,110 +21,20 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
-from technogen_jax.common import array_files, config_fields, distributed
+from technogen_jax.common import distributed
 from technogen_jax.data import tfrecords
+from technogen_jax.runs.workdir import WorkdirError, read_json_or_none
 
-CONFIG_FILE = "config.json"
-DATA_FILE = "data.json"
-STATISTICS_FILE = "statistics.npz"
-SHAPING_FILE = "shaping.npz"  # state of a shaper in training; goes when it is in the statistics
 CHECKPOINTS_FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged"  # where checkpoints go that cannot be restored
 CHECKSUMS_FILE = "checksums.json"
 ITEMS = ("params", "ema", "optimizer")
 
 
-class WorkdirError(ValueError):
-    """A workdir or a checkpoint that is not there or does not fit."""
-
-
 class DamagedError(WorkdirError):
     """A checkpoint that is there and holds something else than was saved."""
-
-
-def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
-    """Writes config.json, whole or not at all."""
-    text = json.dumps(config.to_dict(), indent=1) + "\n"
-    tfrecords.write_text_atomically(pathlib.Path(workdir) / CONFIG_FILE, text)
-
-
-def read_config(workdir: str | os.PathLike) -> ConfigDict:
-    """The resolved config of a run.
-
-    Raises:
-        WorkdirError: there is none, or it is not readable.
-    """
-    path = pathlib.Path(workdir) / CONFIG_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"expected an object, got {type(content).__name__}")
-        return ConfigDict(content).lock()
-    except FileNotFoundError:
-        raise WorkdirError(f"{path}: not found; expected the folder given to `technogen_jax.train --workdir`") from None
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{path}: unreadable ({error}); copy it anew, or train into another workdir") from error
-
-
-def write_statistics(workdir: str | os.PathLike, statistics: dict[str, np.ndarray]) -> None:
-    """Writes statistics.npz, what a model measured of its training set, whole or not at all."""
-    array_files.write(pathlib.Path(workdir) / STATISTICS_FILE, statistics)
-    (pathlib.Path(workdir) / SHAPING_FILE).unlink(missing_ok=True)
-
-
-def read_statistics(workdir: str | os.PathLike) -> dict[str, np.ndarray]:
-    """What a model measured of its training set.
-
-    Raises:
-        WorkdirError: there is none, or it is not readable.
-    """
-    path = pathlib.Path(workdir) / STATISTICS_FILE
-    try:
-        return array_files.read(path)
-    except FileNotFoundError:
-        raise WorkdirError(
-            f"{path}: not found; the model makes no sound without what `technogen_jax.train` measured of its training "
-            "set and wrote there; copy the whole workdir"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{error}, by deleting it and training on") from error
-
-
-def claim(workdir: pathlib.Path, config: ConfigDict, manifest: tfrecords.Manifest) -> None:
-    """Makes the workdir this run's; for one process of a run.
-
-    Args:
-        workdir: the folder; made if it is not there.
-        config: of the run.
-        manifest: of the set it is trained on.
-
-    Raises:
-        WorkdirError: it holds a run that differs in what is learnt, or other files.
-    """
-    identity = {"fingerprint": manifest.fingerprint, "labels": manifest.labels}
-    if (workdir / CONFIG_FILE).exists():
-        old, new = read_config(workdir), ConfigDict(json.loads(json.dumps(config.to_dict())))
-        if field := config_fields.first_difference(old, new):
-            before, now = config_fields.value(old, field), config_fields.value(new, field)
-            raise WorkdirError(
-                f"{workdir} was begun with config.{field} = {before!r}, now it is {now!r}; go on with the old value, "
-                "or name another --workdir (--config.train.init_from starts from this one's weights)"
-            )
-        begun = _read_json(workdir / DATA_FILE)
-        if begun is not None and begun.get("fingerprint") != manifest.fingerprint:
-            raise WorkdirError(
-                f"{workdir} was begun on another set than the one in {config.data.dir} (tracks or options of "
-                "data_prep.prepare differ); name that set, or another --workdir"
-            )
-    elif workdir.exists() and (not workdir.is_dir() or set(os.listdir(workdir)) - {f".{CONFIG_FILE}.tmp"}):
-        raise WorkdirError(f"--workdir {workdir}: holds files but no {CONFIG_FILE}; name an empty or a new folder")
-    workdir.mkdir(parents=True, exist_ok=True)
-    # The config first: a run that was killed in between is then known as one.
-    write_config(workdir, config)
-    tfrecords.write_text_atomically(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
 
 
 class Checkpoints:
@@ -360,7 +270,7 @@ def _metric(metrics: dict[str, float]) -> float:
 
 def _is_whole(metrics: pathlib.Path) -> bool:
     changed = (_changed_file(metrics.parents[1], [metrics.parent.name]) or "").startswith(metrics.parent.name)
-    return not changed and isinstance((_read_json(metrics) or {}).get("metric"), float)
+    return not changed and isinstance((read_json_or_none(metrics) or {}).get("metric"), float)
 
 
 def _check_shapes(where: str, found: Any, wanted: Any) -> None:
@@ -381,10 +291,3 @@ def _check_shapes(where: str, found: Any, wanted: Any) -> None:
 
 def _name(path) -> str:
     return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

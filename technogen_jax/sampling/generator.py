@@ -21,7 +21,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from technogen_jax import models
-from technogen_jax.runs import bundle, checkpoint
+from technogen_jax.runs import bundle
+from technogen_jax.runs.checkpoints import Checkpoints
+from technogen_jax.runs.workdir import WorkdirError, read_config, read_statistics
 
 PURPOSES = ("init", "train", "preview", "evaluate")  # what a run draws keys for; the order decides them
 _MOST_THREADS = 8  # that make clips: each takes memory
@@ -62,21 +64,19 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
         gan, params, statistics, config, card = bundle.read(workdir, step)
         weights = fingerprint(params | statistics)
         return Trained(gan, params, config, os.path.abspath(workdir), card["step"], weights)
-    config = checkpoint.read_config(workdir)
-    statistics = checkpoint.read_statistics(workdir) if models.find(config).measure else None
+    config = read_config(workdir)
+    statistics = read_statistics(workdir) if models.find(config).measure else None
     gan = models.build(config, statistics)
-    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
-            raise checkpoint.WorkdirError(
-                f"{workdir}: no checkpoint yet; the first comes after {config.train.save_every} steps"
-            )
+            raise WorkdirError(f"{workdir}: no checkpoint yet; the first comes after {config.train.save_every} steps")
         if step == "latest":
             step = steps[-1]
         elif step == "best":
             step = checkpoints.best_step()
             if step is None:
-                raise checkpoint.WorkdirError(f"{workdir}: no checkpoint was evaluated; use the latest")
+                raise WorkdirError(f"{workdir}: no checkpoint was evaluated; use the latest")
         ema = checkpoints.restore_ema(step, jax.eval_shape(gan.init_g, jax.random.key(0)))
     params = calibrated(gan, ema)
     return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema | (statistics or {})))

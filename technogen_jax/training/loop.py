@@ -23,16 +23,21 @@ from technogen_jax.common import config_fields, distributed, progress
 from technogen_jax.data import batching, tfrecords
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.models.technogan import shaper_training
-from technogen_jax.runs import checkpoint, encoded_dataset
+from technogen_jax.runs import encoded_dataset
+from technogen_jax.runs.checkpoints import Checkpoints
+from technogen_jax.runs.metrics_log import MetricsLog
+from technogen_jax.runs.workdir import CONFIG_FILE, STATISTICS_FILE, claim_workdir, read_statistics, write_statistics
 from technogen_jax.sampling import generator as generate
-from technogen_jax.training import losses, monitor
+from technogen_jax.training import losses, previews, progress_evaluation
 from technogen_jax.training.optimizers import falling, make_optimizer
+from technogen_jax.training.progress_evaluation import ValidationMetric, make_validation_metric
 from technogen_jax.training.state import Pair, TrainState, init_state
 from technogen_jax.training.step import all_finite, make_train_step, repeated, skipping
 
 _RESIDENT_SHARE = 0.1  # of a device's memory, that "auto" lets a set take
 _MOST_SKIPPED = 100  # steps in a row that are left out; more will not help
 _CORRECTED_S = 240.0  # of the set, by which decoded sound is corrected: 136 bars at 136 BPM, see experiments/README.md
+_SHAPING_FILE = "shaping.npz"  # state of a shaper in training; deleted when it is in the statistics
 _AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
 
 
@@ -74,7 +79,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     with contextlib.ExitStack() as stack, distributed.ended_together():
         stop = stack.enter_context(_stop_requests())
         distributed.from_first(lambda: _claim(workdir, config, source))
-        distributed.check_shared(workdir / checkpoint.CONFIG_FILE)
+        distributed.check_shared(workdir / CONFIG_FILE)
         state = jax.jit(new_state, out_shardings=laid)(generate.run_key(config.seed, "init"))
         try:
             statistics = _statistics(config, workdir, source, stop)
@@ -89,7 +94,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             return state
         say(_greeting(config, gan, source, state, mesh))
         checkpoints = stack.enter_context(
-            checkpoint.Checkpoints(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
+            Checkpoints(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
         )
         # 1. the workdir's newest checkpoint; 2. the weights of another run; 3. from scratch
         if (saved := checkpoints.newest(state, say)) is not None:
@@ -103,9 +108,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             say(f"{workdir}: already at step {start} of {config.train.steps}; for more, --config.train.steps=N")
             return state
 
-        logbook = stack.enter_context(contextlib.closing(monitor.Logbook(workdir, start)))
-        ruler = _ruler(config, say) if distributed.is_first() else None
-        observer = monitor.Monitor(config, gan, ruler, workdir, logbook)
+        logbook = stack.enter_context(contextlib.closing(MetricsLog(workdir, start)))
+        metric = _validation_metric(config, say) if distributed.is_first() else None
+        observer = _Observer(config, gan, metric, workdir, logbook)
         resident = _is_resident(config, clips)
         local = batching.batches(
             clips,
@@ -148,8 +153,21 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
 
 def _claim(workdir: pathlib.Path, config: ConfigDict, source: tfrecords.ClipSource) -> None:
     """Makes the workdir this run's, and clears what a killed one left in it."""
-    checkpoint.claim(workdir, config, source.manifest)
-    monitor.clear(workdir)
+    claim_workdir(workdir, config, source.manifest)
+    previews.delete_unfinished(workdir)
+
+
+class _Observer:
+    """Previews and evaluations of the averaged generator."""
+
+    def __init__(self, config: ConfigDict, gan: models.GAN, metric: ValidationMetric | None, workdir, logbook):
+        self._config, self._gan, self._metric, self._workdir, self.logbook = config, gan, metric, workdir, logbook
+
+    def preview(self, step, ema) -> None:
+        previews.write_preview(self._config, self._gan, ema, step, self._workdir, self.logbook)
+
+    def evaluate(self, step, ema) -> float | None:
+        return progress_evaluation.evaluate(self._metric, self._config, self._gan, ema, step, self.logbook)
 
 
 def _loop(
@@ -157,8 +175,8 @@ def _loop(
     state: TrainState,
     train_steps: Callable,
     batches: Iterator[jax.Array],
-    checkpoints: checkpoint.Checkpoints,
-    observer: monitor.Monitor,
+    checkpoints: Checkpoints,
+    observer: _Observer,
     stop: threading.Event,
     bar,
     mesh: Mesh,
@@ -342,7 +360,7 @@ def _open_set(config: ConfigDict, gan: models.GAN) -> tfrecords.ClipSource:
     return tfrecords.ClipSource(config.data.dir, config.data.split)
 
 
-def _ruler(config: ConfigDict, say: Callable[[str], None]) -> monitor.Ruler | None:
+def _validation_metric(config: ConfigDict, say: Callable[[str], None]) -> ValidationMetric | None:
     """What generated clips are measured by while training; None where the config or the set has no evaluation."""
     if not config.eval.every:
         return None
@@ -351,12 +369,12 @@ def _ruler(config: ConfigDict, say: Callable[[str], None]) -> monitor.Ruler | No
             clip_sets.from_records(config.data.dir, [split], config.audio.clip_samples)
             for split in ("valid", config.data.split)
         )
-        ruler = monitor.make_ruler(valid, train, config.eval.clips)
+        metric = make_validation_metric(valid, train, config.eval.clips)
     except ValueError as error:
         say(f"no evaluation, and no best checkpoint: {error}")
         return None
-    say(f"evaluation against {valid.name}: real clips give {monitor.BEST_METRIC} {ruler.floor:.3f}")
-    return ruler
+    say(f"evaluation against {valid.name}: real clips give {progress_evaluation.BEST_METRIC} {metric.floor:.3f}")
+    return metric
 
 
 def _statistics(
@@ -367,12 +385,12 @@ def _statistics(
         return None
 
     def measure() -> None:
-        if (workdir / checkpoint.STATISTICS_FILE).exists():
+        if (workdir / STATISTICS_FILE).exists():
             return
         with _progress("measuring the set", len(source), " clips", stop) as count:
             statistics = models.measure(config, batching.whole(source, count))
         if config.train.shaping_steps:
-            path = workdir / checkpoint.SHAPING_FILE
+            path = workdir / _SHAPING_FILE
             with _progress("shaping", config.train.shaping_steps, " steps", stop) as count:
                 statistics = shaper_training.train(config, statistics, source, path, count)
         if models.find(config).correct is not None:
@@ -384,10 +402,11 @@ def _statistics(
                     yield from batching.whole(some, count)
 
             statistics = models.correct(config, heard, statistics)
-        checkpoint.write_statistics(workdir, statistics)
+        write_statistics(workdir, statistics)
+        (workdir / _SHAPING_FILE).unlink(missing_ok=True)
 
     _or_stopped(measure)
-    return checkpoint.read_statistics(workdir)
+    return read_statistics(workdir)
 
 
 def _codes(
@@ -439,7 +458,7 @@ def _progress(what: str, total: int, unit: str, stop: threading.Event) -> Iterat
 
 def _weights_of(workdir: str, state: TrainState) -> TrainState:
     """The state with the parameters of another run's newest checkpoint, step and optimisers as they are."""
-    with checkpoint.Checkpoints(workdir, read_only=True) as other:
+    with Checkpoints(workdir, read_only=True) as other:
         if not other.steps():
             raise TrainError(f"config.train.init_from: {workdir} has no checkpoint")
         return other.restore_weights(other.steps()[-1], state)
@@ -480,7 +499,7 @@ def _greeting(config: ConfigDict, gan: models.GAN, source: tfrecords.ClipSource,
     )
 
 
-def _not_finite(step: int, name: str, value: float, checkpoints: checkpoint.Checkpoints) -> str:
+def _not_finite(step: int, name: str, value: float, checkpoints: Checkpoints) -> str:
     checkpoints.wait()
     good = checkpoints.steps()
     where = (

@@ -19,9 +19,9 @@ from helpers.endless_model import model
 from technogen_jax.app import __main__ as command
 from technogen_jax.app import request_filter, sounds, temporary_files, training_view
 from technogen_jax.audio import audio_files, spectrogram_images
-from technogen_jax.runs import checkpoint
+from technogen_jax.runs.metrics_log import METRICS_FILE
+from technogen_jax.runs.workdir import CONFIG_FILE, SAMPLES_FOLDER
 from technogen_jax.sampling import arrangement, generator, latent_directions
-from technogen_jax.training import monitor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio.*")
 RATE_HZ = 8000
@@ -55,14 +55,14 @@ def voice():
 def run(tmp_path_factory):
     """The folder of a training that has previews and metrics and no checkpoint yet; a killed run left half a line."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / checkpoint.CONFIG_FILE).write_text("{}")
+    (folder / CONFIG_FILE).write_text("{}")
     lines = [{"step": step, "d/adversarial": 1 / step, "g/adversarial": math.nan} for step in range(1, 1001)]
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 2000, "d/adv'
-    (folder / monitor.METRICS_FILE).write_text(text)
-    (folder / monitor.SAMPLES_FOLDER).mkdir()
+    (folder / METRICS_FILE).write_text(text)
+    (folder / SAMPLES_FOLDER).mkdir()
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (4000, 1)).astype(np.float32)
     for step in (500, 1000):
-        path = folder / monitor.SAMPLES_FOLDER / f"step{step:08d}.png"
+        path = folder / SAMPLES_FOLDER / f"step{step:08d}.png"
         spectrogram_images.write_contact_sheet(path, [noise], RATE_HZ)
         audio_files.write(path.with_suffix(".wav"), noise, RATE_HZ)
     return folder

@@ -15,8 +15,11 @@ from conftest import RATE_HZ, ROOT
 from ml_collections import ConfigDict
 
 from technogen_jax.data import tfrecords
-from technogen_jax.runs import checkpoint
-from technogen_jax.training import loop, monitor
+from technogen_jax.runs.checkpoints import Checkpoints
+from technogen_jax.runs.metrics_log import METRICS_FILE
+from technogen_jax.runs.workdir import CONFIG_FILE, DATA_FILE, SAMPLES_FOLDER, WorkdirError, claim_workdir, read_config
+from technogen_jax.training import loop
+from technogen_jax.training.progress_evaluation import BEST_METRIC
 
 
 def quiet(line):
@@ -32,7 +35,7 @@ def run(config, workdir, **changes):
 def state_of(config, workdir, step):
     _, _, new_state = loop.build_training(config)
     like = jax.jit(new_state)(jax.random.key(0))
-    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         return checkpoints.restore(step, like)
 
 
@@ -42,7 +45,7 @@ def assert_same(first, second):
 
 def lines(workdir):
     """metrics.jsonl without what a clock decides."""
-    rows = [json.loads(line) for line in (workdir / monitor.METRICS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (workdir / METRICS_FILE).read_text().splitlines()]
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
@@ -81,11 +84,11 @@ def wait_for(path, process, text="", seconds=120):
 
 
 def test_a_run_leaves_what_it_promises(trained_workdir, tiny_config):
-    assert checkpoint.read_config(trained_workdir) == ConfigDict(json.loads(json.dumps(tiny_config.to_dict()))).lock()
-    with checkpoint.Checkpoints(trained_workdir, read_only=True) as checkpoints:
+    assert read_config(trained_workdir) == ConfigDict(json.loads(json.dumps(tiny_config.to_dict()))).lock()
+    with Checkpoints(trained_workdir, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 4, 6]
         best = checkpoints.best_step()
-    scores = {row["step"]: row[monitor.BEST_METRIC] for row in lines(trained_workdir) if monitor.BEST_METRIC in row}
+    scores = {row["step"]: row[BEST_METRIC] for row in lines(trained_workdir) if BEST_METRIC in row}
     assert sorted(scores) == [2, 4, 6] and best == min(scores, key=scores.get)
     losses = [row for row in lines(trained_workdir) if "d/adversarial" in row]
     assert [row["step"] for row in losses] == [1, 2, 4, 6]
@@ -98,7 +101,7 @@ def test_a_run_leaves_what_it_promises(trained_workdir, tiny_config):
 def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, trained_workdir, tmp_path):
     tiny_config.train.steps = 4
     loop.train(tiny_config, tmp_path, say=quiet)
-    with open(tmp_path / monitor.METRICS_FILE, "a") as file:  # as if it had been killed two steps later
+    with open(tmp_path / METRICS_FILE, "a") as file:  # as if it had been killed two steps later
         file.write('{"step": 5, "d/adversarial": 0}\n{"step": 6, "d/adv')
     tiny_config.train.steps = 6
     state = loop.train(tiny_config, tmp_path, say=quiet)
@@ -109,17 +112,17 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, t
 
 
 def test_a_finished_run_says_so_and_clears_what_a_killed_one_left(trained_workdir, tiny_config):
-    said, left = [], trained_workdir / monitor.SAMPLES_FOLDER / ".step00000006.wav.123.tmp"
-    before = (trained_workdir / monitor.METRICS_FILE).read_bytes()
+    said, left = [], trained_workdir / SAMPLES_FOLDER / ".step00000006.wav.123.tmp"
+    before = (trained_workdir / METRICS_FILE).read_bytes()
     left.write_bytes(b"half of the so")
     loop.train(tiny_config, trained_workdir, say=said.append)
     assert "already at step 6 of 6" in said[-1]
-    assert (trained_workdir / monitor.METRICS_FILE).read_bytes() == before and not left.exists()
+    assert (trained_workdir / METRICS_FILE).read_bytes() == before and not left.exists()
 
 
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny_config, trained_workdir, tmp_path):
     tiny_config.train.keep_every = 1
-    metrics = tmp_path / "run" / monitor.METRICS_FILE
+    metrics = tmp_path / "run" / METRICS_FILE
     # Before the first step; just when a checkpoint is on its way; after one.
     for moment in ('{"step": 1', '{"step": 2', '{"step": 4'):
         process = start(command(tiny_config, tmp_path / "run"))
@@ -139,12 +142,12 @@ def test_sigterm_saves_and_ends_well(tiny_config, tmp_path):
     tiny_config.train.update(steps=100_000, save_every=50_000, sample_every=0)
     tiny_config.eval.every = 0
     process = start(command(tiny_config, tmp_path / "run"))
-    wait_for(tmp_path / "run" / monitor.METRICS_FILE, process, '{"step": 2')
+    wait_for(tmp_path / "run" / METRICS_FILE, process, '{"step": 2')
     process.terminate()
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
     assert "the same command goes on" in output
-    with checkpoint.Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         (step,) = checkpoints.steps()
     assert 2 <= step < 50_000
 
@@ -161,12 +164,12 @@ def too_early():
     assert signal.signal(signal.SIGTERM, old) is heed, "the handler of before is not back"
 
 
-@pytest.mark.parametrize("moment", [(checkpoint, "claim"), (loop, "_ruler")], ids=lambda moment: moment[1])
+@pytest.mark.parametrize("moment", ["claim_workdir", "_validation_metric"])
 def test_a_signal_before_the_first_step_ends_a_run_without_compiling_it(
     tiny_config, tmp_path, monkeypatch, too_early, moment
 ):
-    work, said = getattr(*moment), []
-    monkeypatch.setattr(*moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or work(*args))
+    work, said = getattr(loop, moment), []
+    monkeypatch.setattr(loop, moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or work(*args))
     monkeypatch.setattr(loop, "_loop", lambda *_: pytest.fail("it begins to train"))
     assert int(loop.train(tiny_config, tmp_path, say=said.append).step) == 0
     assert said[-1].startswith("step 0 of 6") and "the same command goes on" in said[-1]
@@ -203,7 +206,7 @@ def test_a_checkpoint_is_never_written_with_nan_in_it(tiny_config, tmp_path, mon
     monkeypatch.setattr(loop, "make_train_step", broken)
     with pytest.raises(loop.TrainError, match=r"step 4: a parameter .* last good checkpoint is .*checkpoints/2"):
         run(tiny_config, tmp_path, steps=6)
-    with checkpoint.Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2]
 
 
@@ -257,9 +260,7 @@ def test_a_new_run_can_start_from_anothers_weights(tiny_config, trained_workdir,
 
 def test_a_run_with_fields_that_were_others_is_refused(tiny_config, trained_workdir):
     tiny_config.optimizer.learning_rate_g = 0.5
-    with pytest.raises(
-        checkpoint.WorkdirError, match=r"begun with config.optimizer.learning_rate_g = 0.0002, now it is 0.5"
-    ):
+    with pytest.raises(WorkdirError, match=r"begun with config.optimizer.learning_rate_g = 0.0002, now it is 0.5"):
         loop.train(tiny_config, trained_workdir, say=quiet)
 
 
@@ -268,13 +269,13 @@ def test_a_run_on_another_set_is_refused(tiny_config, trained_workdir, tmp_path,
     monkeypatch.setattr(
         tfrecords, "read_manifest", lambda path: read(path).__class__(**vars(read(path)) | {"fingerprint": "x"})
     )
-    with pytest.raises(checkpoint.WorkdirError, match="begun on another set"):
+    with pytest.raises(WorkdirError, match="begun on another dataset"):
         loop.train(tiny_config, trained_workdir, say=quiet)
 
 
 def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(checkpoint.WorkdirError, match="holds files but no config.json"):
+    with pytest.raises(WorkdirError, match="holds files but no config.json"):
         loop.train(tiny_config, tmp_path, say=quiet)
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
@@ -338,8 +339,8 @@ def test_a_command_line_that_cannot_work_is_one_line(argv, message):
 
 @pytest.mark.parametrize("left", [".config.json.tmp", "config.json"])
 def test_a_run_killed_while_it_made_its_workdir_begins_again(tiny_config, trained_workdir, tmp_path, left):
-    whole = trained_workdir / checkpoint.CONFIG_FILE
+    whole = trained_workdir / CONFIG_FILE
     (tmp_path / left).write_bytes(whole.read_bytes())
-    checkpoint.claim(tmp_path, tiny_config, tfrecords.read_manifest(tiny_config.data.dir))
-    assert sorted(os.listdir(tmp_path)) == [checkpoint.CONFIG_FILE, checkpoint.DATA_FILE]
-    assert (tmp_path / checkpoint.CONFIG_FILE).read_bytes() == whole.read_bytes()
+    claim_workdir(tmp_path, tiny_config, tfrecords.read_manifest(tiny_config.data.dir))
+    assert sorted(os.listdir(tmp_path)) == [CONFIG_FILE, DATA_FILE]
+    assert (tmp_path / CONFIG_FILE).read_bytes() == whole.read_bytes()

@@ -17,8 +17,9 @@ from jax.sharding import PartitionSpec
 
 from technogen_jax.common import distributed
 from technogen_jax.data import batching
-from technogen_jax.runs import checkpoint
-from technogen_jax.training import loop, monitor
+from technogen_jax.runs.checkpoints import Checkpoints
+from technogen_jax.runs.metrics_log import METRICS_FILE
+from technogen_jax.training import loop
 
 # Trains as the command does, and writes down what reached the devices and how many records were read.
 DRIVER = """
@@ -97,7 +98,7 @@ def address():
 
 
 def losses(workdir, first=1):
-    rows = [json.loads(line) for line in (workdir / monitor.METRICS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (workdir / METRICS_FILE).read_text().splitlines()]
     return np.array(
         [
             [row[name] for name in ("d/adversarial", "g/adversarial", "d/gradient_norm")]
@@ -109,7 +110,7 @@ def losses(workdir, first=1):
 
 def parameters(config, workdir):
     _, _, new_state = loop.build_training(config)
-    with checkpoint.Checkpoints(workdir, read_only=True) as checkpoints:
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         state = checkpoints.restore(4, jax.jit(new_state)(jax.random.key(0)))
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves((state.params, state.ema))])
 
@@ -169,7 +170,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_pat
         processes.append(
             subprocess.Popen(command + more, cwd=ROOT, env=ENVIRONMENT | (environment if not more else {}), **pipes)
         )
-    metrics = tmp_path / "run" / monitor.METRICS_FILE
+    metrics = tmp_path / "run" / METRICS_FILE
     end = time.monotonic() + LIMIT_S
     while not (metrics.exists() and '{"step": 2, "eval/' in metrics.read_text()):
         assert all(process.poll() is None for process in processes) and time.monotonic() < end
@@ -177,7 +178,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_pat
     processes[1].send_signal(signal.SIGTERM)
     (told, _), (silent, _) = finish(*processes)
     assert "the same command goes on" in told and "step" not in silent
-    with checkpoint.Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         last = checkpoints.steps()[-1]
     assert last == max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
     assert f"step {last} of" in told

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from technogen_jax.data import tfrecords
-from technogen_jax.runs import checkpoint
+from technogen_jax.runs.checkpoints import CHECKPOINTS_FOLDER, Checkpoints, DamagedError
 from technogen_jax.sampling import generator
 from technogen_jax.training import loop
 
@@ -60,15 +60,15 @@ def test_training_goes_on_from_the_newest_good_checkpoint_and_ends_in_the_same_b
     tiny_config, trained_workdir, tmp_path
 ):
     shutil.copytree(trained_workdir, tmp_path / "run")
-    for path in (tmp_path / "run" / checkpoint.CHECKPOINTS_FOLDER / "6").rglob("d/*"):
+    for path in (tmp_path / "run" / CHECKPOINTS_FOLDER / "6").rglob("d/*"):
         flip(path)
-    with pytest.raises(checkpoint.DamagedError, match=r"checkpoints/6: damaged .* newest whole .* step 4$"):
+    with pytest.raises(DamagedError, match=r"checkpoints/6: damaged .* newest whole .* step 4$"):
         generator.load(tmp_path / "run")
     said = []
     state = loop.train(tiny_config, tmp_path / "run", say=said.append)
     assert any("checkpoints/6: damaged" in line and "an earlier one is used" in line for line in said)
     assert any(line.startswith("going on from step 4") for line in said)
-    with checkpoint.Checkpoints(trained_workdir, read_only=True) as good:
+    with Checkpoints(trained_workdir, read_only=True) as good:
         jax.tree.map(np.testing.assert_array_equal, state, good.restore(6, state))
-    with checkpoint.Checkpoints(tmp_path / "run", read_only=True) as again:
+    with Checkpoints(tmp_path / "run", read_only=True) as again:
         jax.tree.map(np.testing.assert_array_equal, state, again.restore(6, state))

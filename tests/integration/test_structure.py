@@ -41,7 +41,7 @@ HOMES = {
     "matplotlib": {"technogen_jax/audio/spectrogram_images.py", "technogen_jax/evaluation/charts.py"},
     "torch": {"technogen_jax/evaluation/features/pretrained.py"},
     "transformers": {"technogen_jax/evaluation/features/pretrained.py"},
-    "tensorboardX": {"technogen_jax/training/progress_evaluation.py"},
+    "tensorboardX": {"technogen_jax/runs/metrics_log.py"},
     "absl": {"technogen_jax/train.py"},
     "onnx": {"technogen_jax/exporting/onnx_graph.py"},
     "gradio": {"technogen_jax/app"},

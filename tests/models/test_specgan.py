@@ -13,9 +13,10 @@ from ml_collections import config_flags
 from technogen_jax import models
 from technogen_jax.audio import spectral
 from technogen_jax.models import count_parameters, specgan
-from technogen_jax.runs import checkpoint
+from technogen_jax.runs.metrics_log import METRICS_FILE
+from technogen_jax.runs.workdir import STATISTICS_FILE, WorkdirError, read_statistics, write_statistics
 from technogen_jax.sampling import generator as generate
-from technogen_jax.training import loop, monitor
+from technogen_jax.training import loop
 
 KEY = jax.random.key(0)
 PAPER = dict(clip_samples=16384, audio_channels=1, sample_rate_hz=16000)
@@ -354,7 +355,7 @@ def test_a_run_measures_its_set_once_and_resumes_bit_for_bit(tiny_specgan, tmp_p
 
     first, second = generate.load(whole), generate.load(halves)
     assert first.weights == second.weights
-    rows = [json.loads(line) for line in (whole / monitor.METRICS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole / METRICS_FILE).read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 5, 10] and np.isfinite(rows[-1]["d/adversarial"])
     preview = "samples/step00000010.wav"
     assert (whole / preview).read_bytes() == (halves / preview).read_bytes()
@@ -364,12 +365,12 @@ def test_a_run_measures_its_set_once_and_resumes_bit_for_bit(tiny_specgan, tmp_p
     assert clips[0].shape == (1024, 1) and np.isfinite(clips[0]).all() and np.abs(clips[0]).max() > 0
     np.testing.assert_array_equal(list(generate.render(second, latents[2:]))[0], clips[2])
 
-    statistics = checkpoint.read_statistics(whole)
-    checkpoint.write_statistics(whole, statistics | {"mean": statistics["mean"] + 1})
+    statistics = read_statistics(whole)
+    write_statistics(whole, statistics | {"mean": statistics["mean"] + 1})
     assert generate.load(whole).weights != first.weights  # another sound is another fingerprint
-    (whole / checkpoint.STATISTICS_FILE).write_bytes(b"half")
-    with pytest.raises(checkpoint.WorkdirError, match="statistics.npz: unreadable"):
+    (whole / STATISTICS_FILE).write_bytes(b"half")
+    with pytest.raises(WorkdirError, match="statistics.npz: unreadable"):
         generate.load(whole)
-    (whole / checkpoint.STATISTICS_FILE).unlink()
-    with pytest.raises(checkpoint.WorkdirError, match="statistics.npz: not found"):
+    (whole / STATISTICS_FILE).unlink()
+    with pytest.raises(WorkdirError, match="statistics.npz: not found"):
         generate.load(whole)

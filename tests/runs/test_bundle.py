@@ -7,7 +7,8 @@ from conftest import load_config
 
 from technogen_jax import models
 from technogen_jax.common import array_files
-from technogen_jax.runs import bundle, checkpoint
+from technogen_jax.runs import bundle
+from technogen_jax.runs.workdir import WorkdirError
 
 KEY = jax.random.key(0)
 CARD = dict(licence="CC0-1.0", data="noise", step=7, weights="abc")
@@ -102,7 +103,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(file, tmp_path):
         try:
             found = array_files.read(tmp_path / "bad.npz")
         except ValueError:
-            with pytest.raises(checkpoint.WorkdirError, match=r"bad\.npz: .*make it again"):
+            with pytest.raises(WorkdirError, match=r"bad\.npz: .*make it again"):
                 bundle.read(tmp_path / "bad.npz")
             caught += 1
         else:
@@ -146,16 +147,14 @@ def configured(**model):
     ],
 )
 def test_a_file_of_another_model_or_version_says_so(file, tmp_path, change, message):
-    with pytest.raises(checkpoint.WorkdirError, match=message):
+    with pytest.raises(WorkdirError, match=message):
         bundle.read(rewritten(file, tmp_path / "changed.npz", change))
 
 
 def test_what_is_not_there_is_an_error(file, wavegan, tmp_path):
-    with pytest.raises(
-        checkpoint.WorkdirError, match="missing.npz: not found; expected what technogen_jax.export wrote"
-    ):
+    with pytest.raises(WorkdirError, match="missing.npz: not found; expected what technogen_jax.export wrote"):
         bundle.read(tmp_path / "missing.npz")
-    with pytest.raises(checkpoint.WorkdirError, match="has no step 8, only 7"):
+    with pytest.raises(WorkdirError, match="has no step 8, only 7"):
         bundle.read(file, 8)
     with pytest.raises(ValueError, match=r"a name that ends in \.npz"):
         bundle.write(tmp_path / "x.zip", config=wavegan[0], params=wavegan[1], statistics={}, card=CARD)

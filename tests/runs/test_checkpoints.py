@@ -1,5 +1,4 @@
 import errno
-import json
 import os
 import shutil
 
@@ -8,10 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
-from technogen_jax.runs import checkpoint
-from technogen_jax.runs.checkpoint import Checkpoints, WorkdirError
+from technogen_jax.runs.checkpoints import (
+    CHECKPOINTS_FOLDER,
+    CHECKSUMS_FILE,
+    DAMAGED_FOLDER,
+    Checkpoints,
+    _changed_file,
+    ocp,
+)
+from technogen_jax.runs.workdir import WorkdirError
 from technogen_jax.training.state import Pair, TrainState
 
 OPTIMIZER = optax.adam(1e-3)
@@ -79,7 +84,7 @@ def test_a_step_is_saved_once(tmp_path):
 def test_a_half_written_checkpoint_is_none_and_is_cleared(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
-    folder = tmp_path / checkpoint.CHECKPOINTS_FOLDER
+    folder = tmp_path / CHECKPOINTS_FOLDER
     shutil.copytree(folder / "1", folder / "2.orbax-checkpoint-tmp")
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [1]
@@ -117,9 +122,9 @@ def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
         checkpoints.save(make_state(2, width=400), 0.5)
-    folder = tmp_path / checkpoint.CHECKPOINTS_FOLDER / "2"
+    folder = tmp_path / CHECKPOINTS_FOLDER / "2"
     files = files_in(folder)
-    assert {"params/manifest.ocdbt", "metrics/metrics", "_CHECKPOINT_METADATA", checkpoint.CHECKSUMS_FILE} < set(files)
+    assert {"params/manifest.ocdbt", "metrics/metrics", "_CHECKPOINT_METADATA", CHECKSUMS_FILE} < set(files)
     like, saved = make_state(0, width=400), make_state(2, width=400)
 
     def restored():
@@ -129,7 +134,7 @@ def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(tmp_path):
     for number, name in enumerate(files):
         content = (folder / name).read_bytes()
         flip(folder / name, number / len(files))
-        if "/" not in name and name != checkpoint.CHECKSUMS_FILE:  # Orbax' own notes: nothing is restored by them
+        if "/" not in name and name != CHECKSUMS_FILE:  # Orbax' own notes: nothing is restored by them
             jax.tree.map(np.testing.assert_array_equal, restored(), saved)
         else:
             with pytest.raises(WorkdirError) as caught:
@@ -146,21 +151,21 @@ def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(tmp_path):
 def test_every_byte_of_the_checksums_counts(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
-    folder = tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1"
-    content = (folder / checkpoint.CHECKSUMS_FILE).read_bytes()
+    folder = tmp_path / CHECKPOINTS_FOLDER / "1"
+    content = (folder / CHECKSUMS_FILE).read_bytes()
     draw = np.random.default_rng(0)
     for place in draw.choice(len(content), 100, replace=False):
-        flip(folder / checkpoint.CHECKSUMS_FILE, (place + 0.5) / len(content))
-        assert checkpoint._changed_file(folder) == checkpoint.CHECKSUMS_FILE
-        (folder / checkpoint.CHECKSUMS_FILE).write_bytes(content)
-    assert checkpoint._changed_file(folder) is None
+        flip(folder / CHECKSUMS_FILE, (place + 0.5) / len(content))
+        assert _changed_file(folder) == CHECKSUMS_FILE
+        (folder / CHECKSUMS_FILE).write_bytes(content)
+    assert _changed_file(folder) is None
 
 
 def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(make_state(step), 0.1 * step)
-    folder, said = tmp_path / checkpoint.CHECKPOINTS_FOLDER, []
+    folder, said = tmp_path / CHECKPOINTS_FOLDER, []
     flip(folder / "3" / "params" / "ocdbt.process_0" / "manifest.ocdbt")
     flip(folder / "2" / "metrics" / "metrics", 0.9)  # another number
     with Checkpoints(tmp_path) as checkpoints:
@@ -171,13 +176,13 @@ def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
         assert checkpoints.steps() == [1, 2, 3]
     assert len(said) == 2 and "2/metrics/metrics: damaged, and deleted" in said[0]
     assert "checkpoints/3: damaged" in said[1] and "newest whole checkpoint is that of step 2" in said[1]
-    assert os.listdir(tmp_path / checkpoint.DAMAGED_FOLDER) == ["3"]
+    assert os.listdir(tmp_path / DAMAGED_FOLDER) == ["3"]
 
 
 def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
-    for path in (tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1").rglob("d/*"):
+    for path in (tmp_path / CHECKPOINTS_FOLDER / "1").rglob("d/*"):
         path.write_bytes(b"")
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(WorkdirError, match="none of its checkpoints can be restored"):
@@ -189,7 +194,7 @@ def test_a_checkpoint_that_could_not_be_written_in_the_background_is_told_at_the
         with Checkpoints(tmp_path) as checkpoints:
             checkpoints.save(make_state(1))
             checkpoints.wait()
-            monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "async_save", full_disk)
+            monkeypatch.setattr(ocp.StandardCheckpointHandler, "async_save", full_disk)
             checkpoints.save(make_state(2))
             checkpoints.wait()
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
@@ -215,21 +220,6 @@ def test_without_checkpoints_there_is_no_newest(tmp_path):
 def test_checkpoints_without_checksums_are_restored_too(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
-    (tmp_path / checkpoint.CHECKPOINTS_FOLDER / "1" / checkpoint.CHECKSUMS_FILE).unlink()
+    (tmp_path / CHECKPOINTS_FOLDER / "1" / CHECKSUMS_FILE).unlink()
     with Checkpoints(tmp_path) as checkpoints:
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, make_state(0)), make_state(1))
-
-
-def test_a_config_comes_back_as_it_was(tmp_path):
-    config = ConfigDict({"seed": 3, "model": {"name": "wavegan", "max_channels": None, "rate": 1e-4, "on": True}})
-    checkpoint.write_config(tmp_path, config)
-    assert checkpoint.read_config(tmp_path) == config.lock()
-
-
-def test_a_workdir_without_or_with_a_broken_config_is_an_error(tmp_path):
-    with pytest.raises(WorkdirError, match="config.json: not found"):
-        checkpoint.read_config(tmp_path)
-    for text in ('{"seed": ', json.dumps([1])):
-        (tmp_path / checkpoint.CONFIG_FILE).write_text(text)
-        with pytest.raises(WorkdirError, match="config.json: unreadable"):
-            checkpoint.read_config(tmp_path)

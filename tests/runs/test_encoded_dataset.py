@@ -10,9 +10,11 @@ from technogen_jax.audio import audio_files
 from technogen_jax.data import tfrecords
 from technogen_jax.models import layers
 from technogen_jax.models.gan import GAN, functional
-from technogen_jax.runs import checkpoint, encoded_dataset
+from technogen_jax.runs import encoded_dataset
+from technogen_jax.runs.metrics_log import METRICS_FILE
+from technogen_jax.runs.workdir import write_statistics
 from technogen_jax.sampling import generator
-from technogen_jax.training import loop, monitor
+from technogen_jax.training import loop
 
 CLASSES = ("industrial",)  # of the labels of `prepared_set`, acid is none of them
 
@@ -81,7 +83,7 @@ def assert_same(first, second):
 
 
 def lines(workdir):
-    rows = [json.loads(line) for line in (workdir / monitor.METRICS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (workdir / METRICS_FILE).read_text().splitlines()]
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
@@ -165,7 +167,7 @@ def test_codes_of_other_statistics_are_made_anew(config, tmp_path):
     run(config, tmp_path / "run", steps=2)
     before = the_file(tmp_path / "run")
     rows = np.array(encoded_dataset.read(before))
-    checkpoint.write_statistics(tmp_path / "run", {"gain": np.float64(1.0)})
+    write_statistics(tmp_path / "run", {"gain": np.float64(1.0)})
     run(config, tmp_path / "run", steps=4)
     after = the_file(tmp_path / "run")
     assert after.name != before.name

@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from technogen_jax.runs import checkpoint
+from technogen_jax.runs.checkpoints import Checkpoints
+from technogen_jax.runs.workdir import WorkdirError, read_config, write_config
 from technogen_jax.sampling import generator
 
 
@@ -11,17 +12,17 @@ def test_a_run_is_loaded_by_step(trained_workdir):
     assert (latest.step, first.step) == (6, 2)
     assert latest.weights != first.weights
     assert generator.load(trained_workdir).weights == latest.weights
-    with checkpoint.Checkpoints(trained_workdir, read_only=True) as checkpoints:
+    with Checkpoints(trained_workdir, read_only=True) as checkpoints:
         assert generator.load(trained_workdir, "best").step == checkpoints.best_step()
 
 
 def test_what_is_not_there_is_an_error(trained_workdir, tmp_path):
-    with pytest.raises(checkpoint.WorkdirError, match="config.json: not found"):
+    with pytest.raises(WorkdirError, match="config.json: not found"):
         generator.load(tmp_path)
-    with pytest.raises(checkpoint.WorkdirError, match="no checkpoint of step 3; there are: 2, 4, 6"):
+    with pytest.raises(WorkdirError, match="no checkpoint of step 3; there are: 2, 4, 6"):
         generator.load(trained_workdir, 3)
-    checkpoint.write_config(tmp_path, checkpoint.read_config(trained_workdir))
-    with pytest.raises(checkpoint.WorkdirError, match="no checkpoint yet; the first comes after 2 steps"):
+    write_config(tmp_path, read_config(trained_workdir))
+    with pytest.raises(WorkdirError, match="no checkpoint yet; the first comes after 2 steps"):
         generator.load(tmp_path)
 
 

@@ -24,9 +24,10 @@ from technogen_jax.models import count_parameters, layers
 from technogen_jax.models.technogan import low_end, shaper_training
 from technogen_jax.models.technogan import model as technogan
 from technogen_jax.models.technogan.codec import codec, tones
-from technogen_jax.runs import checkpoint
+from technogen_jax.runs.metrics_log import METRICS_FILE
+from technogen_jax.runs.workdir import STATISTICS_FILE, read_statistics
 from technogen_jax.sampling import generator as generate
-from technogen_jax.training import loop, monitor
+from technogen_jax.training import loop
 
 KEY = jax.random.key(0)
 NETWORKS = dict(latent_size=8, anchor_size=3, channels=8, blocks=1, critic_channels=8, critic_blocks=1)
@@ -647,7 +648,7 @@ def test_a_run_measures_its_set_resumes_bit_for_bit_and_plays(bar_config, tmp_pa
     loop.train(bar_config, killed, say=lambda line: None)
     first, second = generate.load(whole), generate.load(killed)
     assert first.weights == second.weights
-    rows = [json.loads(line) for line in (whole / monitor.METRICS_FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole / METRICS_FILE).read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 3, 6]
     assert all(np.isfinite(rows[-1][name]) and rows[-1][name] > 0 for name in ("d/adversarial", "d/r1", "d/r2"))
     clips = list(generate.render(first, generate.draw_latents(first.gan, 0, range(2))))
@@ -662,23 +663,23 @@ def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_
     bar_config.model.update(TONES | dict(shaper="new"))
     bar_config.train.update(shaping_steps=4, steps=1, log_every=1, save_every=1, sample_every=0)
     loop.train(bar_config, tmp_path / "whole", say=lambda line: None)
-    whole = checkpoint.read_statistics(tmp_path / "whole")
+    whole = read_statistics(tmp_path / "whole")
     assert np.abs(whole[f"{codec.SHAPER}gates/kernel"]).max() > 0  # a new one's are zero
-    assert not (tmp_path / "whole" / checkpoint.SHAPING_FILE).exists()
+    assert not (tmp_path / "whole" / "shaping.npz").exists()
 
     monkeypatch.setattr(shaper_training, "_SAVE_EVERY", 1)
     said = []
     with monkeypatch.context() as patch:  # SIGTERM after two steps
         patch.setattr(progress, "bar", lambda what, *_: stopping(2 if what == "shaping" else 100))
         loop.train(bar_config, tmp_path / "stopped", say=said.append)
-    assert "stopped before the first step" in said[-1] and (tmp_path / "stopped" / checkpoint.SHAPING_FILE).exists()
+    assert "stopped before the first step" in said[-1] and (tmp_path / "stopped" / "shaping.npz").exists()
     loop.train(bar_config, tmp_path / "stopped", say=said.append)
-    again = checkpoint.read_statistics(tmp_path / "stopped")
+    again = read_statistics(tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, again, whole)
     weights = [generate.load(tmp_path / name).weights for name in ("whole", "stopped")]
     assert weights[0] == weights[1]
 
-    bar_config.model.shaper = str(tmp_path / "whole" / checkpoint.STATISTICS_FILE)
+    bar_config.model.shaper = str(tmp_path / "whole" / STATISTICS_FILE)
     bar_config.train.shaping_steps = 0
     with pytest.raises(ValueError, match="config.model.shaper: expected 8 frames_per_step"):
         loop.train(bar_config, tmp_path / "other", say=said.append)
