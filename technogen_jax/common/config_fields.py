@@ -1,134 +1,248 @@
-"""The fields of a config: by dotted names, and the values that go, checked before anything compiles."""
+"""Declares the fields of a config, and checks values against the declarations.
+
+A section of a config is a frozen dataclass, a subclass of `Section`. Each field is declared once, with `field`: its
+default, meaning, unit and range. The check, the text of an error, the defaults in `configs/` and the table in
+`docs/configuration.md` are made from the declaration. A section checks its values when it is made:
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class TrainConfig(Section):
+        section = "train"
+        batch_size: int = field(64, "Clips in one update of the discriminator.", least=1)
+
+    TrainConfig(batch_size=0)  # FieldError: config.train.batch_size: expected a whole number of at least 1, got 0
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
-Rule = Callable[[Any], str | None]  # a value -> what was expected instead of it, None where it goes
+# The largest number of a field without a largest value of its own: JAX counts in int32; squares of 1e30 overflow float32.
+_LARGEST = {int: 2**31 - 1, float: 1e30}
 
-_LARGEST_WHOLE = 2**31 - 1  # JAX counts to it
-_LARGEST = 1e30  # far beyond what works; where squares are no longer float32
-
-
-def whole(least: int, most: int = _LARGEST_WHOLE) -> Rule:
-    """A whole number."""
-
-    def expected(value):
-        if type(value) is not int:
-            return "a whole number"
-        return None if least <= value <= most else _range(value, least, most)
-
-    return expected
-
-
-def number(least: float, most: float = _LARGEST, *, positive: bool = False, below: bool = False) -> Rule:
-    """A number, neither NaN nor Inf: `positive` and not 0, `below` its upper end."""
-
-    def expected(value):
-        if type(value) not in (int, float):
-            return "a number"
-        if positive and not value > 0:
-            return "more than 0"
-        if below and value == most:
-            return f"below {most}"
-        return None if least <= value <= most else _range(value, least, most)
-
-    return expected
-
-
-def one_of(*values: Any) -> Rule:
-    """One of a few values, and of its type."""
-    known = [(type(value), value) for value in values]
-    return lambda value: None if (type(value), value) in known else f"one of {', '.join(map(str, values))}"
-
-
-def text(value: Any) -> str | None:
-    """A text with something in it."""
-    good = isinstance(value, str) and value.strip() and "\0" not in value  # no file's name holds that character
-    return None if good else "a text"
-
-
-def optional(rule: Rule) -> Rule:
-    """None, or what the rule wants."""
-    return lambda value: None if value is None else rule(value)
-
-
-def _range(value: float, least: float, most: float) -> str:
-    return f"{least} to {most}" if value > most else f"at least {least}"
-
-
-# Every field but the models' own. An upper end is beyond what anyone wants.
-RULES = {
-    "seed": whole(0, 2**32 - 1),
-    "audio.sample_rate_hz": whole(1000, 768_000),
-    "audio.channels": whole(1, 2),
-    "audio.clip_samples": whole(1),
-    "data.dir": text,
-    "data.split": text,
-    "data.crop": text,
-    "data.read_threads": whole(0, 1024),
-    "data.resident": one_of("auto", "always", "never"),
-    "model.name": text,
-    "loss.adversarial": text,
-    "loss.gp_weight": number(0),
-    "loss.r1_weight": number(0),
-    "loss.r2_weight": number(0),
-    "loss.penalty_share": number(0, 1, positive=True),
-    "loss.weight_clip": number(0),
-    "optimizer.name": text,
-    "optimizer.learning_rate_g": number(0),
-    "optimizer.learning_rate_d": number(0),
-    "optimizer.tail": number(0, 1),
-    "optimizer.b1": number(0, 1, below=True),  # at 1 Adam divides by zero
-    "optimizer.b2": number(0, 1, below=True),
-    "optimizer.largest_update": number(0),
-    "train.steps_per_dispatch": whole(1, 1000),
-    "data.rotate": whole(0, 2**16),
-    "train.steps": whole(1),
-    "train.shaping_steps": whole(0),
-    "train.minutes": optional(number(0, positive=True)),
-    "train.init_from": optional(text),
-    "train.batch_size": whole(1, 2**20),
-    "train.shard_parameters": one_of(True, False),
-    "train.n_critic": whole(1, 1000),
-    "train.reuse_fakes": one_of(True, False),
-    "train.skip_not_finite": one_of(True, False),
-    "train.ema_decay": number(0, 1),
-    "train.log_every": whole(1),
-    "train.sample_every": whole(0),
-    "train.sample_clips": whole(1, 1024),
-    "train.save_every": whole(1),
-    "train.keep_last": whole(1),
-    "train.keep_every": whole(0),
-    "eval.every": whole(0),
-    "eval.clips": whole(10, 2**20),
+# Fields that earlier versions wrote to config.json under another name: model -> old name -> new name.
+OLD_NAMES = {
+    "technogan": {
+        "model.line_components": "model.partial_components",
+        "model.side_line_components": "model.side_partial_components",
+        "train.shaping_steps": "model.shaping_steps",
+    },
 }
-# The largest numbers of a model: its builder says what goes, but with more of them would not come to an end.
-MODEL_MOST = {
-    "model.blocks": 64,
-    "model.channels": 4096,
-    "model.critic_blocks": 64,
-    "model.critic_channels": 4096,
-    "model.iterations": 1000,
-}
-_MODEL_MOST = 2**16  # of any other field
-_LARGEST_BATCH = 2**31  # samples of a step, in 16 bits 4 GB
-# What may change from one start of a run to the next, since it does not change what is learnt.
-FREE = (
-    "model.iterations model.momentum data.dir data.read_threads data.resident train.shard_parameters train.init_from train.steps train.minutes train.skip_not_finite train.log_every train.sample_every "
-    "train.sample_clips eval.every eval.clips train.save_every train.keep_last train.keep_every"
-).split()
+# Fields of earlier versions that a model without an entry in `OLD_NAMES` does not have; their values had no effect.
+_DROPPED = ("train.shaping_steps",)
 
 
 class FieldError(ValueError):
-    """A field, or two together, that cannot work; names them, their values and what would go."""
+    """A value that a field does not accept, or two fields that do not work together; names them and what is expected."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldSpec:
+    """The declaration of a field, as `field_specs` returns it.
+
+    Attributes:
+        name: the field's name within its section.
+        kind: bool, int, float, str or tuple (of str).
+        optional: whether None is accepted.
+        default: the default value.
+        help: what the field means.
+        unit: the unit of its numbers, "" if they have none.
+        least: smallest accepted number.
+        most: largest accepted number.
+        above: accepted numbers are larger than this one.
+        below: accepted numbers are smaller than this one.
+        choices: the only accepted values; None if there is no such list.
+        changeable: whether a run can be resumed with another value.
+    """
+
+    name: str
+    kind: type
+    optional: bool
+    default: Any
+    help: str
+    unit: str
+    least: float | None
+    most: float | None
+    above: float | None
+    below: float | None
+    choices: tuple | None
+    changeable: bool
+
+    @property
+    def expected(self) -> str:
+        """The accepted values in words, such as "a whole number from 1 to 8"."""
+        if self.choices:
+            text = join_words(self.choices)
+        elif self.kind in (int, float):
+            text = "a whole number" if self.kind is int else "a number"
+            if self.least is not None and self.most is not None:
+                text += f" from {self.least} to {self.most}"
+            else:
+                bounds = {"of at least": self.least, "above": self.above, "below": self.below, "of at most": self.most}
+                text += "".join(f" {word} {bound}" for word, bound in bounds.items() if bound is not None)
+        else:
+            text = {bool: "True or False", str: "a text", tuple: "a tuple of different names"}[self.kind]
+        return f"None or {text}" if self.optional else text
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the field can have the value; its type counts: 1 is not True, and 1.0 is not a whole number."""
+        if value is None:
+            return self.optional
+        if self.choices:
+            return any(type(value) is type(choice) and value == choice for choice in self.choices)
+        if self.kind is bool:
+            return type(value) is bool
+        if self.kind is str:
+            return _is_text(value)
+        if self.kind is tuple:
+            return isinstance(value, (tuple, list)) and all(map(_is_text, value)) and len(set(value)) == len(value)
+        if type(value) not in ((int,) if self.kind is int else (int, float)):
+            return False
+        least = -_LARGEST[self.kind] if self.least is None else self.least
+        most = _LARGEST[self.kind] if self.most is None else self.most
+        return (  # False for NaN, which no comparison is true of
+            least <= value <= most
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+
+class Section:
+    """A section of a config: a base class for frozen dataclasses whose fields are declared with `field`.
+
+    Raises:
+        FieldError: a field of the wrong type or out of its range.
+    """
+
+    section: ClassVar[str]  # its name in a config; "" for the fields at the top
+
+    def __post_init__(self):
+        """Checks each field."""
+        for spec in field_specs(type(self)).values():
+            check_value(spec, getattr(self, spec.name), dotted(self.section, spec.name))
+
+
+def field(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple | None = None,
+    changeable: bool = False,
+) -> Any:
+    """Declares a field of a `Section`. None is accepted where the annotation says so (`int | None`).
+
+    Args:
+        default: the default value.
+        help: what the field means, a sentence or two.
+        unit: the unit of its numbers.
+        least: smallest accepted number.
+        most: largest accepted number.
+        above: accepted numbers are larger than this one.
+        below: accepted numbers are smaller than this one.
+        choices: the only accepted values.
+        changeable: whether a run can be resumed with another value, since what is learnt does not depend on it.
+    """
+    declared = dict(help=help, unit=unit, least=least, most=most, above=above, below=below, choices=choices)
+    return dataclasses.field(default=default, metadata=declared | dict(changeable=changeable))
+
+
+@functools.cache
+def field_specs(section: type[Section]) -> dict[str, FieldSpec]:
+    """The declarations of a section's fields, by name."""
+    hints = typing.get_type_hints(section)
+    specs = {}
+    for declared in dataclasses.fields(section):
+        hint = hints[declared.name]
+        optional = isinstance(hint, types.UnionType) and type(None) in typing.get_args(hint)
+        kind = typing.get_args(hint)[0] if optional else hint
+        kind = typing.get_origin(kind) or kind  # tuple[str, ...] -> tuple
+        specs[declared.name] = FieldSpec(
+            name=declared.name, kind=kind, optional=optional, default=declared.default, **declared.metadata
+        )
+    return specs
+
+
+def check_value(spec: FieldSpec, value: Any, name: str) -> None:
+    """Checks one value.
+
+    Raises:
+        FieldError: the field does not accept it.
+    """
+    if spec.accepts(value):
+        return
+    expected = spec.expected
+    if spec.most is None and type(value) in (int, float) and value > _LARGEST.get(spec.kind, value):
+        expected += f" and at most {_LARGEST[spec.kind]}"
+    raise FieldError(f"config.{name}: expected {expected}, got {value!r:.80}")
+
+
+def check_condition(ok: bool, name: str, expected: str, value: Any) -> None:
+    """Raises a `FieldError` unless `ok`: for what a field's range can't say, such as that it fits another field."""
+    if not ok:
+        raise FieldError(f"config.{name}: expected {expected}, got {value!r:.80}")
+
+
+def read_section(
+    section: type[Section], config: Mapping[str, Any], *, owner: str = "this version", partial: bool = False
+) -> Section:
+    """Returns a section with the values of a config.
+
+    Args:
+        section: the dataclass.
+        config: the values by name; lists become tuples, as JSON has no tuples.
+        owner: who has these fields, for the error that names an unknown one.
+        partial: fields that are missing have their defaults; else they are an error.
+
+    Raises:
+        FieldError: a field that is unknown, missing, of the wrong type or out of its range.
+    """
+    specs = field_specs(section)
+    name = f"config.{section.section}".rstrip(".")
+    if not isinstance(config, Mapping | ConfigDict):
+        raise FieldError(f"{name}: expected a section with the fields {', '.join(specs)}, got {config!r:.80}")
+    values = {field: list_to_tuple(config[field]) for field in config}
+    if unknown := sorted(values.keys() - specs.keys()):
+        raise FieldError(f"{name}: {owner} has no field {', '.join(unknown)}")
+    if (missing := sorted(specs.keys() - values.keys())) and not partial:
+        raise FieldError(f"{name}.{missing[0]}: missing; docs/configuration.md lists every field")
+    return section(**values)
+
+
+def default_section(section: type[Section]) -> ConfigDict:
+    """Returns the section's defaults as a ConfigDict; a default of None becomes a placeholder that knows its type."""
+    specs = field_specs(section).values()
+    return ConfigDict({spec.name: placeholder(spec.kind) if spec.default is None else spec.default for spec in specs})
+
+
+def rename_old_fields(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config, as a nested dict, with fields that earlier versions wrote under their names of today."""
+    content = {name: dict(value) if isinstance(value, dict) else value for name, value in content.items()}
+    model = content.get("model")
+    new_names = OLD_NAMES.get(model.get("name"), {}) if isinstance(model, dict) else {}
+    for old in [*new_names, *(name for name in _DROPPED if name not in new_names)]:
+        section, name = old.split(".")
+        if isinstance(content.get(section), dict) and name in content[section]:
+            moved = content[section].pop(name)
+            if old in new_names:
+                section, name = new_names[old].split(".")
+                content[section][name] = moved
+    return content
 
 
 def names(config: ConfigDict, prefix: str = "") -> set[str]:
-    """Dotted names of all fields."""
+    """Returns the dotted names of all fields."""
     found = set()
     for name in config:
         value = config[name]
@@ -137,59 +251,27 @@ def names(config: ConfigDict, prefix: str = "") -> set[str]:
 
 
 def value(config: ConfigDict, dotted: str) -> Any:
-    """The value of a dotted name; None where there is none."""
+    """Returns the value of a dotted name; None where there is no such field."""
     for name in dotted.split("."):
         config = config.get(name) if isinstance(config, ConfigDict) else None
     return config
 
 
-def check(config: ConfigDict) -> None:
-    """Checks the fields that any model has; those of `config.model` are its builder's to check.
-
-    Raises:
-        FieldError: a field of another type or out of its range, or two that do not go together.
-    """
-    if value(config, "data.dir") is None:
-        raise FieldError("config.data.dir: missing; name the prepared set with --config.data.dir=DIR")
-    there = names(config)
-    if missing := sorted(RULES.keys() - there):
-        raise FieldError(f"config.{missing[0]}: missing; configs/default.py has every field")
-    for field in sorted(there):
-        given, rule = value(config, field), RULES.get(field) or _of_a_model(field)
-        if expected := rule(given):
-            raise FieldError(f"config.{field}: expected {expected}, got {given!r:.80}")
-    batch, samples = config.train.batch_size * config.train.n_critic, config.audio.clip_samples * config.audio.channels
-    if batch * samples > _LARGEST_BATCH:
-        raise FieldError(
-            f"config.train.batch_size x n_critic is {batch} clips of {samples} samples (config.audio.clip_samples x "
-            f"channels): more than {_LARGEST_BATCH} samples a step; make one of them smaller"
-        )
-    if config.model.get("batch_norm") and (config.loss.gp_weight or config.loss.r1_weight or config.loss.r2_weight):
-        raise FieldError(
-            "config.model.batch_norm is True and config.loss has a gradient penalty: it wants each clip's gradient by "
-            "itself, batch norm mixes them; set one of the two to off"
-        )
-    if config.train.reuse_fakes and config.train.n_critic != 1:
-        raise FieldError(
-            f"config.train.reuse_fakes is True and config.train.n_critic {config.train.n_critic}: fakes are for one update "
-            "of the discriminator and one of the generator; make n_critic 1"
-        )
-    save, evaluate = config.train.save_every, config.eval.every
-    if evaluate % save:
-        raise FieldError(
-            f"config.eval.every is {evaluate} and config.train.save_every {save}: an evaluated step must be saved to "
-            "be kept as the best; make eval.every a multiple of train.save_every"
-        )
+def dotted(section: str, name: str) -> str:
+    """Returns the dotted name of a field."""
+    return f"{section}.{name}" if section else name
 
 
-def _of_a_model(field: str) -> Rule:
-    most = MODEL_MOST.get(field, _MODEL_MOST)
-    return lambda value: f"at most {most}" if type(value) in (int, float) and not abs(value) <= most else None
+def join_words(values: tuple) -> str:
+    """Returns "a, b or c"."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
-def first_difference(old: ConfigDict, new: ConfigDict) -> str | None:
-    """Of the fields that decide what is learnt, the first by name that differs; None where all are the same."""
-    for field in sorted(names(old) | names(new)):
-        if field not in FREE and value(old, field) != value(new, field):
-            return field
-    return None
+def list_to_tuple(value: Any) -> Any:
+    """Returns a tuple for a list, anything else unchanged."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value  # no file's name contains NUL

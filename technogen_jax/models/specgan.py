@@ -19,6 +19,7 @@ What differs, and why:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from functools import partial
 
@@ -28,15 +29,10 @@ import numpy as np
 from flax import nnx
 
 from technogen_jax.audio import spectral
-from technogen_jax.models.gan import (
-    GAN,
-    calibration,
-    check_field,
-    check_networks,
-    check_whole,
-    functional,
-    uniform_latents,
-)
+from technogen_jax.common.config_fields import FieldError, check_condition, field
+from technogen_jax.common.run_config import AudioConfig
+from technogen_jax.models.convolutional_config import ConvolutionalConfig
+from technogen_jax.models.gan import GAN, calibration, functional, uniform_latents
 from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, in_parts, leaky_relu, widths
 
 KERNEL_TAPS = (5, 5)
@@ -44,6 +40,44 @@ INNER_BINS = 4
 CLIP_DEVIATIONS = 3.0
 _EPSILON = 1e-6  # against log(0)
 _LEAST_STD = 1e-3  # 0.01 dB: a bin that changes less is constant, and dividing by its deviation would blow up rounding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpecGANConfig(ConvolutionalConfig):
+    """The fields of SpecGAN. The defaults are the paper's, for clips of 16,384 samples."""
+
+    n_fft: int = field(
+        256, "Samples in a frame of the spectrogram; a power of two if n_mels is None.", unit="samples", least=32, most=2**16
+    )
+    hop_length: int = field(
+        128, "Samples from frame to frame: n_fft divided by a whole number of at least 2.", unit="samples", least=1, most=2**16
+    )
+    n_mels: int | None = field(
+        None, "Mel bands, a power of two. None: the n_fft // 2 bins below half the sample rate.", unit="bands", least=16, most=2**16
+    )
+    iterations: int = field(
+        16, "Iterations of the Griffin-Lim algorithm, which finds the phases when sound is made.", least=0, most=1000, changeable=True
+    )
+    momentum: float = field(
+        0.0,
+        "Momentum of the fast Griffin-Lim algorithm (0.99 in its paper). 0: the original algorithm.",
+        least=0,
+        most=1,
+        changeable=True,
+    )
+
+    def __post_init__(self):
+        """Checks the fields, and those that depend on each other."""
+        super().__post_init__()
+        if self.n_mels is None:
+            power = "32, 64, 128 ..., a power of two, while config.model.n_mels is None"
+            check_condition(self.n_fft & (self.n_fft - 1) == 0, "model.n_fft", power, self.n_fft)
+        else:
+            power = "None, or 16, 32, 64 ..., a power of two"
+            check_condition(self.n_mels & (self.n_mels - 1) == 0, "model.n_mels", power, self.n_mels)
+        fits = self.n_fft % self.hop_length == 0 and self.hop_length <= self.n_fft // 2
+        divisor = f"n_fft ({self.n_fft}) divided by a whole number of at least 2"
+        check_condition(fits, "model.hop_length", divisor, self.hop_length)
 
 
 class Generator(nnx.Module):
@@ -132,22 +166,13 @@ def log_magnitude(audio: jax.Array, n_fft: int, hop_length: int, mel_filters: np
     return jnp.moveaxis(jnp.log(magnitude + _EPSILON), 1, -1)
 
 
-def measure(
-    batches: Iterable[np.ndarray],
-    *,
-    sample_rate_hz: int,
-    n_fft: int = 256,
-    hop_length: int = 128,
-    n_mels: int | None = None,
-) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of each bin over all frames of a training set: the `statistics` of `build`.
+def measure(batches: Iterable[np.ndarray], config: SpecGANConfig, audio: AudioConfig) -> dict[str, np.ndarray]:
+    """Returns mean and standard deviation of each bin over all frames of the dataset: the `statistics` of `build`.
 
     Args:
-        batches: audio `[B, T, C]` in [-1, 1], the whole set, a batch at a time.
-        sample_rate_hz: its rate.
-        n_fft: see `build`.
-        hop_length: see `build`.
-        n_mels: see `build`.
+        batches: the clips of the dataset, `[B, T, C]` in [-1, 1].
+        config: of the model.
+        audio: of the clips.
 
     Returns:
         "mean" and "std", float64 `[n_fft // 2 + 1 or M, C]`; the deviation is the population's.
@@ -155,14 +180,15 @@ def measure(
     Raises:
         ValueError: no batches.
 
-    *Source*: batches are joined as by Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing
-    sample variances", 1979: a set of any size needs one pass and the memory of a batch.
+    Reference: batches are joined as by Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing
+    sample variances", 1979: a dataset of any size needs one pass and the memory of a batch.
     """
-    filters = _mel_filters(sample_rate_hz, n_fft, n_mels) if n_mels else None
+    n_fft, hop_length, n_mels = config.n_fft, config.hop_length, config.n_mels
+    filters = _mel_filters(audio.sample_rate_hz, n_fft, n_mels) if n_mels else None
     spectrum = jax.jit(partial(log_magnitude, n_fft=n_fft, hop_length=hop_length, mel_filters=filters))
     frames, mean, squares = 0, 0.0, 0.0
-    for audio in batches:
-        x = np.asarray(spectrum(audio), np.float64)
+    for clips in batches:
+        x = np.asarray(spectrum(clips), np.float64)
         x = x.reshape(-1, *x.shape[2:])  # [B, N, F, C] -> [B N, F, C]
         batch_mean = x.mean(0)
         difference, total = batch_mean - mean, frames + len(x)
@@ -173,69 +199,24 @@ def measure(
     return {"mean": mean, "std": np.sqrt(squares / frames)}
 
 
-def build(
-    *,
-    clip_samples: int,
-    audio_channels: int,
-    sample_rate_hz: int,
-    latent_size: int = 100,
-    channels: int = 64,
-    max_channels: int | None = None,
-    batch_norm: bool = False,
-    n_fft: int = 256,
-    hop_length: int = 128,
-    n_mels: int | None = None,
-    iterations: int = 16,
-    momentum: float = 0.0,
-    form: str = "polyphase",
-    dtype: str = "float32",
-    remat: int = 0,
-    statistics: dict[str, np.ndarray] | None = None,
-) -> GAN:
-    """SpecGAN. The defaults are the paper's with 16,384 samples; `x` is `[B, N, F, C]` in [-1, 1].
+def build(config: SpecGANConfig, audio: AudioConfig, statistics: dict[str, np.ndarray] | None = None) -> GAN:
+    """Returns a SpecGAN; x is an image `[B, N, F, C]` in [-1, 1].
 
     Args:
-        clip_samples: length of a clip, at least n_fft.
-        audio_channels: 1 or 2.
-        sample_rate_hz: rate of the audio; mel bands depend on it.
-        latent_size: Z; latents are uniform in [-1, 1].
-        channels: d, the width nearest the image; it doubles with each layer inwards.
-        max_channels: where the doubling stops; None for never, as in the paper.
-        batch_norm: in both networks, not next to the image; not together with a gradient penalty.
-        n_fft: frame length of the spectrum.
-        hop_length: samples from frame to frame, at most half of n_fft and a divisor of it.
-        n_mels: mel bands, the image's height: a power of two, at least 16. None for bins: n_fft is one then.
-        iterations: of the Griffin-Lim algorithm, when sound is made.
-        momentum: of its fast variant, 0 to 1; 0 for the plain one.
-        form: how convolutions are computed, "polyphase" or "plain"; the same function.
-        dtype: of the inner layers' arithmetic, "float32" or "bfloat16"; see `wavegan`.
-        remat: clips that the networks treat at a time, and the backward pass makes again, for less memory; 0: all at once.
-            Not together with batch norm.
-        statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
+        config: its fields.
+        audio: of the clips; at least n_fft samples.
+        statistics: what `measure` returned; without it `encode` and `decode` raise.
 
     Raises:
-        ValueError: a field of the wrong type or out of its range; names it and its value.
+        FieldError: a clip that is too short, mel bands without a bin.
+        ValueError: statistics of another size.
     """
-    check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form, dtype, remat)
-    if n_mels is None:
-        power = "32, 64, 128 ..., a power of two, while config.model.n_mels is None"
-        check_whole("model.n_fft", n_fft, 32, power)
-        check_field("model.n_fft", n_fft, n_fft & (n_fft - 1) == 0, power)
-    else:
-        check_whole("model.n_fft", n_fft, 32)
-        power = "None, or 16, 32, 64 ..., a power of two"
-        check_whole("model.n_mels", n_mels, 16, power)
-        check_field("model.n_mels", n_mels, n_mels & (n_mels - 1) == 0, power)
-    check_whole("model.hop_length", hop_length, 1)
-    fits = n_fft % hop_length == 0 and hop_length <= n_fft // 2
-    check_field("model.hop_length", hop_length, fits, f"n_fft ({n_fft}) divided by a whole number of at least 2")
-    check_whole("model.iterations", iterations, 0)
-    number = isinstance(momentum, int | float) and not isinstance(momentum, bool)
-    check_field("model.momentum", momentum, number and 0 <= momentum <= 1, "0 to 1")
-    check_whole("audio.clip_samples", clip_samples, n_fft, f"a whole number of at least config.model.n_fft ({n_fft})")
+    n_fft, hop_length, n_mels, clip_samples = config.n_fft, config.hop_length, config.n_mels, audio.clip_samples
+    least = f"a whole number of at least config.model.n_fft ({n_fft})"
+    check_condition(clip_samples >= n_fft, "audio.clip_samples", least, clip_samples)
     bins = n_mels or n_fft // 2
-    filters = _mel_filters(sample_rate_hz, n_fft, n_mels) if n_mels else None
-    measured = (n_mels or n_fft // 2 + 1, audio_channels)
+    filters = _mel_filters(audio.sample_rate_hz, n_fft, n_mels) if n_mels else None
+    measured = (n_mels or n_fft // 2 + 1, audio.channels)
     for name, value in (statistics or {}).items():
         if value.shape != measured:
             raise ValueError(f"specgan: expected statistics of {measured} values, got a {name} of {value.shape}")
@@ -243,16 +224,16 @@ def build(
     shared = dict(
         frames=-(-clip_samples // hop_length),
         bins=bins,
-        audio_channels=audio_channels,
-        channels=channels,
-        max_channels=max_channels,
-        batch_norm=batch_norm,
-        form=form,
-        dtype=DTYPES[dtype],
+        audio_channels=audio.channels,
+        channels=config.channels,
+        max_channels=config.max_channels,
+        batch_norm=config.batch_norm,
+        form=config.form,
+        dtype=DTYPES[config.dtype],
     )
-    generator = functional(partial(Generator, latent_size=latent_size, **shared))
+    generator = functional(partial(Generator, latent_size=config.latent_size, **shared))
     discriminator = functional(partial(Discriminator, **shared))
-    sample_latents = uniform_latents(latent_size)
+    sample_latents = uniform_latents(config.latent_size)
 
     def moments():
         if statistics is None:
@@ -275,18 +256,18 @@ def build(
             # Clipped at zero; non-negative least squares came 0 to 7 % nearer in trials and took a second or two a clip.
             inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
             magnitude = jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
-        audio = spectral.griffin_lim(magnitude, n_fft, hop_length, iterations, momentum)
+        audio = spectral.griffin_lim(magnitude, n_fft, hop_length, config.iterations, config.momentum)
         return jnp.moveaxis(audio[..., :clip_samples], 1, -1)
 
     return GAN(
         sample_latents=sample_latents,
         init_g=generator.init,
         init_d=discriminator.init,
-        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, remat),
-        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x), x, remat),),
+        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, config.remat),
+        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x), x, config.remat),),
         encode=encode,
         decode=decode,
-        calibrate=calibration(generator, sample_latents) if batch_norm else lambda g_params, key: g_params,
+        calibrate=calibration(generator, sample_latents) if config.batch_norm else lambda g_params, key: g_params,
     )
 
 
@@ -296,7 +277,7 @@ def _mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int) -> np.ndarray:
     weights = filters.sum(1, keepdims=True)
     empty = int(np.sum(weights == 0))
     if empty:
-        raise ValueError(
+        raise FieldError(
             f"config.model.n_mels: {empty} of {n_mels} bands hold none of the bins of config.model.n_fft = {n_fft} at "
             f"{sample_rate_hz} Hz; lower n_mels or raise n_fft"
         )

@@ -16,6 +16,7 @@ What differs, and why:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 
@@ -23,15 +24,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from technogen_jax.models.gan import (
-    GAN,
-    calibration,
-    check_field,
-    check_networks,
-    check_whole,
-    functional,
-    uniform_latents,
-)
+from technogen_jax.common.config_fields import check_condition, field
+from technogen_jax.common.run_config import AudioConfig
+from technogen_jax.models.convolutional_config import ConvolutionalConfig
+from technogen_jax.models.gan import GAN, calibration, functional, uniform_latents
 from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, in_parts, leaky_relu, phase_shuffle, widths
 
 KERNEL_TAPS = 25
@@ -44,6 +40,25 @@ PAPER_GEOMETRY = {
     65536: (16, (4, 4, 4, 4, 4, 4)),
 }
 UPSAMPLE = ("transpose", "nearest")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WaveGANConfig(ConvolutionalConfig):
+    """The fields of WaveGAN. The defaults are the paper's."""
+
+    upsample: str = field(
+        "transpose",
+        "How the generator raises the rate: transposed convolutions, or nearest-neighbor upsampling and a convolution.",
+        choices=UPSAMPLE,
+    )
+    phase_shuffle: int = field(
+        2,
+        "Largest shift of the discriminator's phase shuffle. 0: none.",
+        unit="samples",
+        least=0,
+        most=2**16,
+    )
+    post_filter: bool = field(False, "A learned filter of 512 taps after the generator.")
 
 
 def geometry(clip_samples: int) -> tuple[int, tuple[int, ...]]:
@@ -141,71 +156,49 @@ class Discriminator(nnx.Module):
         return self.output(x.reshape(len(x), -1))  # [B, 16, C] -> [B, 1]
 
 
-def build(
-    *,
-    clip_samples: int,
-    audio_channels: int,
-    latent_size: int = 100,
-    channels: int = 64,
-    max_channels: int | None = None,
-    upsample: str = "transpose",
-    batch_norm: bool = False,
-    phase_shuffle: int = 2,
-    post_filter: bool = False,
-    form: str = "polyphase",
-    dtype: str = "float32",
-    remat: int = 0,
-) -> GAN:
-    """A WaveGAN.
+def build(config: WaveGANConfig, audio: AudioConfig, statistics: None = None) -> GAN:
+    """Returns a WaveGAN; x is the audio itself.
 
     Args:
-        clip_samples: T, length of a clip in samples.
-        audio_channels: C, 1 or 2.
-        latent_size: Z; z is uniform in (-1, 1)^Z.
-        channels: d, the width nearest the audio; it doubles with each layer inwards.
-        max_channels: where the doubling stops; None for never, as in the paper.
-        upsample: "transpose" (transposed convolutions) or "nearest" (repeat, then convolve).
-        batch_norm: in both networks, not next to the audio. It defeats a gradient penalty, which wants each clip's
-            gradient by itself.
-        phase_shuffle: the largest shift in samples, 0 for none.
-        post_filter: a learnt filter of 512 taps after the generator.
-        form: how convolutions are computed, "polyphase" or "plain"; the same function.
-        dtype: of the inner layers' arithmetic, "float32" or "bfloat16"; parameters and statistics are float32.
-        remat: clips that the networks treat at a time, and the backward pass makes again, for less memory; 0: all at once.
-            Not together with batch norm.
+        config: its fields.
+        audio: of the clips; at least 256 samples.
+        statistics: not used.
 
     Raises:
-        ValueError: a field of the wrong type or out of its range; names it and its value.
+        FieldError: a clip that is too short.
     """
     # Shorter than that there would be fewer than two layers with 16 samples at the inner end.
-    check_whole("audio.clip_samples", clip_samples, 256)
-    check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form, dtype, remat)
-    check_field("model.upsample", upsample, upsample in UPSAMPLE, " or ".join(UPSAMPLE))
-    check_whole("model.phase_shuffle", phase_shuffle, 0)
-    check_field("model.post_filter", post_filter, isinstance(post_filter, bool), "True or False")
+    least = "a whole number of at least 256"
+    check_condition(audio.clip_samples >= 256, "audio.clip_samples", least, audio.clip_samples)
 
     shared = dict(
-        clip_samples=clip_samples,
-        audio_channels=audio_channels,
-        channels=channels,
-        max_channels=max_channels,
-        batch_norm=batch_norm,
-        form=form,
-        dtype=DTYPES[dtype],
+        clip_samples=audio.clip_samples,
+        audio_channels=audio.channels,
+        channels=config.channels,
+        max_channels=config.max_channels,
+        batch_norm=config.batch_norm,
+        form=config.form,
+        dtype=DTYPES[config.dtype],
     )
     generator = functional(
-        partial(Generator, latent_size=latent_size, upsample=upsample, post_filter=post_filter, **shared)
+        partial(
+            Generator,
+            latent_size=config.latent_size,
+            upsample=config.upsample,
+            post_filter=config.post_filter,
+            **shared,
+        )
     )
-    discriminator = functional(partial(Discriminator, shuffle_radius=phase_shuffle, **shared))
+    discriminator = functional(partial(Discriminator, shuffle_radius=config.phase_shuffle, **shared))
 
-    sample_latents = uniform_latents(latent_size)
+    sample_latents = uniform_latents(config.latent_size)
     return GAN(
         sample_latents=sample_latents,
         init_g=generator.init,
         init_d=discriminator.init,
-        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, remat),
-        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x, key), x, remat),),
+        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, config.remat),
+        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x, key), x, config.remat),),
         encode=lambda audio: audio,
         decode=lambda x: x,
-        calibrate=calibration(generator, sample_latents) if batch_norm else lambda g_params, key: g_params,
+        calibrate=calibration(generator, sample_latents) if config.batch_norm else lambda g_params, key: g_params,
     )

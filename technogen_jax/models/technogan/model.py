@@ -35,7 +35,6 @@ of a GAN on a compact code of music, with a style and anchors between which late
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache, partial
 
 import jax
@@ -44,10 +43,13 @@ import numpy as np
 import scipy.linalg
 from flax import nnx
 
-from technogen_jax.models.gan import GAN, Endless, check_field, check_whole, functional
+from technogen_jax.common.config_fields import check_condition
+from technogen_jax.common.run_config import AudioConfig
+from technogen_jax.models.gan import GAN, Endless, functional
 from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibatch_deviation
 from technogen_jax.models.technogan import low_end
 from technogen_jax.models.technogan.codec import codec, tones
+from technogen_jax.models.technogan.config import COMPONENT_FIELDS, TechnoGANConfig
 
 TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
@@ -268,32 +270,7 @@ def _as_loud(labels: jax.Array, size: int) -> jax.Array:
     return labels * size**0.5
 
 
-def build(
-    *,
-    clip_samples: int,
-    audio_channels: int,
-    sample_rate_hz: int,
-    bars: int = 1,
-    latent_size: int = 96,
-    anchor_size: int = 32,
-    classes: Sequence[str] = (),
-    channels: int = 128,
-    blocks: int = 5,
-    critic_channels: int = 80,
-    critic_blocks: int = 4,
-    frames_per_step: int = 8,
-    n_mels: int = 96,
-    mid_components: int = 40,
-    side_components: int = 16,
-    low_components: int = 36,
-    pitch_components: int = 20,
-    line_components: int = 20,
-    side_line_components: int = 20,
-    pan_components: int = 4,
-    shaper: str = "none",
-    remix: float = 0.0,
-    statistics: dict[str, np.ndarray] | None = None,
-) -> GAN:
+def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.ndarray] | None = None) -> GAN:
     """TechnoGAN; `x` is `[B, bars * 16, K + labels]`, the K numbers of the deviation over the training set that `codec.Codec.scale` says.
 
     z is `[style | an anchor for each bar | label weights]`: Gaussian numbers, and weights that sum to 1. `generate` also
@@ -301,72 +278,32 @@ def build(
     N is a multiple of `bars`; bars before and after those wanted make up for the ring being closed elsewhere.
 
     Args:
-        clip_samples: length of a clip, which is whole bars.
-        audio_channels: 1 or 2.
-        sample_rate_hz: rate of the audio.
-        bars: in a clip, 1 to 8, of four beats.
-        latent_size: numbers of the style.
-        anchor_size: numbers of an anchor, besides its noise.
-        classes: labels that the model knows, none for one without labels.
-        channels: width of the generator.
-        blocks: its residual blocks, besides those of the plan.
-        critic_channels: width of the discriminator.
-        critic_blocks: its residual blocks, besides those of the plan.
-        frames_per_step: spectra a sixteenth note; a frame is as long as two of them.
-        n_mels: mel bands, from the crossover to half the rate.
-        mid_components: of the mid signal's spectra; for mono, of the signal's.
-        side_components: of the side signal's; below the crossover it has one band.
-        low_components: of the mid signal's waveform below the crossover.
-        pitch_components: of the mid signal's pitch; without a shaper there are none.
-        line_components: of the lines that stand in it; without a shaper there are none.
-        side_line_components: of those in the side signal; stereo, with a shaper.
-        pan_components: of how mid and side go together; stereo.
-        shaper: of the excitations that sound is made of: "shipped", the one that comes with the package; "new", to be trained first;
-            the file of another run's statistics; or "none".
-        remix: share of the clips, real and made, that the critic hears mixed otherwise: another equaliser, bass and width, left
-            and right changed. So it learns fewer tracks by heart.
+        config: its fields.
+        audio: of the clips, which are whole bars.
         statistics: what `measure` says of the training set; without it `encode` and `decode` raise.
 
     Raises:
-        ValueError: a field of the wrong type or out of its range; names it and its value.
+        FieldError: a clip that is not of so many bars, or more components than there are features.
+        ValueError: statistics of other sizes.
     """
-    classes = check_classes(classes)
-    check_field("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
-    check_whole("model.bars", bars, 1)
-    check_field("model.bars", bars, bars <= 8, "1 to 8")
-    sizes = dict(latent_size=latent_size, anchor_size=anchor_size, channels=channels, blocks=blocks, n_mels=n_mels)
-    sizes |= dict(critic_channels=critic_channels, critic_blocks=critic_blocks)
-    parts = dict(
-        mid=mid_components,
-        side=side_components,
-        low=low_components,
-        pitch=pitch_components,
-        line=line_components,
-        side_line=side_line_components,
-        pan=pan_components,
-    )
-    for field, value in (sizes | {f"{part}_components": value for part, value in parts.items()}).items():
-        check_whole(f"model.{field}", value, 1)
-    check_whole("model.frames_per_step", frames_per_step, 2)
-    is_share = type(remix) in (int, float) and 0 <= remix <= 1
-    check_field("model.remix", remix, is_share, "a number from 0 to 1")
-    is_shaper = isinstance(shaper, str) and (shaper in ("shipped", "none", "new") or shaper.endswith(".npz"))
-    check_field("model.shaper", shaper, is_shaper, "shipped, none, new or a .npz file")
-    odd = shaper != "none" and frames_per_step % 2
-    check_field("model.frames_per_step", frames_per_step, not odd, "an even number, where there is a shaper")
+    clip_samples, audio_channels, sample_rate_hz = audio.clip_samples, audio.channels, audio.sample_rate_hz
+    bars, frames_per_step, n_mels = config.bars, config.frames_per_step, config.n_mels
+    latent_size, anchor_size, classes = config.latent_size, config.anchor_size, config.classes
+    channels, blocks, critic_channels, critic_blocks = config.channels, config.blocks, config.critic_channels, config.critic_blocks
+    low_components, shaper, remix = config.low_components, config.shaper, config.remix
     step_s = clip_samples / sample_rate_hz / (codec.STEPS * bars)
-    check_field(
-        "audio.clip_samples",
-        clip_samples,
+    check_condition(
         0.05 <= step_s <= 0.25,  # 60 to 300 beats a minute
+        "audio.clip_samples",
         f"{bars} bars (config.model.bars) of 0.8 to 4 seconds; what data_prep.prepare --grid bars says",
+        clip_samples,
     )
     grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     lengths = codec.part_sizes(grid, n_mels, audio_channels, shaper != "none")
-    parts = {part: parts[part] for part in lengths}
+    parts = {part: config.components[part] for part in lengths}
     for part, value in parts.items():
         all_of = f"at most {lengths[part]}, all that n_mels = {n_mels} and frames_per_step = {frames_per_step} give"
-        check_field(f"model.{part}_components", value, value <= lengths[part], all_of)
+        check_condition(value <= lengths[part], f"model.{COMPONENT_FIELDS[part]}", all_of, value)
     for part, value in parts.items() if statistics else ():
         wanted, found = (lengths[part], value), statistics.get(f"{part}_basis", np.zeros(0)).shape
         if found != wanted:
@@ -537,17 +474,6 @@ def build(
         encode_once=True,
         endless=Endless(bars, reach_bars(bars, blocks), latent_size, whole_anchor),
     )
-
-
-def check_classes(classes) -> tuple[str, ...]:
-    """The names of the labels as a tuple; JSON has made a list of it.
-
-    Raises:
-        ValueError: not a sequence of different names.
-    """
-    names = isinstance(classes, (tuple, list)) and all(isinstance(name, str) and name for name in classes)
-    check_field("model.classes", classes, names and len(set(classes)) == len(classes), "a tuple of different names")
-    return tuple(classes)
 
 
 def reach_bars(bars: int, blocks: int) -> int:

@@ -2,7 +2,7 @@
 
 There is no critic and nothing to balance: the loss is an energy distance between spectra (`spectral_distance.spectral_energy`). What is
 learnt is how real sound lies about what the code keeps of it, so a shaper goes on working on other people's techno: the one
-that comes with the package is used as it is where config.train.shaping_steps is 0.
+that comes with the package is used as it is where config.model.shaping_steps is 0.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def train(
     """The statistics of a TechnoGAN with a shaper that was trained on its set, from the one among them or from a new one.
 
     Args:
-        config: of the run; `config.train.shaping_steps` steps.
+        config: of the run; `config.model.shaping_steps` steps.
         statistics: what `codec.measure` found.
         source: the clips to train on.
         path: where the state is kept, every hundred steps; if it is there, training goes on from it, bit for bit.
@@ -116,7 +116,7 @@ def train(
     Raises:
         ValueError: `path` is damaged.
     """
-    sizes, steps = config.audio, config.train.shaping_steps
+    sizes, steps = config.audio, config.model.shaping_steps
     grid = codec.grid_of(sizes.clip_samples, sizes.sample_rate_hz, config.model.bars, config.model.frames_per_step)
     parts = codec.part_sizes(grid, config.model.n_mels, sizes.channels, True)
     parts = {part: statistics[f"{part}_basis"].shape[1] for part in parts}

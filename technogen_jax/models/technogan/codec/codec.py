@@ -29,10 +29,12 @@ from flax import nnx
 
 from technogen_jax.audio import spectral
 from technogen_jax.common import array_files
+from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models.convolution import convolve_circular
 from technogen_jax.models.gan import Functional, functional
 from technogen_jax.models.layers import CircularConv, Dense
 from technogen_jax.models.technogan.codec import excitations, tones
+from technogen_jax.models.technogan.config import TechnoGANConfig
 
 STEPS = 16  # sixteenth notes in a bar
 SHAPER = "shaper/"  # what the names of its parameters begin with, among the statistics
@@ -186,39 +188,14 @@ def by_part(x: jax.Array, sizes: dict[str, int]) -> dict[str, jax.Array]:
 
 
 def measure(
-    batches: Iterable[np.ndarray],
-    *,
-    clip_samples: int,
-    sample_rate_hz: int,
-    bars: int = 1,
-    frames_per_step: int = 8,
-    n_mels: int = 96,
-    mid_components: int = 40,
-    side_components: int = 16,
-    low_components: int = 36,
-    pitch_components: int = 20,
-    line_components: int = 20,
-    side_line_components: int = 20,
-    pan_components: int = 4,
-    shaper: str = "none",
+    batches: Iterable[np.ndarray], config: TechnoGANConfig, audio: AudioConfig
 ) -> dict[str, np.ndarray]:
     """The principal components of a training set's sixteenths: the `statistics` of `build`.
 
     Args:
-        batches: audio `[B, T, C]` in [-1, 1], the whole set, a batch at a time; each clip `clip_samples` long.
-        clip_samples: see `build`, as for the rest.
-        sample_rate_hz: see there.
-        bars: see there.
-        frames_per_step: see there.
-        n_mels: see there.
-        mid_components: see there.
-        side_components: see there.
-        low_components: see there.
-        pitch_components: see there.
-        line_components: see there.
-        side_line_components: see there.
-        pan_components: see there.
-        shaper: see there.
+        batches: audio `[B, T, C]` in [-1, 1], the whole set, a batch at a time; each clip `audio.clip_samples` long.
+        config: the model's fields.
+        audio: of the clips.
 
     Returns:
         For each part (`part_sizes`): PART_mean `[D]`, PART_within `[]`, how much what changes within a sixteenth counts against its
@@ -229,27 +206,27 @@ def measure(
     Raises:
         ValueError: no batches, or clips of another length, or a shaper that is not for this grid.
     """
+    clip_samples, sample_rate_hz, bars = audio.clip_samples, audio.sample_rate_hz, config.bars
+    frames_per_step, n_mels, shaper, wanted = config.frames_per_step, config.n_mels, config.shaper, config.components
     grid = grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     bands = _bands(clip_samples, sample_rate_hz, grid, n_mels)
     rate_hz = sample_rate_hz * grid.samples / clip_samples
     features = jax.jit(partial(_features, grid=grid, bands=bands, rate_hz=rate_hz, toned=shaper != "none"))
     shaped = _read_shaper(shaper, sample_rate_hz, frames_per_step, n_mels)
     sums, count = {}, 0
-    for audio in batches:
-        if audio.shape[1] != clip_samples:
+    for clips in batches:
+        if clips.shape[1] != clip_samples:
             raise ValueError(
-                f"technogan: expected clips of config.audio.clip_samples = {clip_samples}, got {audio.shape[1]}; a clip must be "
+                f"technogan: expected clips of config.audio.clip_samples = {clip_samples}, got {clips.shape[1]}; a clip must be "
                 f"whole bars: prepare the set with --grid bars --bars {bars}"
             )
-        for part, values in features(audio).items():
+        for part, values in features(clips).items():
             rows = np.asarray(values, np.float64).reshape(-1, values.shape[-1])
             total, products = sums.get(part, (0.0, 0.0))
             sums[part] = total + rows.sum(0), products + rows.T @ rows
-        count += len(audio) * grid.steps
+        count += len(clips) * grid.steps
     if not count:
         raise ValueError("technogan: expected clips to measure, got none")
-    wanted = dict(mid=mid_components, side=side_components, low=low_components)
-    wanted |= dict(pitch=pitch_components, line=line_components, side_line=side_line_components, pan=pan_components)
     statistics = {}
     for part, (total, products) in sums.items():
         mean = total / count
@@ -277,12 +254,8 @@ def measure(
 def correct(
     batches: Callable[[], Iterable[np.ndarray]],
     statistics: dict[str, np.ndarray],
-    *,
-    clip_samples: int,
-    sample_rate_hz: int,
-    bars: int = 1,
-    frames_per_step: int = 8,
-    n_mels: int = 96,
+    config: TechnoGANConfig,
+    audio: AudioConfig,
 ) -> dict[str, np.ndarray]:
     """Statistics with what coding and decoding gets wrong on the whole, by band; a codec of them puts it right.
 
@@ -293,11 +266,8 @@ def correct(
         batches: gives audio of the training set as `measure` takes it, the same each time it is called; a hundred bars from all over
             it will do. With a shaper that is twice: levels are those of sound whose lines have been corrected.
         statistics: what `measure` returns, with the shaper that is to be used; corrections in them are made anew.
-        clip_samples: see `build`, as for the rest.
-        sample_rate_hz: see there.
-        bars: see there.
-        frames_per_step: see there.
-        n_mels: see there.
+        config: the model's fields.
+        audio: of the clips.
 
     Returns:
         The statistics with, for mid and side, PART_level `[bands]`, nepers that a decoded clip lacks in the mean, and PART_swing
@@ -305,6 +275,8 @@ def correct(
         that some that are silent, where logarithms say little, do not count. With a shaper also PART_tone `[M]`, how many times as
         loud pulses and lines should be for as much energy in lines as real clips have, in the mean.
     """
+    clip_samples, sample_rate_hz, bars = audio.clip_samples, audio.sample_rate_hz, config.bars
+    frames_per_step, n_mels = config.frames_per_step, config.n_mels
     grid = grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
     bands = _bands(clip_samples, sample_rate_hz, grid, n_mels)
     sizes = part_sizes(grid, n_mels, 2 if "side_basis" in statistics else 1, "pitch_basis" in statistics)
@@ -316,8 +288,8 @@ def correct(
     def heard(read):
         """What a function of audio says of real clips and of decoded ones, an array of each, float64."""
         coder = make(clip_samples, sample_rate_hz, grid, n_mels, parts, found)
-        both = jax.jit(lambda audio: (read(audio), read(coder.decode(coder.encode(audio)))))
-        of_clips = [jax.device_get(both(audio[i : i + 1])) for audio in batches() for i in range(len(audio))]
+        both = jax.jit(lambda clip: (read(clip), read(coder.decode(coder.encode(clip)))))
+        of_clips = [jax.device_get(both(clips[i : i + 1])) for clips in batches() for i in range(len(clips))]
         return jax.tree.map(lambda *values: np.stack(values, dtype=np.float64), *of_clips)
 
     def line_shares(audio):
@@ -366,7 +338,7 @@ def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: i
     if frames_per_step != FRAMES or n_mels != N_MELS or sample_rate_hz < _SHAPED_HZ:
         raise ValueError(
             f"config.model.shaper: expected {FRAMES} frames_per_step, {N_MELS} n_mels and a rate of {_SHAPED_HZ} Hz or more, got "
-            f"{frames_per_step}, {n_mels} and {sample_rate_hz}; set it to none, or to new with config.train.shaping_steps"
+            f"{frames_per_step}, {n_mels} and {sample_rate_hz}; set it to none, or to new with config.model.shaping_steps"
         )
     path = pathlib.Path(__file__).parents[3] / "pretrained" / "shaper.npz" if name == "shipped" else name
     try:
@@ -376,7 +348,7 @@ def _read_shaper(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: i
     wanted = named_shaper(jax.eval_shape(shaper(n_mels).init, jax.random.key(0)))
     if {key: value.shape for key, value in found.items()} != {key: value.shape for key, value in wanted.items()}:
         raise ValueError(
-            f"{path}: expected a shaper, as in the statistics.npz of a run with config.train.shaping_steps"
+            f"{path}: expected a shaper, as in the statistics.npz of a run with config.model.shaping_steps"
         )
     return found
 

@@ -1,0 +1,132 @@
+"""The models by name, and what a config makes of them.
+
+To add a model: write a file with a config dataclass and `build`, add a line to `MODELS`, and write a config file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from technogen_jax.common import config_fields, run_config
+from technogen_jax.common.run_config import AudioConfig
+from technogen_jax.models import specgan, wavegan
+from technogen_jax.models.gan import GAN
+from technogen_jax.models.technogan import model as technogan
+from technogen_jax.models.technogan.codec import codec
+from technogen_jax.models.technogan.config import TechnoGANConfig
+
+Statistics = dict[str, np.ndarray]
+
+
+class Model(NamedTuple):
+    """A model: the declaration of its fields, and its functions.
+
+    Attributes:
+        config_class: the dataclass of its fields.
+        build: (config, audio, statistics) -> GAN; statistics is None before they are measured.
+        measure: (batches of audio `[B, T, C]`, config, audio) -> statistics of the dataset; None if the model has none.
+        correct: (function that returns such batches of a part of the dataset, statistics, config, audio) -> statistics with
+            corrections of the decoder; None if the model has none.
+    """
+
+    config_class: type[config_fields.Section]
+    build: Callable[..., GAN]
+    measure: Callable[..., Statistics] | None = None
+    correct: Callable[..., Statistics] | None = None
+
+
+MODELS = {
+    "wavegan": Model(wavegan.WaveGANConfig, wavegan.build),
+    "specgan": Model(specgan.SpecGANConfig, specgan.build, specgan.measure),
+    "technogan": Model(TechnoGANConfig, technogan.build, codec.measure, codec.correct),
+}
+
+
+def find(config: ConfigDict) -> Model:
+    """Returns the model that `config.model.name` names.
+
+    Raises:
+        FieldError: no such model.
+    """
+    name = config.model.get("name")
+    if name not in MODELS:
+        raise config_fields.FieldError(f"config.model.name: expected one of {', '.join(MODELS)}, got {name!r:.80}")
+    return MODELS[name]
+
+
+def read_config(config: ConfigDict) -> tuple[config_fields.Section, AudioConfig]:
+    """Returns the model's fields and the audio's of a run's config; fields of the model that are missing have defaults.
+
+    Raises:
+        FieldError: a field that is unknown, of the wrong type or out of its range.
+    """
+    model = find(config)
+    fields = {name: config.model[name] for name in config.model if name != "name"}
+    fields = config_fields.read_section(model.config_class, fields, owner=config.model.name, partial=True)
+    return fields, config_fields.read_section(AudioConfig, config.audio)
+
+
+def default_fields(name: str) -> ConfigDict:
+    """Returns the section `model` of a config with the defaults of the model of that name."""
+    fields = ConfigDict(dict(name=name))
+    fields.update(config_fields.default_section(MODELS[name].config_class))
+    return fields
+
+
+def build(config: ConfigDict, statistics: Statistics | None = None) -> GAN:
+    """Returns the GAN that a config describes.
+
+    Args:
+        config: of a run; the sections `model` and `audio` are used.
+        statistics: what `measure` returned. A model that measures its dataset can be built without, but can't encode or
+            decode.
+
+    Raises:
+        FieldError: fields that the model can't use.
+        ValueError: statistics that do not fit the fields.
+    """
+    return find(config).build(*read_config(config), statistics)
+
+
+def measure(config: ConfigDict, batches: Iterable[np.ndarray]) -> Statistics:
+    """Returns the statistics of the dataset that the config's model needs.
+
+    Args:
+        config: of a run.
+        batches: the clips of the dataset, `[B, T, C]` in [-1, 1].
+    """
+    return find(config).measure(batches, *read_config(config))
+
+
+def correct(config: ConfigDict, batches: Callable[[], Iterable[np.ndarray]], statistics: Statistics) -> Statistics:
+    """Returns statistics with corrections of what the config's model decodes.
+
+    Args:
+        config: of a run.
+        batches: returns clips `[B, T, C]` from all parts of the dataset, the same ones each time it is called.
+        statistics: what `measure` returned.
+    """
+    return find(config).correct(batches, statistics, *read_config(config))
+
+
+def first_difference(old: ConfigDict, new: ConfigDict) -> str | None:
+    """Returns the first field, by name, in which two configs would not learn the same; None if there is none."""
+    for field in sorted(config_fields.names(old) | config_fields.names(new)):
+        if config_fields.value(old, field) != config_fields.value(new, field) and field not in _changeable_fields():
+            return field
+    return None
+
+
+def _changeable_fields() -> set[str]:
+    """Returns the dotted names of the fields with which a run can be resumed at another value."""
+    sections = [*run_config.SECTIONS, *(model.config_class for model in MODELS.values())]
+    return {
+        config_fields.dotted(section.section, spec.name)
+        for section in sections
+        for spec in config_fields.field_specs(section).values()
+        if spec.changeable
+    }
