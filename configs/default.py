@@ -59,7 +59,6 @@ def get_config():
     config.train.steps = (
         200_000  # generator updates in all; a run stops there and can be continued with a larger number
     )
-    config.train.shaping_steps = 0  # of TechnoGAN's shaper on this set, before all others; 0: it is used as it comes
     config.train.minutes = placeholder(float)  # of this start: then it saves and ends, to be continued; None: no limit
     config.train.init_from = placeholder(str)  # workdir whose weights a new run starts with, the model being the same
     config.train.batch_size = 64  # clips a discriminator update, over all devices

@@ -15,7 +15,7 @@ parameters shapes; and a GAN on the code, whose generator chooses for a bar a ki
 six other notes, twice eight lines and how much beats and sixteenths differ at all, and for a sixteenth which of these it has: the
 relativistic loss with R1 and R2, one critic update a step.
 The set is measured and encoded once, before the first step, and by a part of it, decoded, the codec is corrected. The shaping
-network comes trained; --config.train.shaping_steps=2400 trains it on your set first (half an hour), from what it is or, with
+network comes trained; --config.model.shaping_steps=2400 trains it on your set first (half an hour), from what it is or, with
 --config.model.shaper=new, anew.
 
 | size | generator | discriminator |
@@ -71,12 +71,13 @@ def get_config(size: str = "s") -> ConfigDict:
     config.model.side_components = 16  # of the side signal's (stereo),
     config.model.low_components = 36  # of the waveform below the crossover,
     config.model.pitch_components = 20  # of the pitch (with a shaper),
-    config.model.line_components = 20  # of the lines that stand (with a shaper),
-    config.model.side_line_components = 20  # and in the side (with a shaper, stereo),
+    config.model.partial_components = 20  # of the lines that stand (with a shaper),
+    config.model.side_partial_components = 20  # and in the side (with a shaper, stereo),
     config.model.pan_components = 4  # of how mid and side go together (stereo)
-    # Of the excitations that sound is made of. "none": noise alone; "new", with train.shaping_steps: trained on this set first;
+    # Of the excitations that sound is made of. "none": noise alone; "new", with shaping_steps: trained on this set first;
     # or the statistics.npz of a run that has done so.
     config.model.shaper = "shipped"
+    config.model.shaping_steps = 0  # of the shaper on this set, before all others; 0: it is used as it comes
     config.model.remix = 0.5  # share of clips that the critic hears mixed otherwise: so it learns fewer tracks by heart
     config.loss.r1_weight = config.loss.r2_weight = 2.0
     config.loss.penalty_share = 0.25  # and below, train.reuse_fakes: a step takes three quarters of the time

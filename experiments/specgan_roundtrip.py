@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from technogen_jax.audio import audio_files, spectral, spectrogram_images
+from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.models import specgan
 
@@ -44,6 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     train, valid = (clip_sets.from_records(options.data, [split], CLIP_SAMPLES) for split in ("train", "valid"))
     rate = train.sample_rate_hz
+    audio = AudioConfig(sample_rate_hz=rate, clip_samples=CLIP_SAMPLES)
 
     def batches():
         stream = [audio_files.from_int16(pcm) for pcm in train.read(range(len(train.ids)))]
@@ -58,7 +60,7 @@ def main() -> None:
     heard = {"original": clips[loudest]}
     print(f"{'domain':<28}" + "".join(f"{f'{count} x, momentum {share:g}':>22}" for count, share in PHASES))
     for name, fields in DOMAINS.items():
-        statistics = specgan.measure(batches(), sample_rate_hz=rate, **fields)
+        statistics = specgan.measure(batches(), specgan.SpecGANConfig(**fields), audio)
         n_fft, hop_length = fields.get("n_fft", 256), fields.get("hop_length", 128)
         wanted = magnitudes(clips, n_fft, hop_length)
 
@@ -68,15 +70,8 @@ def main() -> None:
 
         cells = []
         for iterations, momentum in PHASES:
-            gan = specgan.build(
-                clip_samples=CLIP_SAMPLES,
-                audio_channels=1,
-                sample_rate_hz=rate,
-                iterations=iterations,
-                momentum=momentum,
-                statistics=statistics,
-                **fields,
-            )
+            config = specgan.SpecGANConfig(iterations=iterations, momentum=momentum, **fields)
+            gan = specgan.build(config, audio, statistics)
             bare = np.asarray(spectral.griffin_lim(wanted, n_fft, hop_length, iterations, momentum))[..., :CLIP_SAMPLES]
             decoded = np.asarray(jax.jit(lambda clips, gan=gan: gan.decode(gan.encode(clips)))(clips))
             cells.append(f"{distance(np.moveaxis(bare, 1, -1)):.3f} / {distance(decoded):.3f}")

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import timing
+from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models import wavegan
 from technogen_jax.training import losses
 from technogen_jax.training.optimizers import make_optimizer
@@ -128,7 +129,8 @@ class Ours:
 
     def __init__(self, channels, pcm, dtype="float32"):
         def build(**more):
-            return wavegan.build(clip_samples=CLIP_SAMPLES, audio_channels=1, channels=channels, dtype=dtype, **more)
+            config = wavegan.WaveGANConfig(channels=channels, dtype=dtype, **more)
+            return wavegan.build(config, AudioConfig(clip_samples=CLIP_SAMPLES))
 
         optimizers = Pair(*[make_optimizer("adam", 1e-4, 0.5, 0.9)] * 2)
         gan = build()

@@ -79,7 +79,9 @@ class FieldSpec:
     def expected(self) -> str:
         """The accepted values in words, such as "a whole number from 1 to 8"."""
         if self.choices:
-            text = join_words(self.choices)
+            text = " or ".join(map(str, self.choices))
+            if len(self.choices) > 2:
+                text = f"one of {', '.join(map(str, self.choices))}"
         elif self.kind in (int, float):
             text = "a whole number" if self.kind is int else "a number"
             if self.least is not None and self.most is not None:
@@ -102,7 +104,7 @@ class FieldSpec:
         if self.kind is str:
             return _is_text(value)
         if self.kind is tuple:
-            return isinstance(value, (tuple, list)) and all(map(_is_text, value)) and len(set(value)) == len(value)
+            return isinstance(value, tuple) and all(map(_is_text, value)) and len(set(value)) == len(value)
         if type(value) not in ((int,) if self.kind is int else (int, float)):
             return False
         least = -_LARGEST[self.kind] if self.least is None else self.least
@@ -124,8 +126,10 @@ class Section:
     section: ClassVar[str]  # its name in a config; "" for the fields at the top
 
     def __post_init__(self):
-        """Checks each field."""
+        """Checks each field; a list, which is what JSON has for a tuple, becomes a tuple."""
         for spec in field_specs(type(self)).values():
+            if spec.kind is tuple and isinstance(getattr(self, spec.name), list):
+                object.__setattr__(self, spec.name, tuple(getattr(self, spec.name)))
             check_value(spec, getattr(self, spec.name), dotted(self.section, spec.name))
 
 
@@ -201,7 +205,7 @@ def read_section(
 
     Args:
         section: the dataclass.
-        config: the values by name; lists become tuples, as JSON has no tuples.
+        config: the values by name.
         owner: who has these fields, for the error that names an unknown one.
         partial: fields that are missing have their defaults; else they are an error.
 
@@ -211,8 +215,8 @@ def read_section(
     specs = field_specs(section)
     name = f"config.{section.section}".rstrip(".")
     if not isinstance(config, Mapping | ConfigDict):
-        raise FieldError(f"{name}: expected a section with the fields {', '.join(specs)}, got {config!r:.80}")
-    values = {field: list_to_tuple(config[field]) for field in config}
+        raise FieldError(f"{name}: its fields are missing, got {config!r:.80}; docs/configuration.md lists them")
+    values = {field: config[field] for field in config}
     if unknown := sorted(values.keys() - specs.keys()):
         raise FieldError(f"{name}: {owner} has no field {', '.join(unknown)}")
     if (missing := sorted(specs.keys() - values.keys())) and not partial:
@@ -260,17 +264,6 @@ def value(config: ConfigDict, dotted: str) -> Any:
 def dotted(section: str, name: str) -> str:
     """Returns the dotted name of a field."""
     return f"{section}.{name}" if section else name
-
-
-def join_words(values: tuple) -> str:
-    """Returns "a, b or c"."""
-    *first, last = map(str, values)
-    return f"{', '.join(first)} or {last}" if first else last
-
-
-def list_to_tuple(value: Any) -> Any:
-    """Returns a tuple for a list, anything else unchanged."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _is_text(value: Any) -> bool:

@@ -36,9 +36,7 @@ class AudioConfig(Section):
     sample_rate_hz: int = field(
         16000, "Sample rate. It must be the prepared dataset's.", unit="Hz", least=1000, most=768_000
     )
-    channels: int = field(
-        1, "Channels: 1 for mono, 2 for stereo. It must be the prepared dataset's.", choices=(1, 2)
-    )
+    channels: int = field(1, "Channels: 1 for mono, 2 for stereo. It must be the prepared dataset's.", choices=(1, 2))
     clip_samples: int = field(
         16384, "Length of a clip. Longer records of the dataset are cropped to it.", unit="samples", least=1
     )
@@ -186,7 +184,9 @@ class TrainConfig(Section):
     )
     sample_clips: int = field(8, "Clips in a preview.", unit="clips", least=1, most=1024, changeable=True)
     save_every: int = field(1000, "Steps between two checkpoints.", unit="steps", least=1, changeable=True)
-    keep_last: int = field(3, "Newest checkpoints that are kept; the best one is kept as well.", least=1, changeable=True)
+    keep_last: int = field(
+        3, "Newest checkpoints that are kept; the best one is kept as well.", least=1, changeable=True
+    )
     keep_every: int = field(
         10_000,
         "Checkpoints at multiples of this step are never deleted. 0: none.",
@@ -253,7 +253,9 @@ def check(config: ConfigDict) -> None:
     for section in SECTIONS[1:]:
         config_fields.read_section(section, config.get(section.section, {}))
     if not isinstance(config.get("model"), ConfigDict):
-        raise FieldError(f"config.model: expected a section with name and the model's fields, got {config.get('model')!r:.80}")
+        raise FieldError(
+            f"config.model: expected a section with name and the model's fields, got {config.get('model')!r:.80}"
+        )
     _check_batch_size(config)
     _check_batch_norm(config)
     _check_reuse_fakes(config)

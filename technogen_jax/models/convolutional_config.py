@@ -15,7 +15,10 @@ class ConvolutionalConfig(Section):
     section = "model"
     latent_size: int = field(100, "Components of the latent vector, each uniform in [-1, 1].", least=1, most=2**16)
     channels: int = field(
-        64, "Channels of the layer next to the audio (or image); they double with each layer inwards.", least=1, most=4096
+        64,
+        "Channels of the layer next to the audio (or image); they double with each layer inwards.",
+        least=1,
+        most=4096,
     )
     max_channels: int | None = field(
         None, "Largest number of channels, where the doubling stops. None: no limit.", least=1, most=2**16

@@ -53,7 +53,7 @@ def find(config: ConfigDict) -> Model:
         FieldError: no such model.
     """
     name = config.model.get("name")
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise config_fields.FieldError(f"config.model.name: expected one of {', '.join(MODELS)}, got {name!r:.80}")
     return MODELS[name]
 

@@ -47,16 +47,32 @@ class SpecGANConfig(ConvolutionalConfig):
     """The fields of SpecGAN. The defaults are the paper's, for clips of 16,384 samples."""
 
     n_fft: int = field(
-        256, "Samples in a frame of the spectrogram; a power of two if n_mels is None.", unit="samples", least=32, most=2**16
+        256,
+        "Samples in a frame of the spectrogram; a power of two if n_mels is None.",
+        unit="samples",
+        least=32,
+        most=2**16,
     )
     hop_length: int = field(
-        128, "Samples from frame to frame: n_fft divided by a whole number of at least 2.", unit="samples", least=1, most=2**16
+        128,
+        "Samples from frame to frame: n_fft divided by a whole number of at least 2.",
+        unit="samples",
+        least=1,
+        most=2**16,
     )
     n_mels: int | None = field(
-        None, "Mel bands, a power of two. None: the n_fft // 2 bins below half the sample rate.", unit="bands", least=16, most=2**16
+        None,
+        "Mel bands, a power of two. None: the n_fft // 2 bins below half the sample rate.",
+        unit="bands",
+        least=16,
+        most=2**16,
     )
     iterations: int = field(
-        16, "Iterations of the Griffin-Lim algorithm, which finds the phases when sound is made.", least=0, most=1000, changeable=True
+        16,
+        "Iterations of the Griffin-Lim algorithm, which finds the phases when sound is made.",
+        least=0,
+        most=1000,
+        changeable=True,
     )
     momentum: float = field(
         0.0,

@@ -197,7 +197,9 @@ def build(config: WaveGANConfig, audio: AudioConfig, statistics: None = None) ->
         init_g=generator.init,
         init_d=discriminator.init,
         generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, config.remat),
-        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x, key), x, config.remat),),
+        discriminate=lambda d_params, x, key: (
+            in_parts(lambda x: discriminator.apply(d_params, x, key), x, config.remat),
+        ),
         encode=lambda audio: audio,
         decode=lambda x: x,
         calibrate=calibration(generator, sample_latents) if config.batch_norm else lambda g_params, key: g_params,

@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from technogen_jax import models
-from technogen_jax.common import array_files
+from technogen_jax.common import array_files, config_fields
 from technogen_jax.runs.workdir import WorkdirError
 
 SUFFIX = ".npz"
@@ -95,8 +95,8 @@ def read(path: str | os.PathLike, step: int | str = "latest") -> Packed:
     """
     try:
         content = array_files.read(path)
-        config, card = (ConfigDict(json.loads(str(content.pop(name)))).lock() for name in ("config", "card"))
-        card = card.to_dict()
+        config, card = (json.loads(str(content.pop(name))) for name in ("config", "card"))
+        config = ConfigDict(config_fields.rename_old_fields(config)).lock()
         if card["format"] != _FORMAT or not isinstance(card["step"], int):
             raise KeyError("format")
     except FileNotFoundError:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from technogen_jax import models
 from technogen_jax.common import array_files, config_fields
 from technogen_jax.data import tfrecords
 
@@ -40,7 +41,7 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, got {type(content).__name__}")
-        return ConfigDict(content).lock()
+        return ConfigDict(config_fields.rename_old_fields(content)).lock()
     except FileNotFoundError:
         raise WorkdirError(f"{path}: not found; expected the folder given to `technogen_jax.train --workdir`") from None
     except (OSError, ValueError) as error:
@@ -97,7 +98,7 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: tfrecords
 def _check_same_run(workdir: pathlib.Path, config: ConfigDict, manifest: tfrecords.Manifest) -> None:
     """Raises if the config or the dataset of an existing run differ in what decides the result."""
     old, new = read_config(workdir), ConfigDict(json.loads(json.dumps(config.to_dict())))
-    if field := config_fields.first_difference(old, new):
+    if field := models.first_difference(old, new):
         before, now = config_fields.value(old, field), config_fields.value(new, field)
         raise WorkdirError(
             f"{workdir} was begun with config.{field} = {before!r}, now it is {now!r}; go on with the old value, "

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from technogen_jax import models
-from technogen_jax.common import config_fields, distributed, progress
+from technogen_jax.common import config_fields, distributed, progress, run_config
 from technogen_jax.data import batching, tfrecords
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.models.technogan import shaper_training
@@ -256,9 +256,8 @@ def build_training(
     state_shardings: TrainState | None = None,
 ) -> tuple[models.GAN, Callable, Callable]:
     """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
-    config_fields.check(config)
+    run_config.check(config)
     _check_dispatch(config)
-    _check_shaping(config)
     gan = models.build(config, statistics)
     loss, optimizer = config.loss, config.optimizer
     if loss.adversarial not in losses.ADVERSARIAL:
@@ -326,17 +325,6 @@ def _is_resident(config: ConfigDict, clips: Sequence[np.ndarray]) -> bool:
     return config.data.resident == "always"
 
 
-def _check_shaping(config: ConfigDict) -> None:
-    """Raises unless a shaper that is to be trained is one that the model has, and a new one is trained."""
-    shaper, steps = config.model.get("shaper", "none"), config.train.shaping_steps
-    if steps and shaper == "none":
-        raise config_fields.FieldError(
-            f"config.train.shaping_steps is {steps}, and this model has no shaper: set it to 0, or config.model.shaper of technogan"
-        )
-    if shaper == "new" and not steps:
-        raise config_fields.FieldError("config.model.shaper is new: set config.train.shaping_steps, 2400 for example")
-
-
 def _check_dispatch(config: ConfigDict) -> None:
     """Raises unless all that happens between steps falls between dispatches."""
     count = config.train.steps_per_dispatch
@@ -389,9 +377,9 @@ def _statistics(
             return
         with _progress("measuring the set", len(source), " clips", stop) as count:
             statistics = models.measure(config, batching.whole(source, count))
-        if config.train.shaping_steps:
+        if steps := config.model.get("shaping_steps"):
             path = workdir / _SHAPING_FILE
-            with _progress("shaping", config.train.shaping_steps, " steps", stop) as count:
+            with _progress("shaping", steps, " steps", stop) as count:
                 statistics = shaper_training.train(config, statistics, source, path, count)
         if models.find(config).correct is not None:
             clips = min(len(source), math.ceil(_CORRECTED_S * config.audio.sample_rate_hz / config.audio.clip_samples))

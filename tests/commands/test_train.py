@@ -283,22 +283,22 @@ def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("train.batch_size", 0, "config.train.batch_size: expected at least 1, got 0"),
-        ("train.steps", -5, "config.train.steps: expected at least 1, got -5"),
-        ("train.ema_decay", 1.5, "config.train.ema_decay: expected 0 to 1, got 1.5"),
-        ("train.minutes", -1.0, "config.train.minutes: expected more than 0, got -1.0"),
-        ("eval.every", 3, "config.eval.every is 3 and config.train.save_every 2"),
+        ("train.batch_size", 0, "config.train.batch_size: expected a whole number from 1 to 1048576, got 0"),
+        ("train.steps", -5, "config.train.steps: expected a whole number of at least 1, got -5"),
+        ("train.ema_decay", 1.5, "config.train.ema_decay: expected a number from 0 to 1, got 1.5"),
+        ("train.minutes", -1.0, "config.train.minutes: expected None or a number above 0, got -1.0"),
+        ("eval.every", 3, "config.eval.every is 3 and config.train.save_every is 2"),
         (
             "train.steps_per_dispatch",
             4,
             "config.train.steps is 6 and config.train.steps_per_dispatch 4: make it a multi",
         ),
-        ("audio.channels", 3, "config.audio.channels: expected 1 to 2, got 3"),
+        ("audio.channels", 3, "config.audio.channels: expected 1 or 2, got 3"),
         ("audio.channels", 2, "config.audio.channels is 2, but the set has 1"),
         ("audio.sample_rate_hz", 44100, "config.audio.sample_rate_hz is 44100, but the set has 8000"),
         ("audio.clip_samples", 4096, "config.audio.clip_samples is 4096, but the set has clips of 2250"),
         ("data.dir", None, "config.data.dir: missing"),
-        ("data.crop", "end", "config.data.crop: expected one of random, start, got 'end'"),
+        ("data.crop", "end", "config.data.crop: expected random or start, got 'end'"),
         ("model.name", "gan", "config.model.name: expected one of wavegan, specgan, technogan, got 'gan'"),
         (
             "model.channels",
@@ -307,7 +307,7 @@ def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
         ),
         ("model.batch_norm", True, "config.model.batch_norm is True and config.loss has a gradient penalty"),
         ("loss.adversarial", "gan", "config.loss.adversarial: expected one of wgan, .* got 'gan'"),
-        ("loss.gp_weight", -1.0, "config.loss.gp_weight: expected at least 0, got -1.0"),
+        ("loss.gp_weight", -1.0, "config.loss.gp_weight: expected a number of at least 0, got -1.0"),
         ("optimizer.name", "sgd", "config.optimizer.name: expected adam or rmsprop, got 'sgd'"),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 # A bar of 1.792 s, 134 beats a minute: whole hops, so that nothing is resampled.
 SMALL = dict(clip_samples=14336, audio_channels=2, sample_rate_hz=8000, frames_per_step=4, n_mels=16)
 PARTS = dict(mid_components=12, side_components=3, low_components=10, pan_components=2)
-TONES = dict(pitch_components=6, line_components=5, side_line_components=4)  # more parts, where there is a shaper
+TONES = dict(pitch_components=6, partial_components=5, side_partial_components=4)  # more parts, where there is a shaper
 
 
 def bar(seed, options=SMALL, channels=2):

@@ -2,11 +2,10 @@
 
 import jax
 import numpy as np
+from helpers import building
 from helpers.bars import PARTS, SMALL, bar
 from ml_collections import ConfigDict
 
-from technogen_jax.models.technogan import model as technogan
-from technogen_jax.models.technogan.codec import codec
 from technogen_jax.sampling import generator
 
 CLASSES = ("acid", "industrial")
@@ -24,9 +23,9 @@ def random_parameters(init, seed=0):
 def model(bars):
     """A generator of clips of `bars` bars with the statistics of six bars of sound."""
     options = {name: value for name, value in (SMALL | PARTS).items() if name != "audio_channels"}
-    statistics = codec.measure([np.stack([bar(seed) for seed in range(6)])], **options)
+    statistics = building.measure("technogan", [np.stack([bar(seed) for seed in range(6)])], **options)
     size = dict(clip_samples=bars * SMALL["clip_samples"], bars=bars)
-    gan = technogan.build(**SMALL | PARTS | NETWORKS | size, classes=CLASSES, statistics=statistics)
+    gan = building.build("technogan", **SMALL | PARTS | NETWORKS | size, classes=CLASSES, statistics=statistics)
     audio = {"sample_rate_hz": 8000, "channels": 2, "clip_samples": size["clip_samples"]}
     config = ConfigDict({"audio": audio, "model": {"bars": bars}, "data": {"dir": "nowhere", "split": "train"}})
     params = jax.tree.map(lambda a: a / 2, random_parameters(gan.init_g))

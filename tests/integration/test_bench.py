@@ -3,6 +3,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers import building
 
 from experiments.bench import __main__ as bench
 from experiments.bench import loader, steps, timing, wavegan_step
@@ -42,8 +43,8 @@ def test_all_runs_every_one_and_one_that_fails_stops_none(monkeypatch, tmp_path,
 
 def test_the_operations_counted_are_those_of_the_plain_form():
     channels, batch = 16, 2
-    gan = wavegan_step.wavegan.build(
-        clip_samples=16384, audio_channels=1, channels=channels, form="plain", phase_shuffle=0
+    gan = building.build(
+        "wavegan", clip_samples=16384, audio_channels=1, channels=channels, form="plain", phase_shuffle=0
     )
     real = np.zeros((batch, 16384, 1), np.float32)
 

@@ -14,7 +14,7 @@ from absl import flags
 from conftest import ROOT, load_config, of_a_bar
 from ml_collections import config_flags
 
-from technogen_jax.common import config_fields
+from technogen_jax.common import config_fields, run_config
 
 PAGES = ("README.md", "experiments/tpu.md", "experiments/troubleshooting.md", "experiments/trust.md")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -63,7 +63,7 @@ def parse_training(argv):
     assert values(["train", *argv]) == ["train"]
     assert values.workdir
     config.value.data.dir = config.value.data.dir or "set"
-    config_fields.check(of_a_bar(config.value))
+    run_config.check(of_a_bar(config.value))
 
 
 COMMANDS = list(dict.fromkeys((name, module, tuple(argv)) for name, text in texts() for module, argv in commands(text)))

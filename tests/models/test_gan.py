@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from flax import nnx
 
 from configs import default
 from technogen_jax import models
+from technogen_jax.common.config_fields import Section, field
 from technogen_jax.models import GAN, build
 from technogen_jax.models import gan as contract
 from technogen_jax.models.layers import BatchNorm, Dense
@@ -89,13 +92,18 @@ def test_build_reads_the_config():
 
 
 def test_only_a_model_that_measures_is_given_statistics(monkeypatch):
-    def measure(batches, *, sample_rate_hz, size=1):
-        return {"sum": sum(batch.sum() for batch in batches) * size * sample_rate_hz}
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class FakeConfig(Section):
+        section = "model"
+        size: int = field(1, "A factor.")
 
-    def fake(*, clip_samples, size, statistics):
-        return clip_samples, size, statistics
+    def measure(batches, config, audio):
+        return {"sum": sum(batch.sum() for batch in batches) * config.size * audio.sample_rate_hz}
 
-    monkeypatch.setitem(models.MODELS, "fake", models.Model(fake, measure))
+    def fake(config, audio, statistics):
+        return audio.clip_samples, config.size, statistics
+
+    monkeypatch.setitem(models.MODELS, "fake", models.Model(FakeConfig, fake, measure))
     config = default.get_config().unlock()
     config.model = dict(name="fake", size=3)
     statistics = models.measure(config, iter([np.ones(2), np.ones(3)]))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import building
 from jax import lax
 
 from technogen_jax.models import count_parameters, wavegan
@@ -24,7 +25,7 @@ def random_parameters(init):
 
 
 def sizes(**options):
-    gan = wavegan.build(**options)
+    gan = building.build("wavegan", **options)
     return tuple(count_parameters(jax.eval_shape(init, KEY)) for init in (gan.init_g, gan.init_d))
 
 
@@ -97,7 +98,9 @@ def test_any_length_is_covered_with_little_to_crop(clip_samples):
 @pytest.mark.parametrize("audio_channels", [1, 2])
 @pytest.mark.parametrize("clip_samples", [256, 1000, 16384, 32768, 65536, EIGHT_SECONDS_SAMPLES])
 def test_shapes(clip_samples, audio_channels):
-    gan = wavegan.build(clip_samples=clip_samples, audio_channels=audio_channels, channels=8, max_channels=64)
+    gan = building.build(
+        "wavegan", clip_samples=clip_samples, audio_channels=audio_channels, channels=8, max_channels=64
+    )
 
     def play(key):
         audio = gan.generate(gan.init_g(key), gan.sample_latents(key, 2))
@@ -109,7 +112,7 @@ def test_shapes(clip_samples, audio_channels):
 
 
 def test_eight_seconds_of_44100_hz_stereo():
-    gan = wavegan.build(clip_samples=EIGHT_SECONDS_SAMPLES, audio_channels=2, channels=2, max_channels=4)
+    gan = building.build("wavegan", clip_samples=EIGHT_SECONDS_SAMPLES, audio_channels=2, channels=2, max_channels=4)
     g, d = random_parameters(gan.init_g), random_parameters(gan.init_d)
     audio = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 2))
     assert 0.01 < np.abs(audio).max() <= 1
@@ -120,7 +123,7 @@ def test_eight_seconds_of_44100_hz_stereo():
 
 
 def test_latents_are_uniform_between_minus_one_and_one():
-    z = np.asarray(wavegan.build(clip_samples=256, audio_channels=1).sample_latents(KEY, 1000))
+    z = np.asarray(building.build("wavegan", clip_samples=256, audio_channels=1).sample_latents(KEY, 1000))
     assert z.shape == (1000, 100)
     assert -1 <= z.min() < -0.999 and 0.999 < z.max() < 1
     np.testing.assert_allclose([z.mean(), z.var()], [0, 1 / 3], atol=0.01)
@@ -145,7 +148,9 @@ def normalised(x, scale, bias):
 
 @pytest.mark.parametrize(("clip_samples", "batch_norm"), [(16384, False), (16384, True), (32768, False)])
 def test_networks_are_the_papers_layer_by_layer(clip_samples, batch_norm):
-    gan = wavegan.build(clip_samples=clip_samples, audio_channels=1, channels=2, batch_norm=batch_norm, phase_shuffle=0)
+    gan = building.build(
+        "wavegan", clip_samples=clip_samples, audio_channels=1, channels=2, batch_norm=batch_norm, phase_shuffle=0
+    )
     strides = [4, 4, 4, 4, 4] + [2] * (clip_samples == 32768)
     last = len(strides) - 1
 
@@ -177,7 +182,7 @@ def test_networks_are_the_papers_layer_by_layer(clip_samples, batch_norm):
 @pytest.mark.parametrize("upsample", wavegan.UPSAMPLE)
 def test_both_forms_are_one_function_with_one_gradient(upsample):
     def outputs(form):
-        gan = wavegan.build(clip_samples=1000, audio_channels=2, channels=2, upsample=upsample, form=form)
+        gan = building.build("wavegan", clip_samples=1000, audio_channels=2, channels=2, upsample=upsample, form=form)
         g, d, z = random_parameters(gan.init_g), random_parameters(gan.init_d), gan.sample_latents(KEY, 2)
 
         def loss(g, d):
@@ -191,7 +196,7 @@ def test_both_forms_are_one_function_with_one_gradient(upsample):
 
 def losses_and_gradients(audio, **options):
     """(a loss with a penalty, the fakes, gradients of both networks, MB of the program beside its arguments)."""
-    gan = wavegan.build(clip_samples=audio.shape[1], audio_channels=1, channels=4, **options)
+    gan = building.build("wavegan", clip_samples=audio.shape[1], audio_channels=1, channels=4, **options)
     z = gan.sample_latents(KEY, len(audio))
 
     def loss(g, d):
@@ -234,7 +239,7 @@ def test_bfloat16_learns_as_float32_does():
     real = np.abs(np.fft.rfft(clips[..., 0] / 32768)).mean((0, 1, 2))
 
     def learn(dtype):
-        gan = wavegan.build(clip_samples=256, audio_channels=1, channels=8, latent_size=8, dtype=dtype)
+        gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=8, latent_size=8, dtype=dtype)
         train_step = make_train_step(gan, losses.ADVERSARIAL["relativistic"], optimizers, r1_weight=1.0, r2_weight=1.0)
         state = init_state(gan, optimizers, KEY)
         learnt, metrics = jax.jit(repeated(train_step))(state, clips, KEY)
@@ -251,7 +256,7 @@ def test_bfloat16_learns_as_float32_does():
 
 
 def test_nearest_upsampling_repeats_before_convolving():
-    gan = wavegan.build(clip_samples=256, audio_channels=1, channels=1, upsample="nearest")
+    gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=1, upsample="nearest")
     g, z = random_parameters(gan.init_g), gan.sample_latents(KEY, 2)
     x = jax.nn.relu((z @ g["z_project"]["kernel"] + g["z_project"]["bias"]).reshape(2, 16, 2))
     x = jax.nn.relu(plain_conv(jnp.repeat(x, 4, 1), **g["upconv_0"], stride=1))
@@ -260,17 +265,17 @@ def test_nearest_upsampling_repeats_before_convolving():
 
 
 def test_post_filter_is_a_convolution_after_the_tanh():
-    gan = wavegan.build(clip_samples=600, audio_channels=2, channels=1, post_filter=True)
+    gan = building.build("wavegan", clip_samples=600, audio_channels=2, channels=1, post_filter=True)
     g, z = random_parameters(gan.init_g), gan.sample_latents(KEY, 2)
-    bare = wavegan.build(clip_samples=600, audio_channels=2, channels=1)
+    bare = building.build("wavegan", clip_samples=600, audio_channels=2, channels=1)
     before = bare.generate({k: v for k, v in g.items() if k != "post_filter"}, z)
     wanted = plain_conv(before, g["post_filter"]["kernel"], 0, 1)
     np.testing.assert_allclose(gan.generate(g, z), wanted, atol=1e-5)
 
 
 def test_other_lengths_are_the_middle_of_a_longer_clip_and_padded_back():
-    short = wavegan.build(clip_samples=1000, audio_channels=1, channels=1, phase_shuffle=0)
-    whole = wavegan.build(clip_samples=1008, audio_channels=1, channels=1, phase_shuffle=0)  # 63 * 4 * 4
+    short = building.build("wavegan", clip_samples=1000, audio_channels=1, channels=1, phase_shuffle=0)
+    whole = building.build("wavegan", clip_samples=1008, audio_channels=1, channels=1, phase_shuffle=0)  # 63 * 4 * 4
     g, d = random_parameters(whole.init_g), random_parameters(whole.init_d)
     z = whole.sample_latents(KEY, 2)
     audio = short.generate(g, z)
@@ -288,7 +293,7 @@ def test_phase_shuffle_comes_after_the_first_four_layers_with_its_own_draw_each(
         return x
 
     monkeypatch.setattr(wavegan, "phase_shuffle", record)
-    gan = wavegan.build(clip_samples=clip_samples, audio_channels=1, channels=1, phase_shuffle=3)
+    gan = building.build("wavegan", clip_samples=clip_samples, audio_channels=1, channels=1, phase_shuffle=3)
     gan.discriminate(random_parameters(gan.init_d), jnp.zeros((1, clip_samples, 1)), KEY)
     assert [length for length, _, _ in calls] == [clip_samples // 4 ** (i + 1) for i in range(shuffled)]
     assert len({draw for _, draw, _ in calls}) == shuffled
@@ -299,7 +304,7 @@ def test_phase_shuffle_depends_on_the_key_and_zero_turns_it_off():
     x = jax.random.normal(KEY, (2, 1024, 1))
     keys = jax.random.split(KEY, 8)
     for radius, different in ((2, True), (0, False)):
-        gan = wavegan.build(clip_samples=1024, audio_channels=1, channels=2, phase_shuffle=radius)
+        gan = building.build("wavegan", clip_samples=1024, audio_channels=1, channels=2, phase_shuffle=radius)
         d, discriminate = random_parameters(gan.init_d), jax.jit(gan.discriminate)
         logits = np.stack([discriminate(d, x, key)[0] for key in keys])
         assert (np.ptp(logits, axis=0) > 1e-6).all() == different
@@ -307,7 +312,7 @@ def test_phase_shuffle_depends_on_the_key_and_zero_turns_it_off():
 
 
 def test_initial_values_depend_on_the_key_alone():
-    gan = wavegan.build(clip_samples=256, audio_channels=1, channels=2)
+    gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=2)
     init = jax.jit(gan.init_g)
     a, b, c = init(KEY), init(KEY), init(jax.random.key(1))
     jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -316,7 +321,7 @@ def test_initial_values_depend_on_the_key_alone():
 
 
 def test_calibrated_batch_norm_makes_each_clip_by_itself():
-    gan = wavegan.build(clip_samples=256, audio_channels=1, channels=8, batch_norm=True)
+    gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=8, batch_norm=True)
     g, generate = random_parameters(gan.init_g), jax.jit(gan.generate)
     calibrated = jax.jit(gan.calibrate)(g, jax.random.key(1))
     z = gan.sample_latents(jax.random.key(2), 512)
@@ -335,7 +340,7 @@ def test_calibrated_batch_norm_makes_each_clip_by_itself():
 
 
 def test_calibration_without_batch_norm_is_the_identity():
-    gan = wavegan.build(clip_samples=256, audio_channels=1, channels=1)
+    gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=1)
     g_params = {}
     assert gan.calibrate(g_params, KEY) is g_params
 
@@ -343,12 +348,12 @@ def test_calibration_without_batch_norm_is_the_identity():
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("channels", "64", "config.model.channels: expected a whole number of at least 1, got '64'"),
-        ("channels", 0, "config.model.channels: expected a whole number of at least 1, got 0"),
+        ("channels", "64", "config.model.channels: expected a whole number from 1 to 4096, got '64'"),
+        ("channels", 0, "config.model.channels: expected a whole number from 1 to 4096, got 0"),
         ("channels", True, "config.model.channels: .* got True"),
         ("channels", None, "config.model.channels: .* got None"),
         ("channels", 64.0, "config.model.channels: .* got 64.0"),
-        ("latent_size", -1, "config.model.latent_size: expected a whole number of at least 1, got -1"),
+        ("latent_size", -1, "config.model.latent_size: expected a whole number from 1 to 65536, got -1"),
         ("max_channels", 32, r"config.model.max_channels: .* None .* config.model.channels \(64\), got 32"),
         ("max_channels", "512", "config.model.max_channels: .* got '512'"),
         ("upsample", "linear", "config.model.upsample: expected transpose or nearest, got 'linear'"),
@@ -356,12 +361,12 @@ def test_calibration_without_batch_norm_is_the_identity():
         ("upsample", ["nearest"], "config.model.upsample: .* got"),
         ("batch_norm", 1, "config.model.batch_norm: expected True or False, got 1"),
         ("batch_norm", "no", "config.model.batch_norm: expected True or False, got 'no'"),
-        ("phase_shuffle", -1, "config.model.phase_shuffle: expected a whole number of at least 0, got -1"),
+        ("phase_shuffle", -1, "config.model.phase_shuffle: expected a whole number from 0 to 65536, got -1"),
         ("phase_shuffle", 1.5, "config.model.phase_shuffle: .* got 1.5"),
         ("post_filter", None, "config.model.post_filter: expected True or False, got None"),
         ("form", "fft", "config.model.form: expected polyphase or plain, got 'fft'"),
         ("dtype", "float16", "config.model.dtype: expected float32 or bfloat16, got 'float16'"),
-        ("remat", True, "config.model.remat: expected a whole number of at least 0, got True"),
+        ("remat", True, "config.model.remat: expected a whole number from 0 to 65536, got True"),
         ("audio_channels", 3, "config.audio.channels: expected 1 or 2, got 3"),
         ("audio_channels", True, "config.audio.channels: expected 1 or 2, got True"),
         ("clip_samples", 100, "config.audio.clip_samples: expected a whole number of at least 256, got 100"),
@@ -371,4 +376,4 @@ def test_calibration_without_batch_norm_is_the_identity():
 def test_a_bad_field_is_named_with_its_value(field, value, expected):
     fields = dict(clip_samples=16384, audio_channels=1) | {field: value}
     with pytest.raises(ValueError, match=expected):
-        wavegan.build(**fields)
+        building.build("wavegan", **fields)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from technogen_jax import models
 from technogen_jax.audio import audio_files
+from technogen_jax.common.config_fields import Section, field
 from technogen_jax.data import tfrecords
 from technogen_jax.models import layers
 from technogen_jax.models.gan import GAN, functional
@@ -24,8 +26,16 @@ def blocks(audio):
     return audio[:, :2048, 0].reshape(len(audio), 16, -1)[..., :4]
 
 
-def build(*, clip_samples, channels, classes, statistics=None):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnceConfig(Section):
+    section = "model"
+    channels: int = field(6, "Channels of both networks.", least=1)
+    classes: tuple[str, ...] = field((), "Labels.")
+
+
+def build(config, sound, statistics=None):
     """A model that encodes once, and says so when it is asked to encode in a step."""
+    clip_samples, channels, classes = sound.clip_samples, config.channels, config.classes
     labels = len(classes)
     g, d = (functional(lambda *, rngs, size=size: layers.Dense(size + labels, channels, rngs=rngs)) for size in (8, 4))
 
@@ -55,7 +65,7 @@ def build(*, clip_samples, channels, classes, statistics=None):
 def config(tiny_config, monkeypatch):
     """A run of that model; its sets are cropped from 2250 samples to 2048."""
     gain = {"gain": np.float64(0.5)}
-    monkeypatch.setitem(models.MODELS, "once", models.Model(build, lambda batches, *, channels: gain))
+    monkeypatch.setitem(models.MODELS, "once", models.Model(OnceConfig, build, lambda batches, config, sound: gain))
     tiny_config.model = dict(name="once", channels=6, classes=CLASSES)
     tiny_config.data.crop = "start"
     tiny_config.eval.every = 0

@@ -9,12 +9,13 @@ import numpy as np
 import optax
 import pytest
 from conftest import AS_USERS, ROOT
+from helpers import building
 
 from configs import technogan as technogan_config
 from configs import wavegan as wavegan_config
 from configs import wavegan_44k
 from technogen_jax import models
-from technogen_jax.models import GAN, wavegan
+from technogen_jax.models import GAN
 from technogen_jax.training import losses
 from technogen_jax.training.optimizers import falling, make_optimizer
 from technogen_jax.training.state import Pair, init_state
@@ -104,7 +105,7 @@ def test_an_unknown_optimizer_is_named():
 @pytest.fixture(scope="module")
 def wgan_gp():
     """A small WaveGAN with its compiled WGAN-GP step."""
-    gan = wavegan.build(clip_samples=256, audio_channels=1, latent_size=8, channels=2)
+    gan = building.build("wavegan", clip_samples=256, audio_channels=1, latent_size=8, channels=2)
     optimizers = Pair(make_optimizer("adam", 1e-3, 0.5, 0.9), make_optimizer("adam", 2e-3, 0.5, 0.9))
     step = make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0, ema_decay=0.9)
     return gan, jax.jit(lambda key: init_state(gan, optimizers, key))(KEY), jax.jit(step)
@@ -354,7 +355,7 @@ def test_an_unknown_variant_is_answered_with_the_known(config):
 
 
 def test_batch_norm_in_both_networks_trains_and_keeps_no_statistics():
-    gan = wavegan.build(clip_samples=256, audio_channels=2, latent_size=8, channels=2, batch_norm=True)
+    gan = building.build("wavegan", clip_samples=256, audio_channels=2, latent_size=8, channels=2, batch_norm=True)
     optimizers = Pair(optax.sgd(0.01), optax.sgd(0.01))
     step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0))
     start = jax.jit(lambda key: init_state(gan, optimizers, key))(KEY)
@@ -371,11 +372,13 @@ import jax, numpy as np, optax
 jax.config.update("jax_num_cpu_devices", 4)
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from technogen_jax.training import losses
+from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models import wavegan
 from technogen_jax.training.state import Pair, init_state
 from technogen_jax.training.step import make_train_step
 
-gan = wavegan.build(clip_samples=256, audio_channels=1, latent_size=8, channels=2, batch_norm=True)
+config = wavegan.WaveGANConfig(latent_size=8, channels=2, batch_norm=True)
+gan = wavegan.build(config, AudioConfig(clip_samples=256))
 optimizers = Pair(optax.sgd(0.01), optax.sgd(0.01))  # Adam would blow up the rounding of small gradients
 key = jax.random.key(0)
 state = jax.jit(lambda key: init_state(gan, optimizers, key))(key)

@@ -28,7 +28,9 @@ class TechnoGANConfig(Section):
 
     section = "model"
     bars: int = field(1, "Bars in a clip, each of four beats.", unit="bars", least=1, most=8)
-    latent_size: int = field(96, "Components of the style, which is the same for all bars of a clip.", least=1, most=_MOST)
+    latent_size: int = field(
+        96, "Components of the style, which is the same for all bars of a clip.", least=1, most=_MOST
+    )
     anchor_size: int = field(
         32, "Components of the anchor, which each bar has one of, besides its noise.", least=1, most=_MOST
     )

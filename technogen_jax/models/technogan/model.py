@@ -289,7 +289,12 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
     clip_samples, audio_channels, sample_rate_hz = audio.clip_samples, audio.channels, audio.sample_rate_hz
     bars, frames_per_step, n_mels = config.bars, config.frames_per_step, config.n_mels
     latent_size, anchor_size, classes = config.latent_size, config.anchor_size, config.classes
-    channels, blocks, critic_channels, critic_blocks = config.channels, config.blocks, config.critic_channels, config.critic_blocks
+    channels, blocks, critic_channels, critic_blocks = (
+        config.channels,
+        config.blocks,
+        config.critic_channels,
+        config.critic_blocks,
+    )
     low_components, shaper, remix = config.low_components, config.shaper, config.remix
     step_s = clip_samples / sample_rate_hz / (codec.STEPS * bars)
     check_condition(

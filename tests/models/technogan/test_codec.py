@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import scipy.signal
 from conftest import ROOT
+from helpers import building
 from helpers.bars import PARTS, SMALL, TONES, bar
 from sklearn.decomposition import PCA
 
 from technogen_jax.audio import spectral
 from technogen_jax.common import array_files
 from technogen_jax.evaluation.features import musical
-from technogen_jax.models.technogan import model as technogan
 from technogen_jax.models.technogan.codec import codec, tones
 from technogen_jax.sampling import generator
 
@@ -28,8 +28,10 @@ def bars():
 def known(audio, **options):
     """The codec of a set, which is this `[B, T, C]`, and the statistics."""
     options = SMALL | PARTS | options | dict(clip_samples=audio.shape[1])
-    statistics = codec.measure(
-        [audio[:2], audio[2:]], **{name: value for name, value in options.items() if name != "audio_channels"}
+    statistics = building.measure(
+        "technogan",
+        [audio[:2], audio[2:]],
+        **{name: value for name, value in options.items() if name != "audio_channels"},
     )
     return coder(statistics, audio.shape[2], **options), statistics
 
@@ -65,7 +67,7 @@ def test_corrected_sound_has_the_levels_of_the_set_and_rises_and_falls_as_far():
     _, statistics = known(audio, **counts)
     options = SMALL | dict(clip_samples=14336)
     options = {name: value for name, value in options.items() if name != "audio_channels"}
-    corrected = codec.correct(lambda: [audio[:5], audio[5:]], statistics, **options)
+    corrected = building.correct("technogan", lambda: [audio[:5], audio[5:]], statistics, **options)
     assert corrected.keys() - statistics.keys() == {"mid_level", "mid_swing", "side_level", "side_swing"}
     grid = codec.grid_of(14336, 8000, 1, options["frames_per_step"])
     bands = codec._bands(14336, 8000, grid, options["n_mels"])
@@ -84,10 +86,12 @@ def test_corrected_sound_has_the_levels_of_the_set_and_rises_and_falls_as_far():
     for read in (lambda values: values.mean(1), lambda values: values.std(1)):
         off = [np.abs((read(values) - read(real)).reshape(2, 8, -1).mean(1)).mean() for values in (before, after)]
         assert off[1] < 0.3 * off[0], off
-    silent = codec.correct(lambda: [audio, 0 * audio[:3]], statistics, **options)  # three clips of eleven
+    silent = building.correct(
+        "technogan", lambda: [audio, 0 * audio[:3]], statistics, **options
+    )  # three clips of eleven
     for name in corrected.keys() - statistics.keys():
         np.testing.assert_allclose(silent[name], corrected[name], atol=0.15)
-    again = codec.correct(lambda: [audio[:5], audio[5:]], corrected, **options)
+    again = building.correct("technogan", lambda: [audio[:5], audio[5:]], corrected, **options)
     assert all((again[name] == corrected[name]).all() for name in corrected)
     usual = {name: np.ones if name.endswith("swing") else np.zeros for name in corrected.keys() - statistics.keys()}
     usual = {name: make(corrected[name].shape) for name, make in usual.items()}
@@ -100,7 +104,7 @@ def test_corrected_sound_has_as_much_of_its_energy_in_lines_as_the_set(bars, gat
     audio = bars + np.float32(np.random.default_rng(0).normal(0, 0.01, (*bars.shape[:2], 1)))
     statistics = known(audio, **TONES, shaper="new")[1] | codec.named_shaper(biased(mid_lines=gate))
     options = {name: value for name, value in SMALL.items() if name != "audio_channels"}
-    corrected = codec.correct(lambda: [audio[:4], audio[4:]], statistics, **options)
+    corrected = building.correct("technogan", lambda: [audio[:4], audio[4:]], statistics, **options)
     assert corrected.keys() - statistics.keys() == {
         f"{part}_{what}" for part in ("mid", "side") for what in ("level", "swing", "tone")
     }
@@ -187,13 +191,15 @@ def test_of_its_set_each_number_has_mean_zero_and_the_deviation_that_scale_says_
 
 def test_numbers_are_scaled_as_the_statistics_say_whatever_is_usual_now(bars, linear):
     made, statistics = linear
-    other = technogan.build(**SMALL | PARTS, statistics=statistics | {"side_scale": 3 * statistics["side_scale"]})
+    other = building.build(
+        "technogan", **SMALL | PARTS, statistics=statistics | {"side_scale": 3 * statistics["side_scale"]}
+    )
     x, scaled = np.asarray(made.encode(bars[:2])), np.asarray(other.encode(bars[:2]))
     np.testing.assert_allclose(scaled[..., 12:15], 3 * x[..., 12:15], rtol=1e-5)
     np.testing.assert_array_equal(np.delete(scaled, range(12, 15), -1), np.delete(x, range(12, 15), -1))
     of_older = {name: value for name, value in statistics.items() if name != "side_scale"}
     with pytest.raises(ValueError, match="expected statistics with a side_scale; these are an older version's"):
-        technogan.build(**SMALL | PARTS, statistics=of_older)
+        building.build("technogan", **SMALL | PARTS, statistics=of_older)
 
 
 def test_turning_the_bar_by_a_sixteenth_turns_the_sequence_by_one_and_back():
@@ -339,13 +345,13 @@ def test_mono_has_no_side_and_wild_numbers_stay_finite(bars):
 def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio(bars, linear):
     options = {name: value for name, value in SMALL.items() if name != "audio_channels"}
     with pytest.raises(ValueError, match="expected clips to measure, got none"):
-        codec.measure([], **options)
+        building.measure("technogan", [], **options)
     with pytest.raises(ValueError, match="clip_samples = 14336, got 14000; .* --grid bars --bars 1"):
-        codec.measure([bars[:, :14000]], **options)
+        building.measure("technogan", [bars[:, :14000]], **options)
     with pytest.raises(ValueError, match="no statistics of the training set"):
         coder(None).encode(bars)
     with pytest.raises(ValueError, match=r"a mid_basis of \(64, 20\), got \(64, 12\)"):
-        technogan.build(**SMALL | PARTS | dict(mid_components=20), statistics=linear[1])
+        building.build("technogan", **SMALL | PARTS | dict(mid_components=20), statistics=linear[1])
 
 
 # ------------------------------------------------------------------------------------------------------------- shaping
@@ -454,7 +460,7 @@ def test_a_tone_that_stands_in_the_side_alone_comes_back_as_one(bars):
     hz = np.round([150, 210, 330, 440, 520, 660] / np.float64(8000 / 14336)) * 8000 / 14336
     tone = 0.05 * np.sin(2 * np.pi * hz[:, None] * np.arange(14336) / 8000)[..., None]
     audio = (bars.mean(-1, keepdims=True) + tone * [1, -1]).astype(np.float32)
-    made, _ = known(audio, **TONES | dict(side_line_components=6), shaper="new")
+    made, _ = known(audio, **TONES | dict(side_partial_components=6), shaper="new")
     x, noise = jax.jit(made.encode)(audio), jax.random.normal(KEY, (6, 2, 14336))
     play = jax.jit(made.play)
 

@@ -2,10 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import building
 
 from technogen_jax.audio import spectral_distance
 from technogen_jax.models.technogan import shaper_training
 from technogen_jax.models.technogan.codec import codec
+from technogen_jax.models.technogan.config import COMPONENT_FIELDS
 
 RATE_HZ, SAMPLES, N_MELS = 8000, 6400, 12
 KEY = jax.random.key(0)
@@ -19,7 +21,9 @@ def coder():
     audio = np.float32(rng.normal(0, 0.1, (4, SAMPLES, 2)) * swell)
     options = dict(clip_samples=SAMPLES, sample_rate_hz=RATE_HZ, frames_per_step=2, n_mels=N_MELS, shaper="new")
     counts = dict(mid=8, side=4, low=4, pitch=4, line=4, side_line=4, pan=2)
-    statistics = codec.measure([audio], **options, **{f"{part}_components": n for part, n in counts.items()})
+    statistics = building.measure(
+        "technogan", [audio], **options, **{COMPONENT_FIELDS[part]: n for part, n in counts.items()}
+    )
     grid = codec.grid_of(SAMPLES, RATE_HZ, 1, 2)
     return codec.make(SAMPLES, RATE_HZ, grid, N_MELS, counts, statistics), grid, audio
 

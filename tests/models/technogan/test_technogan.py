@@ -14,6 +14,7 @@ import scipy.signal
 import scipy.special
 from conftest import AS_USERS, load_config
 from flax import nnx
+from helpers import building
 from helpers.bars import PARTS, SMALL, TONES, bar
 
 from data_prep import prepare
@@ -45,8 +46,8 @@ def known(audio, **options):
     """A TechnoGAN that knows its set, which is this `[B, T, C]`."""
     options = SMALL | PARTS | options | dict(clip_samples=audio.shape[1], audio_channels=audio.shape[2])
     config = {name: value for name, value in options.items() if name != "audio_channels"}
-    statistics = codec.measure([audio[:2], audio[2:]], **config)
-    return technogan.build(**options | NETWORKS, statistics=statistics), statistics
+    statistics = building.measure("technogan", [audio[:2], audio[2:]], **config)
+    return building.build("technogan", **options | NETWORKS, statistics=statistics), statistics
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_shapes_at_other_tempos_rates_and_lengths(clip_samples, channels, rate_h
     zeros = {f"{part}_basis": np.zeros(shape) for part, shape in lengths.items()}
     zeros |= {f"{part}_{name}": np.zeros(shape[0]) for part, shape in lengths.items() for name in ("mean", "lost")}
     zeros |= {f"{part}_{name}": np.ones(shape[1]) for part, shape in lengths.items() for name in ("deviation", "scale")}
-    gan = technogan.build(**size | NETWORKS, audio_channels=channels, n_mels=64, statistics=zeros)
+    gan = building.build("technogan", **size | NETWORKS, audio_channels=channels, n_mels=64, statistics=zeros)
 
     def play(key):
         x = gan.generate(gan.init_g(key), gan.sample_latents(key, 3))
@@ -137,7 +138,7 @@ def test_shapes_at_other_tempos_rates_and_lengths(clip_samples, channels, rate_h
 
 
 def test_latents_are_gaussian():
-    z = np.asarray(technogan.build(**SMALL | PARTS).sample_latents(KEY, 500))
+    z = np.asarray(building.build("technogan", **SMALL | PARTS).sample_latents(KEY, 500))
     assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02 and abs((z**4).mean() - 3) < 0.2
 
 
@@ -232,7 +233,7 @@ def random_parameters(init, seed=0):
 
 
 def test_residual_branches_begin_as_nothing_and_the_latent_counts_from_the_start():
-    gan = technogan.build(**SMALL | PARTS | NETWORKS)
+    gan = building.build("technogan", **SMALL | PARTS | NETWORKS)
     g = jax.jit(gan.init_g)(KEY)
     assert not g["block_0"]["conv_1"]["kernel"].any() and g["block_0"]["conv_0"]["kernel"].any()
     x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 4))
@@ -489,7 +490,7 @@ def test_a_low_end_that_is_shut_is_silent(toned):
 
 def test_several_bars_differ_and_the_critic_knows_their_order():
     options = SMALL | PARTS | NETWORKS | dict(bars=2, clip_samples=2 * 14336)
-    gan = technogan.build(**options)
+    gan = building.build("technogan", **options)
     g, d = random_parameters(gan.init_g), random_parameters(gan.init_d)
     x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 4))
     assert float(jnp.abs(x[:, :16] - x[:, 16:]).mean()) > 0.1
@@ -508,7 +509,7 @@ def latents_of_bars(gan, count):
 @pytest.mark.parametrize("phrase, blocks", [(1, 1), (1, 5), (2, 4), (2, 9), (4, 1)])
 def test_a_bar_depends_on_those_that_it_is_said_to_and_no_others(phrase, blocks, linear):
     sizes = dict(bars=phrase, clip_samples=phrase * 14336, blocks=blocks)
-    gan = technogan.build(**SMALL | PARTS | NETWORKS | sizes, statistics=linear[1])
+    gan = building.build("technogan", **SMALL | PARTS | NETWORKS | sizes, statistics=linear[1])
     assert gan.endless.reach_bars == technogan.reach_bars(phrase, blocks)
     ring = phrase * 4 * gan.endless.reach_bars
     middle, z = ring // 2, latents_of_bars(gan, ring)
@@ -519,7 +520,7 @@ def test_a_bar_depends_on_those_that_it_is_said_to_and_no_others(phrase, blocks,
 
 
 def test_a_ring_of_many_bars_is_made_with_the_same_parameters_as_a_clip():
-    gan = technogan.build(**SMALL | PARTS | NETWORKS | dict(bars=2, clip_samples=2 * 14336))
+    gan = building.build("technogan", **SMALL | PARTS | NETWORKS | dict(bars=2, clip_samples=2 * 14336))
     g, generate_ = random_parameters(gan.init_g), jax.jit(gan.generate, compiler_options=AS_USERS)
     z = gan.sample_latents(KEY, 3)
     anchors = z[:, 8:].reshape(3, 2, ANCHOR)
@@ -531,7 +532,7 @@ def test_a_ring_of_many_bars_is_made_with_the_same_parameters_as_a_clip():
 
 
 def test_style_and_labels_are_interpolated_linearly_around_the_ring():
-    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=("acid", "industrial", "dub"))
+    gan = building.build("technogan", **SMALL | PARTS | NETWORKS, classes=("acid", "industrial", "dub"))
     latents = latents_of_bars(gan, 5)
     x = np.asarray(jax.jit(gan.generate)(random_parameters(gan.init_g), latents))
     closed = np.concatenate([latents, latents[:, :1]], 1)[0, :, -3:]
@@ -540,7 +541,9 @@ def test_style_and_labels_are_interpolated_linearly_around_the_ring():
 
 
 def test_labels_are_drawn_alike_often_and_what_is_made_follows_them():
-    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=["acid", "industrial", "dub"])  # a list, as from JSON
+    gan = building.build(
+        "technogan", **SMALL | PARTS | NETWORKS, classes=["acid", "industrial", "dub"]
+    )  # a list, as from JSON
     assert gan.classes == ("acid", "industrial", "dub")
     z = np.asarray(gan.sample_latents(KEY, 3000))
     assert set(np.unique(z[:, -3:])) == {0, 1} and (z[:, -3:].sum(1) == 1).all()
@@ -557,7 +560,7 @@ def test_labels_are_drawn_alike_often_and_what_is_made_follows_them():
 
 
 def test_the_critic_reads_labels_but_gradients_do_not_see_them():
-    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=("acid", "industrial"))
+    gan = building.build("technogan", **SMALL | PARTS | NETWORKS, classes=("acid", "industrial"))
     d, x = random_parameters(gan.init_d), np.random.default_rng(0).standard_normal((4, 16, 29)).astype(np.float32)
     x[..., -2:] = [1, 0]
     other = x.copy()
@@ -576,7 +579,7 @@ def test_the_critic_reads_labels_but_gradients_do_not_see_them():
 
 def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
     plain, statistics = linear
-    gan = technogan.build(**SMALL | PARTS | NETWORKS, classes=("acid", "industrial"), statistics=statistics)
+    gan = building.build("technogan", **SMALL | PARTS | NETWORKS, classes=("acid", "industrial"), statistics=statistics)
     weights = np.float32([[0.7, 0.3], [0, 1]])
     x = np.asarray(gan.encode(bars[:2], weights))
     np.testing.assert_array_equal(x[..., -2:], np.broadcast_to(weights[:, None], (2, 16, 2)))
@@ -591,9 +594,9 @@ def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("bars", 0, "config.model.bars: expected a whole number of at least 1, got 0"),
-        ("bars", 9, "config.model.bars: expected 1 to 8, got 9"),
-        ("channels", "64", "config.model.channels: expected a whole number of at least 1, got '64'"),
+        ("bars", 0, "config.model.bars: expected a whole number from 1 to 8, got 0"),
+        ("bars", 9, "config.model.bars: expected a whole number from 1 to 8, got 9"),
+        ("channels", "64", "config.model.channels: expected a whole number from 1 to 4096, got '64'"),
         ("blocks", None, "config.model.blocks: expected .* got None"),
         ("latent_size", 0, "config.model.latent_size: expected .* got 0"),
         ("anchor_size", 0, "config.model.anchor_size: expected .* got 0"),
@@ -602,7 +605,7 @@ def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
         ("classes", "acid", "config.model.classes: expected a tuple of different names, got 'acid'"),
         ("classes", ("acid", "acid"), "config.model.classes: expected a tuple of different names"),
         ("classes", (0, 1), "config.model.classes: expected a tuple of different names"),
-        ("frames_per_step", 1, "config.model.frames_per_step: expected a whole number of at least 2, got 1"),
+        ("frames_per_step", 1, "config.model.frames_per_step: expected a whole number from 2 to 65536, got 1"),
         ("n_mels", 300, "config.model.n_mels: .* of 300 bands hold none of the 225 bins of a frame; lower n_mels, or"),
         ("mid_components", 65, "config.model.mid_components: expected at most 64.*, got 65"),
         ("side_components", 0, "config.model.side_components: expected .* got 0"),
@@ -614,7 +617,7 @@ def test_labels_go_with_the_sequence_and_not_into_the_sound(bars, linear):
 @pytest.mark.filterwarnings("ignore:Empty filters")
 def test_a_bad_field_is_named_with_its_value(field, value, expected):
     with pytest.raises(ValueError, match=expected):
-        technogan.build(**SMALL | PARTS | {field: value})
+        building.build("technogan", **SMALL | PARTS | {field: value})
 
 
 @pytest.fixture
@@ -660,8 +663,8 @@ def test_a_run_measures_its_set_resumes_bit_for_bit_and_plays(bar_config, tmp_pa
 
 
 def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_path, monkeypatch):
-    bar_config.model.update(TONES | dict(shaper="new"))
-    bar_config.train.update(shaping_steps=4, steps=1, log_every=1, save_every=1, sample_every=0)
+    bar_config.model.update(TONES | dict(shaper="new", shaping_steps=4))
+    bar_config.train.update(steps=1, log_every=1, save_every=1, sample_every=0)
     loop.train(bar_config, tmp_path / "whole", say=lambda line: None)
     whole = read_statistics(tmp_path / "whole")
     assert np.abs(whole[f"{codec.SHAPER}gates/kernel"]).max() > 0  # a new one's are zero
@@ -680,7 +683,7 @@ def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_
     assert weights[0] == weights[1]
 
     bar_config.model.shaper = str(tmp_path / "whole" / STATISTICS_FILE)
-    bar_config.train.shaping_steps = 0
+    bar_config.model.shaping_steps = 0
     with pytest.raises(ValueError, match="config.model.shaper: expected 8 frames_per_step"):
         loop.train(bar_config, tmp_path / "other", say=said.append)
 
@@ -698,12 +701,12 @@ def stopping(after):
 @pytest.mark.parametrize(
     "shaper, steps, message",
     [
-        ("none", 5, "config.train.shaping_steps is 5, and this model has no shaper"),
-        ("new", 0, "config.model.shaper is new: set config.train.shaping_steps"),
+        ("none", 5, "config.model.shaping_steps is 5, and there is no shaper to train"),
+        ("new", 0, "config.model.shaper is new: set config.model.shaping_steps"),
     ],
 )
 def test_a_shaper_and_its_training_go_together(bar_config, tmp_path, shaper, steps, message):
-    bar_config.model.shaper, bar_config.train.shaping_steps = shaper, steps
+    bar_config.model.shaper, bar_config.model.shaping_steps = shaper, steps
     with pytest.raises(ValueError, match=message):
         loop.train(bar_config, tmp_path / "run", say=lambda line: None)
 
@@ -711,9 +714,9 @@ def test_a_shaper_and_its_training_go_together(bar_config, tmp_path, shaper, ste
 def test_the_critic_hears_clips_mixed_otherwise_and_no_one_else_does():
     audio = np.stack([bar(seed) for seed in range(4)])
     options = {name: value for name, value in (SMALL | PARTS).items() if name != "audio_channels"}
-    statistics = codec.measure([audio], **options)
+    statistics = building.measure("technogan", [audio], **options)
     plain, mixed = (
-        technogan.build(**SMALL | PARTS | NETWORKS, classes=("a", "b"), remix=share, statistics=statistics)
+        building.build("technogan", **SMALL | PARTS | NETWORKS, classes=("a", "b"), remix=share, statistics=statistics)
         for share in (0.0, 1.0)
     )
     d_params = random_parameters(plain.init_d)
@@ -732,7 +735,7 @@ def test_the_critic_hears_clips_mixed_otherwise_and_no_one_else_does():
 @pytest.mark.parametrize("share", [-0.1, 1.1, "half", True])
 def test_a_share_that_is_none_is_an_error(share):
     with pytest.raises(ValueError, match="config.model.remix: expected a number from 0 to 1"):
-        technogan.build(**SMALL | PARTS | NETWORKS, remix=share)
+        building.build("technogan", **SMALL | PARTS | NETWORKS, remix=share)
 
 
 def test_a_block_hears_the_mean_of_each_bars_beats():

@@ -187,9 +187,7 @@ def by_part(x: jax.Array, sizes: dict[str, int]) -> dict[str, jax.Array]:
     return dict(zip(sizes, split(x, np.cumsum(list(sizes.values()))[:-1], -1), strict=True))
 
 
-def measure(
-    batches: Iterable[np.ndarray], config: TechnoGANConfig, audio: AudioConfig
-) -> dict[str, np.ndarray]:
+def measure(batches: Iterable[np.ndarray], config: TechnoGANConfig, audio: AudioConfig) -> dict[str, np.ndarray]:
     """The principal components of a training set's sixteenths: the `statistics` of `build`.
 
     Args:

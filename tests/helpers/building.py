@@ -1,0 +1,29 @@
+"""Models and statistics from flat keyword arguments, for tests."""
+
+from technogen_jax.common.run_config import AudioConfig
+from technogen_jax.models import MODELS
+
+_AUDIO = dict(clip_samples="clip_samples", audio_channels="channels", sample_rate_hz="sample_rate_hz")
+
+
+def configs(model, **fields):
+    """The config of a model and the audio's: `audio_channels` is of the audio, `channels` of the model."""
+    audio = {name: fields.pop(field) for field, name in _AUDIO.items() if field in fields}
+    if fields.get("shaper") == "new":
+        fields = dict(shaping_steps=1) | fields
+    return MODELS[model].config_class(**fields), AudioConfig(**audio)
+
+
+def build(model, statistics=None, **fields):
+    """The GAN of a model."""
+    return MODELS[model].build(*configs(model, **fields), statistics)
+
+
+def measure(model, batches, **fields):
+    """The statistics of audio."""
+    return MODELS[model].measure(batches, *configs(model, **fields))
+
+
+def correct(model, batches, statistics, **fields):
+    """The statistics with corrections."""
+    return MODELS[model].correct(batches, statistics, *configs(model, **fields))
