@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from technogen_jax.models.layers import DTYPES, FORMS
-
 Params = dict[str, Any]
 
 _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches of the papers' size
@@ -135,34 +133,3 @@ def calibration(generator: Functional, sample_latents: Callable) -> Callable[[Pa
         return g_params | {layer: g_params[layer] | mean[layer] for layer in mean}
 
     return calibrate
-
-
-def check_field(field: str, value: Any, ok: bool, expected: str) -> None:
-    """Raises a ValueError that names a field of the config, its value and what was expected, unless `ok`."""
-    if not ok:
-        raise ValueError(f"config.{field}: expected {expected}, got {value!r}")
-
-
-def check_whole(field: str, value: Any, least: int, expected: str = "") -> None:
-    """The same for a whole number of at least `least`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    check_field(field, value, whole and value >= least, expected or f"a whole number of at least {least}")
-
-
-def check_networks(audio_channels, latent_size, channels, max_channels, batch_norm, form, dtype, remat) -> None:
-    """Checks the fields that models of a generator and a discriminator share.
-
-    Raises:
-        ValueError: one of the wrong type or out of its range; names it and its value.
-    """
-    check_field("audio.channels", audio_channels, audio_channels in (1, 2) and audio_channels is not True, "1 or 2")
-    check_whole("model.latent_size", latent_size, 1)
-    check_whole("model.channels", channels, 1)
-    if max_channels is not None:
-        least = f"None or a whole number of at least config.model.channels ({channels})"
-        check_whole("model.max_channels", max_channels, channels, least)
-    check_field("model.batch_norm", batch_norm, isinstance(batch_norm, bool), "True or False")
-    check_field("model.form", form, form in FORMS, " or ".join(FORMS))
-    check_field("model.dtype", dtype, dtype in tuple(DTYPES), " or ".join(DTYPES))
-    check_whole("model.remat", remat, 0)
-    check_field("model.remat", remat, not (remat and batch_norm), "0 with config.model.batch_norm")
