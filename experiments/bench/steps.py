@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from technogen_jax import models
 from technogen_jax.data import tfrecords
 from technogen_jax.training import loop
-from technogen_jax.training.step import repeated
+from technogen_jax.training.step import run_several
 
 NAMES = ("demo", "wavegan", "wavegan_44k", "specgan", "specgan_44k", "technogan:xs", "technogan:s", "technogan:m")
 
@@ -70,7 +70,7 @@ def build(config: ConfigDict) -> Step:
     if gan.encode_once:
         x = jax.eval_shape(lambda key: gan.generate(gan.init_g(key), gan.sample_latents(key, 1)), jax.random.key(0))
         clips = jax.ShapeDtypeStruct((*leading, *x.shape[1:]), x.dtype)
-    return Step(gan, jax.jit(repeated(train_step), donate_argnums=0), new_state, clips)
+    return Step(gan, jax.jit(run_several(train_step), donate_argnums=0), new_state, clips)
 
 
 def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples: int, clips: int) -> pathlib.Path:

@@ -28,7 +28,7 @@ from technogen_jax.models import wavegan
 from technogen_jax.training import losses
 from technogen_jax.training.optimizers import make_optimizer
 from technogen_jax.training.state import Pair, init_state
-from technogen_jax.training.step import make_train_step
+from technogen_jax.training.step import StepOptions, make_train_step
 
 CLIP_SAMPLES, LATENT, TAPS, STRIDE, LAYERS = 16384, 100, 25, 4, 5
 
@@ -134,7 +134,9 @@ class Ours:
 
         optimizers = Pair(*[make_optimizer("adam", 1e-4, 0.5, 0.9)] * 2)
         gan = build()
-        train_step = make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0)
+        train_step = make_train_step(
+            gan, optimizers, StepOptions(adversarial=losses.ADVERSARIAL["wgan"], gp_weight=10.0)
+        )
         self.gan, self.still = gan, build(phase_shuffle=0)
         self.pcm, self.key = jnp.asarray(pcm), jax.random.key(0)
         self.state = jax.jit(lambda key: init_state(gan, optimizers, key))(self.key)

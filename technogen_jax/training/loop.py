@@ -28,11 +28,11 @@ from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.runs.metrics_log import MetricsLog
 from technogen_jax.runs.workdir import CONFIG_FILE, STATISTICS_FILE, claim_workdir, read_statistics, write_statistics
 from technogen_jax.sampling import generator as generate
-from technogen_jax.training import losses, previews, progress_evaluation
-from technogen_jax.training.optimizers import falling, make_optimizer
+from technogen_jax.training import previews, progress_evaluation
+from technogen_jax.training.optimizers import make_optimizer, make_schedule
 from technogen_jax.training.progress_evaluation import ValidationMetric, make_validation_metric
 from technogen_jax.training.state import Pair, TrainState, init_state
-from technogen_jax.training.step import all_finite, make_train_step, repeated, skipping
+from technogen_jax.training.step import StepOptions, all_finite, make_train_step, run_several, skip_not_finite
 
 _RESIDENT_SHARE = 0.1  # of a device's memory, that "auto" lets a set take
 _MOST_SKIPPED = 100  # steps in a row that are left out; more will not help
@@ -132,7 +132,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             there = jax.make_array_from_callback(there.shape, everywhere, there.__getitem__)
             batches, gather = zip(itertools.repeat(there), batches), functools.partial(batching.gather, length=length)
         stepped = jax.jit(
-            repeated(train_step, gather),
+            run_several(train_step, gather),
             in_shardings=(laid, (everywhere, by_row) if resident else by_row, everywhere),
             out_shardings=(laid, everywhere),
             donate_argnums=0,
@@ -259,15 +259,12 @@ def build_training(
     run_config.check(config)
     _check_dispatch(config)
     gan = models.build(config, statistics)
-    loss, optimizer = config.loss, config.optimizer
-    if loss.adversarial not in losses.ADVERSARIAL:
-        names = ", ".join(losses.ADVERSARIAL)
-        raise TrainError(f"config.loss.adversarial: expected one of {names}, got {loss.adversarial!r}")
+    options, optimizer = StepOptions.from_config(config), config.optimizer
     optimizers = Pair(
         *(
             make_optimizer(
                 optimizer.name,
-                falling(rate, updates, optimizer.tail),
+                make_schedule(rate, updates, optimizer.tail),
                 optimizer.b1,
                 optimizer.b2,
                 optimizer.largest_update,
@@ -278,22 +275,9 @@ def build_training(
             )
         )
     )
-    train_step = make_train_step(
-        gan,
-        losses.ADVERSARIAL[loss.adversarial],
-        optimizers,
-        gp_weight=loss.gp_weight,
-        r1_weight=loss.r1_weight,
-        r2_weight=loss.r2_weight,
-        penalty_share=loss.penalty_share,
-        weight_clip=loss.weight_clip,
-        reuse_fakes=config.train.reuse_fakes,
-        ema_decay=config.train.ema_decay,
-        batch_sharding=batch_sharding,
-        state_shardings=state_shardings,
-    )
+    train_step = make_train_step(gan, optimizers, options, batch_sharding, state_shardings)
     if config.train.skip_not_finite:
-        train_step = skipping(train_step)
+        train_step = skip_not_finite(train_step)
     return gan, train_step, lambda key: init_state(gan, optimizers, key)
 
 

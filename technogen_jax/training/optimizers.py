@@ -1,4 +1,4 @@
-"""Optimizers and learning rates, as the papers' authors used them."""
+"""Optimizers and learning rate schedules, as the authors of the papers used them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import optax
 def make_optimizer(
     name: str, learning_rate: float | optax.Schedule, b1: float, b2: float, largest_update: float = 0.0
 ) -> optax.GradientTransformation:
-    """Adam or RMSProp as WaveGAN's authors used them: TensorFlow 1's defaults for what has no argument.
+    """Returns Adam or RMSProp with the defaults of TensorFlow 1, which WaveGAN's authors used.
 
-    Adam's epsilon meets the bias-corrected root, as in its paper; TensorFlow 1 has it before the correction.
+    One difference: Adam's epsilon is added to the bias-corrected root, as in its paper; TensorFlow 1 adds it before.
 
     Args:
         name: "adam" or "rmsprop".
-        learning_rate: step size, or a function of the number of updates.
-        b1: Adam's decay of the first moment.
-        b2: decay of the second moment, in RMSProp too.
-        largest_update: of each array, root mean square in learning rates; a larger one, as when gradients suddenly grow and
-            the second moment has not seen it yet, is scaled down to it. 0: no limit.
+        learning_rate: a number, or a function of the count of updates.
+        b1: decay of the first moment, for Adam.
+        b2: decay of the second moment, for both.
+        largest_update: the largest root mean square of an array's update, in learning rates; 0 for no limit. A larger
+            update is scaled down to it: gradients may grow before the second moment does.
 
     Raises:
-        ValueError: another name.
+        ValueError: an unknown name.
 
-    *Source*: the limit: Shazeer, Stern 2018 (arXiv:1804.04235), section 6, where it is 1.
+    Reference: for the limit, Shazeer, Stern 2018 (arXiv:1804.04235), section 6, where it is 1.
     """
     if name == "adam":
         direction = optax.scale_by_adam(b1=b1, b2=b2, eps=1e-8)
@@ -35,13 +35,13 @@ def make_optimizer(
     return optax.chain(direction, *limit, optax.scale_by_learning_rate(learning_rate))
 
 
-def falling(rate: float, updates: int, tail: float) -> float | optax.Schedule:
-    """A learning rate that falls to zero by half a cosine.
+def make_schedule(rate: float, updates: int, tail: float) -> float | optax.Schedule:
+    """Returns a learning rate that falls to zero along half a cosine.
 
     Args:
-        rate: to begin with.
-        updates: in all.
-        tail: share of them, the last ones, over which it falls; 0: it stays, a plain number.
+        rate: at the start.
+        updates: their total count.
+        tail: share of the updates, the last ones, over which the rate falls; 0: it is constant, a plain number.
     """
     if not tail:
         return rate

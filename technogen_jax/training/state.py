@@ -1,4 +1,4 @@
-"""All that a training run carries from one step to the next."""
+"""The state of a training run: what one step returns and the next one takes, and what a checkpoint contains."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Pair(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a training run carries from one step to the next.
+    """The state of a training run.
 
     Attributes:
-        step: `[]` int32, generator updates done so far.
-        params: of both networks.
-        opt: optimiser states of both.
-        ema: averaged generator parameters, the ones that sound is made from.
+        step: `[]` int32, the count of generator updates.
+        params: parameters of both networks.
+        opt: optimizer states of both networks.
+        ema: moving average of the generator's parameters; sound is generated with these.
     """
 
     step: jax.Array
@@ -34,9 +34,9 @@ class TrainState(NamedTuple):
 
 
 def init_state(gan: GAN, optimizers: Pair, key: jax.Array) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     g_key, d_key = jax.random.split(key)
     params = Pair(gan.init_g(g_key), gan.init_d(d_key))
     opt = Pair(optimizers.g.init(params.g), optimizers.d.init(params.d))
-    # A copy: the step donates its input, and one buffer cannot be given away twice.
+    # A copy: the step donates its input, and one buffer cannot be donated twice.
     return TrainState(jnp.zeros((), jnp.int32), params, opt, jax.tree.map(jnp.copy, params.g))

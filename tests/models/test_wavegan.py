@@ -11,7 +11,7 @@ from technogen_jax.models import count_parameters, wavegan
 from technogen_jax.training import losses
 from technogen_jax.training.optimizers import make_optimizer
 from technogen_jax.training.state import Pair, init_state
-from technogen_jax.training.step import make_train_step, repeated
+from technogen_jax.training.step import StepOptions, make_train_step, run_several
 
 KEY = jax.random.key(0)
 EIGHT_SECONDS_SAMPLES = 8 * 44100
@@ -240,9 +240,10 @@ def test_bfloat16_learns_as_float32_does():
 
     def learn(dtype):
         gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=8, latent_size=8, dtype=dtype)
-        train_step = make_train_step(gan, losses.ADVERSARIAL["relativistic"], optimizers, r1_weight=1.0, r2_weight=1.0)
+        options = StepOptions(adversarial=losses.ADVERSARIAL["relativistic"], r1_weight=1.0, r2_weight=1.0)
+        train_step = make_train_step(gan, optimizers, options)
         state = init_state(gan, optimizers, KEY)
-        learnt, metrics = jax.jit(repeated(train_step))(state, clips, KEY)
+        learnt, metrics = jax.jit(run_several(train_step))(state, clips, KEY)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(learnt)} == {"float32", "int32"}
         sounds = (gan.generate(g, gan.sample_latents(KEY, 64)) for g in (state.ema, learnt.ema))
         before, after = (apart(np.abs(np.fft.rfft(sound[..., 0])).mean(0), real) for sound in sounds)

@@ -17,9 +17,9 @@ from configs import wavegan_44k
 from technogen_jax import models
 from technogen_jax.models import GAN
 from technogen_jax.training import losses
-from technogen_jax.training.optimizers import falling, make_optimizer
+from technogen_jax.training.optimizers import make_optimizer, make_schedule
 from technogen_jax.training.state import Pair, init_state
-from technogen_jax.training.step import make_train_step, repeated
+from technogen_jax.training.step import StepOptions, make_train_step, run_several
 
 KEY = jax.random.key(7)
 
@@ -36,6 +36,10 @@ def tree_close(actual, wanted, **tolerance):
 
 def tree_equal(actual, wanted):
     jax.tree.map(np.testing.assert_array_equal, actual, wanted)
+
+
+def wgan(**options):
+    return StepOptions(adversarial=losses.ADVERSARIAL["wgan"], **options)
 
 
 def scalar_gan():
@@ -107,7 +111,7 @@ def wgan_gp():
     """A small WaveGAN with its compiled WGAN-GP step."""
     gan = building.build("wavegan", clip_samples=256, audio_channels=1, latent_size=8, channels=2)
     optimizers = Pair(make_optimizer("adam", 1e-3, 0.5, 0.9), make_optimizer("adam", 2e-3, 0.5, 0.9))
-    step = make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0, ema_decay=0.9)
+    step = make_train_step(gan, optimizers, wgan(gp_weight=10.0, ema_decay=0.9))
     return gan, jax.jit(lambda key: init_state(gan, optimizers, key))(KEY), jax.jit(step)
 
 
@@ -198,7 +202,7 @@ def test_each_step_draws_anew_and_the_key_decides(wgan_gp):
 def test_average_of_the_generator_follows_the_stated_decay():
     gan = scalar_gan()
     optimizers = Pair(optax.sgd(0.1), optax.sgd(0.1))
-    step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, ema_decay=0.5))
+    step = jax.jit(make_train_step(gan, optimizers, wgan(ema_decay=0.5)))
     state = init_state(gan, optimizers, KEY)
     average = np.asarray(state.params.g["g"])
     for t in range(12):
@@ -214,7 +218,7 @@ def test_first_average_is_a_copy_so_that_the_state_can_be_donated():
     optimizers = Pair(optax.sgd(0.1), optax.sgd(0.1))
     state = init_state(gan, optimizers, KEY)
     assert state.ema["g"] is not state.params.g["g"]
-    step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers), donate_argnums=0)
+    step = jax.jit(make_train_step(gan, optimizers, wgan()), donate_argnums=0)
     for _ in range(2):
         state, _ = step(state, pcm(1, 8, samples=2), KEY)
     assert state.step == 2
@@ -224,7 +228,7 @@ def test_penalties_and_losses_of_a_linear_discriminator_are_the_formulas():
     gan = scalar_gan()
     optimizers = Pair(optax.sgd(0.0), optax.sgd(0.1))
     weights = dict(gp_weight=10.0, r1_weight=3.0, r2_weight=5.0)
-    step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, **weights))
+    step = jax.jit(make_train_step(gan, optimizers, wgan(**weights)))
     state, metrics = step(init_state(gan, optimizers, KEY), pcm(1, 8, samples=2), KEY)
     squared = 0.2**2 + 0.1**2
     np.testing.assert_allclose(metrics["d/gp"], 10 * (squared**0.5 - 1) ** 2, rtol=1e-5)
@@ -244,7 +248,7 @@ def test_penalties_and_losses_of_a_linear_discriminator_are_the_formulas():
 def test_weight_clip_holds_every_weight_of_the_discriminator_alone():
     gan = scalar_gan()
     optimizers = Pair(optax.sgd(0.1), optax.sgd(0.1))
-    step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, weight_clip=0.01))
+    step = jax.jit(make_train_step(gan, optimizers, wgan(weight_clip=0.01)))
     state, _ = step(init_state(gan, optimizers, KEY), pcm(1, 8, samples=2), KEY)
     np.testing.assert_allclose(np.abs(state.params.d["d"]), 0.01)
     assert np.abs(state.params.g["g"]).max() > 0.01
@@ -255,7 +259,7 @@ def test_reused_fakes_and_a_share_of_the_penalties_written_out():
     gan = scalar_gan()._replace(discriminate=lambda p, x, key: ((x[:, :, 0] ** 2) @ p["d"][:, None],))
     optimizers = Pair(optax.sgd(0.1), optax.sgd(0.1))
     options = dict(r1_weight=3.0, r2_weight=5.0, penalty_share=0.25, reuse_fakes=True)
-    step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, **options))
+    step = jax.jit(make_train_step(gan, optimizers, wgan(**options)))
     state, metrics = step(init_state(gan, optimizers, KEY), pcm(1, 8, samples=2), KEY)
 
     z_key = jax.random.split(jax.random.split(jax.random.fold_in(KEY, 0))[1], 3)[0]
@@ -275,8 +279,7 @@ def built(config):
     gan, optimizer, weights = models.build(config), config.optimizer, dict(config.loss)
     rates = optimizer.learning_rate_g, optimizer.learning_rate_d
     optimizers = Pair(*(make_optimizer(optimizer.name, rate, optimizer.b1, optimizer.b2) for rate in rates))
-    adversarial = losses.ADVERSARIAL[weights.pop("adversarial")]
-    step = make_train_step(gan, adversarial, optimizers, reuse_fakes=config.train.reuse_fakes, **weights)
+    step = make_train_step(gan, optimizers, StepOptions.from_config(config))
     return gan, optimizers, step, weights
 
 
@@ -303,7 +306,7 @@ def test_several_steps_in_one_dispatch_are_the_same_bits(example):
     config, clips = example()
     gan, optimizers, step, _ = built(config)
     start = state = jax.jit(lambda key: init_state(gan, optimizers, key))(KEY)
-    steps, rows = jax.jit(repeated(step), compiler_options=AS_USERS), []
+    steps, rows = jax.jit(run_several(step), compiler_options=AS_USERS), []
     for batch in clips:
         state, metrics = steps(state, batch[None], KEY)
         rows.append(metrics)
@@ -357,7 +360,7 @@ def test_an_unknown_variant_is_answered_with_the_known(config):
 def test_batch_norm_in_both_networks_trains_and_keeps_no_statistics():
     gan = building.build("wavegan", clip_samples=256, audio_channels=2, latent_size=8, channels=2, batch_norm=True)
     optimizers = Pair(optax.sgd(0.01), optax.sgd(0.01))
-    step = jax.jit(make_train_step(gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0))
+    step = jax.jit(make_train_step(gan, optimizers, wgan(gp_weight=10.0)))
     start = jax.jit(lambda key: init_state(gan, optimizers, key))(KEY)
     state, metrics = step(start, pcm(1, 4, channels=2), KEY)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -375,10 +378,11 @@ from technogen_jax.training import losses
 from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models import wavegan
 from technogen_jax.training.state import Pair, init_state
-from technogen_jax.training.step import make_train_step
+from technogen_jax.training.step import StepOptions, make_train_step
 
 config = wavegan.WaveGANConfig(latent_size=8, channels=2, batch_norm=True)
 gan = wavegan.build(config, AudioConfig(clip_samples=256))
+options = StepOptions(adversarial=losses.ADVERSARIAL["wgan"], gp_weight=10.0)
 optimizers = Pair(optax.sgd(0.01), optax.sgd(0.01))  # Adam would blow up the rounding of small gradients
 key = jax.random.key(0)
 state = jax.jit(lambda key: init_state(gan, optimizers, key))(key)
@@ -387,9 +391,7 @@ pcm = np.random.default_rng(0).integers(-20_000, 20_000, size=(2, 8, 256, 1), dt
 def trained(devices):
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     everywhere, by_row = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, "data"))
-    step = make_train_step(
-        gan, losses.ADVERSARIAL["wgan"], optimizers, gp_weight=10.0, batch_sharding=NamedSharding(mesh, PartitionSpec("data"))
-    )
+    step = make_train_step(gan, optimizers, options, NamedSharding(mesh, PartitionSpec("data")))
     compiled = jax.jit(step, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere)
     compiled = compiled.lower(state, pcm, key).compile()
     moved = jax.device_put((state, pcm, key), (everywhere, by_row, everywhere))
@@ -420,8 +422,8 @@ def test_four_devices_do_what_one_does_and_a_quarter_of_the_work_each():
 
 
 def test_a_rate_falls_by_half_a_cosine_over_the_tail_and_without_one_stays_a_number():
-    assert falling(0.1, 1000, 0) == 0.1
-    rate = falling(0.1, 1000, 0.4)
+    assert make_schedule(0.1, 1000, 0) == 0.1
+    rate = make_schedule(0.1, 1000, 0.4)
     found = [float(rate(count)) for count in (0, 599, 600, 700, 800, 1000)]
     shares = [1, 1, 1, (1 + np.cos(np.pi / 4)) / 2, 0.5, 0]
     np.testing.assert_allclose(found, 0.1 * np.array(shares), atol=1e-7)
