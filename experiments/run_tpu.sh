@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU VM, or on all hosts of a pod slice; experiments/tpu.md explains.
+# Trains on a Cloud TPU VM, or on all hosts of a pod slice; docs/many_devices.md explains.
 #
 #   experiments/run_tpu.sh create | status | install | data | train | log | stop | fetch | delete
 #

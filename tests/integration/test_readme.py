@@ -1,5 +1,5 @@
-"""What people are told: each command that is shown parses, each option, field, link and variable is there, and the
-demo's four commands, at a small size, make sound from nothing."""
+"""README and docs are correct: each command parses; each option, field, link and variable exists; and the four commands
+of the demo, at a small size, make sound from nothing."""
 
 import importlib
 import json
@@ -16,7 +16,8 @@ from ml_collections import config_flags
 
 from technogen_jax.common import config_fields, run_config
 
-PAGES = ("README.md", "experiments/tpu.md", "experiments/troubleshooting.md", "experiments/trust.md")
+PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")))
+LOG = ("experiments/README.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("experiments/*/*.md")))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OTHERS_OPTIONS = {"--logdir", "--worker", "--strict"}  # of TensorBoard, gcloud and pip-audit
 PATTERNS = ("...", "LOSS", "FILE", "NAME.py", "STEP", "SIZE")  # words that stand for others
@@ -35,7 +36,7 @@ def commands(text):
 
 
 def spans(text):
-    """The spans of code within a page's sentences."""
+    """Returns the code spans in a page's sentences."""
     return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
 
@@ -71,14 +72,14 @@ COMMANDS = list(dict.fromkeys((name, module, tuple(argv)) for name, text in text
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # within ml_collections
 @pytest.mark.parametrize("name, module, argv", COMMANDS, ids=[f"{name}: {module}" for name, module, _ in COMMANDS])
-def test_each_command_that_is_shown_would_be_taken(name, module, argv, monkeypatch):
+def test_each_command_on_a_page_parses(name, module, argv, monkeypatch):
     if any(word.rpartition(":")[2] in PATTERNS for word in argv):
         pytest.skip("a pattern, not a command")
     monkeypatch.chdir(ROOT)
     (parse_training if module == "technogen_jax.train" else parser_of(module))(list(argv))
 
 
-def test_each_option_and_field_that_a_page_names_is_there(capsys):
+def test_options_and_fields_on_a_page_exist(capsys):
     known = {"--config", "--workdir", "--coordinator", "--processes", "--process"} | OTHERS_OPTIONS
     for module in {module for _, module, _ in COMMANDS} - {"technogen_jax.train"}:
         with pytest.raises(SystemExit, match="^0$"):
@@ -97,41 +98,59 @@ def test_each_option_and_field_that_a_page_names_is_there(capsys):
                 assert metric in read("technogen_jax/training/progress_evaluation.py"), f"{page}: eval/{metric}"
 
 
-def test_each_link_and_config_that_a_page_names_is_there():
-    for page in PAGES:
-        text, folder = read(page), (ROOT / page).parent
-        anchors = {
-            re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall("^#+ (.*)$", text, re.M)
-        }
-        for link in re.findall(r"\]\(([^)\s]+)\)", text):
-            if not link.startswith("http"):
-                assert link[1:] in anchors if link.startswith("#") else (folder / link).exists(), f"{page}: {link}"
-        for config, variant in re.findall(r"`configs/(\w+)\.py(?::(\w+))?`", text):
-            if variant not in PATTERNS:
-                load_config(config, *filter(None, [variant]))
+def anchors(page):
+    """Returns the names by which links can address the headings of a page."""
+    titles = re.findall("^#+ (.*)$", re.sub(r"```.*?```", "", read(page), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
-def test_every_question_that_users_ask_is_answered_once():
-    asked = re.findall(r"^\*\*(\d+)\. ", read("experiments/troubleshooting.md"), re.MULTILINE)
-    assert sorted(map(int, asked)) == list(range(1, 26))
+@pytest.mark.parametrize("page", PAGES + LOG)
+def test_links_and_configs_on_a_page_exist(page):
+    text = read(page)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page}: {link}"
+    for config, variant in re.findall(r"`configs/(\w+)\.py(?::(\w+))?`", text):
+        if variant not in PATTERNS:
+            load_config(config, *filter(None, [variant]))
 
 
-def test_what_the_tpu_page_says_of_its_script_is_so():
-    page, script = read("experiments/tpu.md"), read("experiments/run_tpu.sh")
+def test_troubleshooting_answers_each_problem_once():
+    problems = re.findall(r"^\*\*(.+?)\*\*", read("docs/troubleshooting.md"), re.MULTILINE)
+    assert len(set(problems)) == len(problems) >= 25
+
+
+def test_the_index_of_docs_lists_each_page():
+    listed = re.findall(r"\]\((\w+\.md)\)", read("docs/README.md"))
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md")
+
+
+def test_each_experiment_is_in_the_index():
+    index = read("experiments/README.md")
+    assert all(page.removeprefix("experiments/") in index for page in LOG if page.startswith("experiments/log/"))
+    assert len(index.splitlines()) <= 150
+
+
+def test_tpu_page_agrees_with_its_script():
+    page, script = read("docs/many_devices.md"), read("experiments/run_tpu.sh")
     known = set(re.findall(r"^([A-Z_]+)=\$\{\1:-", script, re.MULTILINE)) | {"DRY_RUN"}
     assert set(re.findall(r"\b([A-Z_]{2,})=", page)) <= known
     named = set(re.search(r"run_tpu\.sh (create \|.*)$", script, re.MULTILINE)[1].split(" | "))
     assert set(re.findall(r"experiments/run_tpu\.sh (\w+)", page)) == named
 
 
-def test_the_readme_and_the_makefile_show_one_demo():
+def test_readme_and_makefile_show_the_same_demo():
     demo = [command for command in commands(MAKEFILE) if "demo/" in " ".join(command[1])]
     assert len(demo) == 4
     shown = commands((ROOT / "README.md").read_text(encoding="utf-8"))
     assert all(command in shown for command in demo)
 
 
-def test_the_demo_makes_sound_from_nothing_and_goes_on(tmp_path):
+def test_demo_makes_sound_from_nothing_and_resumes(tmp_path):
     small = {
         "data_prep.synthesize": ["--tracks", "4", "--minutes", "0.2,0.25", "--sample_rate", "16000"],
         "data_prep.prepare": ["--split", "0.5,0.25,0.25"],
