@@ -1,7 +1,7 @@
-"""The contract between a model and everything else: a GAN is a NamedTuple of pure functions.
+"""The interface of a model: `GAN`, a NamedTuple of pure functions. The rest of the code calls nothing else.
 
-Modules are written in Flax NNX and live in `models/` alone. `functional` turns one into pure functions of a plain
-nested dict of arrays, so that gradients of gradients, Optax, Orbax and averaging see ordinary pytrees.
+Networks are Flax NNX modules, which only `models/` imports. `functional` turns a module into pure functions of a
+nested dict of arrays, so that gradients of gradients, Optax, Orbax and averaging work on ordinary pytrees.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches o
 
 
 class Endless(NamedTuple):
-    """How latents lie in z, and what a model needs that can play without end.
+    """What a model must state that can play without end: how its latents lie in z, and how far a bar reaches.
 
     z is [style | an anchor for each bar | label weights]. `generate` also takes latents of N bars,
-    `[B, N, style + anchor + labels]`, and `decode` as many as it is given; N is a multiple of `bars`.
+    `[B, N, style + anchor + labels]`, N a multiple of `bars`, and `decode` takes as many bars as it is given.
 
     Attributes:
-        bars: of a clip.
-        reach_bars: bars on either side on which what `generate` makes depends.
-        style_size: numbers of the style.
-        anchor_size: numbers of an anchor.
+        bars: bars of a clip.
+        reach_bars: bars on either side on which the generated x of a bar depends.
+        style_size: components of the style.
+        anchor_size: components of an anchor.
     """
 
     bars: int
@@ -38,27 +38,30 @@ class Endless(NamedTuple):
 
 
 class GAN(NamedTuple):
-    """Everything the rest of the code may ask of a model.
+    """All functions of a model that the other packages call.
 
-    A model with `classes` knows labels. The last L of its latents are then label weights that sum to 1, and the last L
-    channels of x `[B, S, K + L]` are the same weights, constant along S: `generate` and `encode` put them there,
-    `discriminate` reads them, `decode` drops them.
+    A model with `classes` has labels. The last L components of its latents are then label weights that sum to 1, and the
+    last L channels of x `[B, S, K + L]` are the same weights, constant along S. `generate` and `encode` put
+    them there, `discriminate` reads them, `decode` drops them.
 
     Attributes:
-        sample_latents: key, n -> z `[n, Z]`; for each latent one class, all as likely.
+        sample_latents: key, n -> z `[n, Z]`; each latent has one class, all equally likely.
         init_g: key -> generator parameters.
         init_d: key -> discriminator parameters.
         generate: g_params, z -> x.
-        discriminate: d_params, x, key -> logits: a tuple of `[B, K]`, one a sub-discriminator.
+        discriminate: d_params, x, key -> logits: a tuple of `[B, K]`, one for each sub-discriminator.
         encode: audio `[B, T, C]` in [-1, 1], and with `classes` label weights `[B, L]` -> x, the domain in which the two
             networks meet.
-        decode: x -> audio.
-        calibrate: g_params, key -> g_params for making sound: with them `generate` treats each latent by itself,
-            whatever else is in the batch. The identity for models without batch normalisation; not for training.
-        classes: names of the labels; empty where the model knows none, else `encode_once` is set.
-        encode_once: the training set is encoded before the first step, for a model whose `encode` costs more than a step
-            and whose window is the whole record.
-        endless: of a model that can play without end.
+        decode: x -> audio. A model with `decode_noise` takes a second argument: the noise that is part of the sound. Without
+            it, `decode` draws the noise from x.
+        calibrate: g_params, key -> g_params for generating. With them, `generate` treats each latent by itself, whatever
+            else is in the batch. The identity for models without batch normalization; not for training.
+        classes: names of the labels; empty for a model without labels. With labels, `encode_once` is True.
+        encode_once: whether the dataset is encoded before the first step: for a model whose `encode` costs more than a
+            step and whose clip is the whole record.
+        endless: of a model that can play without end, else None.
+        decode_noise: x -> the noise `[B, C, T]` that `decode` draws for x. With it an exported model can be given its noise.
+            None if `decode` needs no noise.
     """
 
     sample_latents: Callable[[jax.Array, int], jax.Array]
@@ -66,21 +69,22 @@ class GAN(NamedTuple):
     init_d: Callable[[jax.Array], Params]
     generate: Callable[[Params, jax.Array], jax.Array]
     discriminate: Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, ...]]
-    encode: Callable[[jax.Array], jax.Array]
-    decode: Callable[[jax.Array], jax.Array]
+    encode: Callable[..., jax.Array]
+    decode: Callable[..., jax.Array]
     calibrate: Callable[[Params, jax.Array], Params]
     classes: tuple[str, ...] = ()
     encode_once: bool = False
     endless: Endless | None = None
+    decode_noise: Callable[[jax.Array], jax.Array] | None = None
 
 
 class Functional(NamedTuple):
     """A module as pure functions.
 
     Attributes:
-        init: key -> what is trained, a nested dict of arrays.
-        apply: params, *args -> the module's output.
-        statistics: params, *args -> the batch statistics of that call, a nested dict that fits into params.
+        init: key -> the trained parameters, a nested dict of arrays.
+        apply: params, *args -> the output of the module.
+        statistics: params, *args -> the batch statistics of that call, a nested dict that can be merged into params.
     """
 
     init: Callable[[jax.Array], Params]
@@ -89,14 +93,14 @@ class Functional(NamedTuple):
 
 
 def functional(make: Callable[..., nnx.Module]) -> Functional:
-    """Pure functions for the module that `make(rngs=...)` returns; `make` is traced, never run, until `init`."""
+    """Returns pure functions of the module that `make(rngs=...)` returns. `make` is traced here and runs in `init`."""
     graphdef, abstract_state = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
 
     def init(key):
         return nnx.to_pure_dict(nnx.state(make(rngs=nnx.Rngs(key)), nnx.Param))
 
     def merge(params):
-        state = jax.tree.map(lambda x: x, abstract_state)  # a fresh container: replacing must not touch the template
+        state = jax.tree.map(lambda x: x, abstract_state)  # a new container: the template must not change
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graphdef, state, copy=True)  # a copy, so that statistics may be set inside a gradient
 
@@ -112,17 +116,17 @@ def functional(make: Callable[..., nnx.Module]) -> Functional:
 
 
 def count_parameters(params: Params) -> int:
-    """Number of scalars in a tree of arrays or of shapes."""
+    """Returns the number of scalars in a tree of arrays or of shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def uniform_latents(latent_size: int) -> Callable[[jax.Array, int], jax.Array]:
-    """`sample_latents` of the papers: each of the latents uniform in [-1, 1]."""
+    """Returns `GAN.sample_latents` of the papers: every component is uniform in [-1, 1]."""
     return lambda key, n: jax.random.uniform(key, (n, latent_size), minval=-1.0, maxval=1.0)
 
 
 def calibration(generator: Functional, sample_latents: Callable) -> Callable[[Params, jax.Array], Params]:
-    """`calibrate` of a generator with batch norm: its statistics averaged over many latents."""
+    """Returns `GAN.calibrate` of a generator with batch normalization: it averages the statistics over many latents."""
 
     def calibrate(g_params, key):
         def statistics(key):

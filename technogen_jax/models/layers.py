@@ -1,10 +1,10 @@
-"""The layers that models are made of: convolutions in polyphase form, phase shuffle, batch norm.
+"""Layers and functions that models are made of: convolutions, dense layers, batch normalization, phase shuffle.
 
-A convolution of stride s, written the obvious way, reaches only slow kernels in XLA on a CPU, backwards above all; so
-does a transposed one. In polyphase form both are one convolution of stride 1 (`convolution.convolve`) with s times the channels an
-axis, and the function, the parameters and the gradients are the same. `form="plain"` keeps the obvious way: the oracle of the tests.
+On a CPU, XLA has only slow kernels for convolutions of stride s and for transposed ones, above all in the backward pass. In
+polyphase form both are one convolution of stride 1 (`convolution.convolve`) with s times the channels along each axis. The
+function, the parameters and the gradients are the same. `form="plain"` uses XLA's own: the reference of the tests.
 
-Padding is TensorFlow's "SAME" throughout. Audio and its features are `[B, T, C]` with kernels `[K, C_in, C_out]`, images
+Padding is TensorFlow's "SAME". Audio and its features are `[B, T, C]` with kernels `[K, C_in, C_out]`, images
 `[B, N, F, C]` with square kernels `[K, K, C_in, C_out]`; `S...` and `K...` stand for one axis or two.
 """
 
@@ -19,14 +19,23 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from technogen_jax.models.convolution import DIMENSIONS, convolve, convolve_circular, plainly, turned
+from technogen_jax.models.convolution import (
+    DIMENSIONS,
+    convolve,
+    convolve_circular,
+    convolve_plainly,
+    reverse_taps,
+)
 
 FORMS = ("polyphase", "plain")
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}  # a config's word -> of inner layers; None: the parameters' own
+DTYPES = {
+    "float32": None,
+    "bfloat16": jnp.bfloat16,
+}  # config value -> dtype of inner layers; None: the parameters' dtype
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphase") -> jax.Array:
-    """Strided convolution with "SAME" padding, over one axis or two.
+    """Computes a strided convolution with "SAME" padding, over one axis or two.
 
     Args:
         x: `[B, S..., C_in]`, each S a multiple of the stride.
@@ -47,12 +56,12 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
     before = max(taps - stride, 0) // 2
     after = max(taps - stride, 0) - before
     if form == "plain":
-        return plainly(x, kernel, (before, after), stride)
+        return convolve_plainly(x, kernel, (before, after), stride)
     if stride == 1:
         return convolve(x, kernel, before)
-    # y[n] = sum_t w[t] x[s n + t - before]. With the kernel delayed to begin on a multiple of s, tap t = s j + r reads
-    # phase r of the input, j frames on.
-    lead = -(-before // stride)  # frames before n that the kernel reaches
+    # y[n] = sum_t w[t] x[s n + t - before]. When zeros before the kernel make it begin on a multiple of s, tap
+    # t = s j + r reads phase r of the input, j frames later.
+    lead = -(-before // stride)  # frames before n that the kernel reads
     front = lead * stride - before
     frames = -(-(taps + front) // stride)
     kernel = _fold(_pad_taps(kernel, front, frames * stride - taps - front), stride, first_axis=0)
@@ -60,7 +69,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
-    """Transposed convolution: the gradient of `conv` with regard to its input, as TensorFlow defines "SAME".
+    """Computes a transposed convolution: the gradient of `conv` with respect to its input, padding "SAME".
 
     Args:
         x: `[B, S..., C_in]`.
@@ -87,17 +96,17 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "po
     front = -(stride * first + before)
     frames = last - first + 1
     kernel = _pad_taps(kernel, front, frames * stride - taps - front).swapaxes(-1, -2)
-    kernel = turned(_fold(kernel, stride, first_axis=0))  # a convolution here is a correlation: turn it round
+    kernel = reverse_taps(_fold(kernel, stride, first_axis=0))  # a convolution here is a correlation
     return _unfold(convolve(x, kernel.swapaxes(-1, -2), last), stride)
 
 
 def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
-    """Nearest-neighbour upsampling by `stride`, then a stride-1 convolution with "SAME" padding.
+    """Computes nearest-neighbour upsampling by `stride`, then a convolution of stride 1 with "SAME" padding.
 
     Args:
         x: `[B, T, C_in]`.
         kernel: `[K, C_in, C_out]`.
-        stride: how often each sample is repeated.
+        stride: how many times each sample is repeated.
         form: "polyphase" or "plain".
 
     Returns:
@@ -108,7 +117,7 @@ def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "
     before = (taps - 1) // 2
     if form == "plain":
         return conv(jnp.repeat(x, stride, axis=1), kernel, 1, form)
-    # y[s q + r] = sum_t w[t] x[q + floor((r + t - before) / s)]: taps that read the same sample are added up first.
+    # y[s q + r] = sum_t w[t] x[q + floor((r + t - before) / s)]: taps that read the same sample are added first.
     reads = (np.arange(stride)[:, None] + np.arange(taps)[None, :] - before) // stride  # [s, K]
     first, last = int(reads.min()), int(reads.max())
     gather = (reads[None] == np.arange(first, last + 1)[:, None, None]).astype(kernel.dtype)  # [J, s, K]
@@ -118,15 +127,15 @@ def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "
 
 
 def phase_shuffle(x: jax.Array, key: jax.Array, radius: int) -> jax.Array:
-    """The whole batch shifted in time by one random n in [-radius, radius], the gap filled by reflection.
+    """Shifts the whole batch in time by one random n in [-radius, radius]; the gap is filled by reflection.
 
     Args:
         x: `[B, T, C]`.
         key: PRNG key.
         radius: the largest shift in samples; 0 returns x.
 
-    *Source*: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis" (2019), section 3.3; as in the authors' code,
-    one shift serves the whole batch.
+    Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis" (2019), section 3.3. One shift for the
+    whole batch is what the authors' code does.
     """
     if radius == 0:
         return x
@@ -136,33 +145,33 @@ def phase_shuffle(x: jax.Array, key: jax.Array, radius: int) -> jax.Array:
 
 
 def minibatch_deviation(x: jax.Array, group: int) -> jax.Array:
-    """Features with one more channel: how much the members of a group differ, so that a critic sees a lack of variety.
+    """Adds a channel that says how much the clips of a group differ, so that a discriminator sees a lack of variety.
 
     Args:
         x: `[B, T, C]`.
-        group: members of a group; in a batch that it does not divide, the largest smaller number that does.
+        group: clips of a group; if the batch is not a multiple of it, the largest smaller number that divides the batch.
 
     Returns:
-        `[B, T, C + 1]`; the new channel is the mean over the features of their deviation within the group.
+        `[B, T, C + 1]`; the new channel is the mean over all features of their standard deviation within the group.
 
-    *Source*: Karras et al. 2018 (arXiv:1710.10196), section 3.
+    Reference: Karras et al. 2018 (arXiv:1710.10196), section 3.
     """
     group = next(size for size in range(group, 0, -1) if len(x) % size == 0)
     grouped = x.reshape(group, -1, *x.shape[1:])
-    deviation = jnp.sqrt(jnp.var(grouped, 0) + 1e-8)  # the root's derivative is infinite where all members are alike
-    mean = jnp.tile(jnp.mean(deviation, (1, 2)), group)  # [B]: one number a group, for each of its members
+    deviation = jnp.sqrt(jnp.var(grouped, 0) + 1e-8)  # the derivative of the root is infinite at zero
+    mean = jnp.tile(jnp.mean(deviation, (1, 2)), group)  # [B]: the same for all clips of a group
     return jnp.concatenate([x, jnp.broadcast_to(mean[:, None, None], (*x.shape[:-1], 1))], -1)
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """max(0.2 x, x): the slope of DCGAN and WaveGAN."""
+    """Returns max(0.2 x, x): the slope of DCGAN and WaveGAN."""
     return jnp.maximum(0.2 * x, x)
 
 
 class Conv(nnx.Module):
     """A convolution layer over one axis or two: strided, transposed, or after nearest-neighbour upsampling.
 
-    Kernels start Glorot-uniform and biases at zero, TensorFlow 1's defaults, with which the paper's results were made.
+    Kernels start Glorot-uniform and biases at zero: the defaults of TensorFlow 1, which the paper used.
 
     Args:
         c_in: input channels.
@@ -172,7 +181,7 @@ class Conv(nnx.Module):
         direction: "down", "transpose" or, for audio, "nearest".
         bias: whether the layer adds a bias.
         form: "polyphase" or "plain".
-        dtype: in which it computes, and of what comes out; None: the parameters'.
+        dtype: of computation and output; None: the parameters' dtype.
         rngs: source of the initial values.
     """
 
@@ -191,7 +200,7 @@ class Conv(nnx.Module):
 
 
 class CircularConv(nnx.Module):
-    """A convolution around a circle; Glorot-uniform, or zero where a residual branch is to begin as nothing."""
+    """A circular convolution layer. Kernels start Glorot-uniform, or with `zero` at zero: for the end of a residual branch."""
 
     def __init__(self, c_in, c_out, taps, *, zero=False, rngs):
         start = nnx.initializers.zeros if zero else nnx.initializers.glorot_uniform()
@@ -204,22 +213,22 @@ class CircularConv(nnx.Module):
 
 
 class Dense(nnx.Module):
-    """A dense layer, Glorot-uniform, bias zero."""
+    """A dense layer. The kernel starts Glorot-uniform, the bias at zero."""
 
     def __init__(self, c_in, c_out, *, rngs):
         self.kernel = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), (c_in, c_out)))
         self.bias = nnx.Param(jnp.zeros(c_out))
 
     def __call__(self, x):
-        """[B, c_in] to [B, c_out]."""
+        """[..., c_in] to [..., c_out]."""
         return x @ self.kernel[...] + self.bias[...]
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last, ε 1e-3 (TensorFlow 1's default), in its parameters' precision.
+    """Batch normalization over all axes but the last, with epsilon 1e-3 (TensorFlow 1's default).
 
-    It uses the batch's own statistics, unless the parameters bring some: those that `GAN.calibrate` puts in, so that
-    a sound does not depend on what else is in its batch.
+    It uses the statistics of the batch, unless the parameters contain statistics. `GAN.calibrate` adds these, so that
+    a generated clip does not depend on the rest of its batch. It computes in the dtype of its parameters.
     """
 
     def __init__(self, channels):
@@ -229,43 +238,47 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(None)
 
     def __call__(self, x):
-        """[..., C] normalised."""
+        """[..., C] to [..., C]."""
         dtype, x = x.dtype, x.astype(self.scale[...].dtype)
         if self.mean.get_value() is None:
             axes = tuple(range(x.ndim - 1))
-            self.mean.set_value(jnp.mean(x, axes))  # for calibration to read; a training step throws the module away
+            self.mean.set_value(jnp.mean(x, axes))  # read by calibration; a training step discards the module
             self.var.set_value(jnp.var(x, axes))
         x = (x - self.mean[...]) * lax.rsqrt(self.var[...] + 1e-3) * self.scale[...] + self.bias[...]
         return x.astype(dtype)
 
 
 def in_parts(network: Callable[[jax.Array], jax.Array], x: jax.Array, rows: int) -> jax.Array:
-    """A network's output `[B, ...]`, so many rows at a time; the backward pass makes each part again.
+    """Applies a network to some rows at a time; the backward pass computes each part again (rematerialization).
 
-    So what is kept for it is x alone, and memory is that of one part. (To make single layers again saves nothing here: what a
-    layer is given is what its backward pass needs, and the layer next to the audio holds half of all that there is.)
+    Only x is kept for the backward pass, and memory is that of one part. Rematerialization of single layers saves nothing
+    here: the input of a layer is what its backward pass needs, and the layer next to the audio has half of all memory.
 
     Args:
-        network: of `[b, ...]`, each row by itself.
+        network: maps `[b, ...]`, each row independently.
         x: `[B, ...]`.
-        rows: b, or where B is no multiple of it the largest smaller number that B is; 0: all at once, and all is kept.
+        rows: b; if B is not a multiple of it, the largest smaller number that divides B. 0: all rows at once, without
+            rematerialization.
+
+    Returns:
+        The output of the network, `[B, ...]`.
     """
     if not rows or len(x) <= rows:
         return network(x)
     rows = next(size for size in range(rows, 0, -1) if len(x) % size == 0)
-    # A part takes rows from all over the batch: its share from each of several devices.
+    # A part has rows from the whole batch: the same number from each of several devices.
     parts = jnp.moveaxis(x.reshape(rows, -1, *x.shape[1:]), 1, 0)
     y = jnp.moveaxis(lax.map(jax.checkpoint(network), parts), 0, 1)
     return y.reshape(len(x), *y.shape[2:])
 
 
 def widths(layers: int, channels: int, max_channels: int | None) -> list[int]:
-    """Channels at the generator's inner end and after each layer but the last: doubling inwards from `channels`."""
+    """Returns the channels at the generator's input and after each layer but the last; they double inwards from `channels`."""
     return [min(channels * 2**i, max_channels or math.inf) for i in reversed(range(layers))]
 
 
 def _pad_taps(kernel, before, after):
-    """Zeros before and after the taps, along each axis."""
+    """Adds zeros before and after the taps, along each axis."""
     return jnp.pad(kernel, (*((before, after),) * (kernel.ndim - 2), (0, 0), (0, 0)))
 
 

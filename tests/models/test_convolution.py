@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_layers import direct_conv, gradients
 
-from technogen_jax.models import convolution, layers
+from technogen_jax.models import convolution, frequency_convolution, layers
 
 # (batch, frames, taps, channels in, channels out, taps before, block); 7 taps are WaveGAN's in polyphase form
 GEOMETRIES = [
@@ -57,7 +57,7 @@ def apart(got, wanted):
 
 @pytest.mark.parametrize("block, taps", [(8, 7), (16, 7), (8, 6), (9, 4), (5, 2), (8, 1)])
 def test_the_transforms_correlate_with_fewer_products(block, taps):
-    of_kernel, of_input, to_output = convolution.transforms(block, taps)
+    of_kernel, of_input, to_output = frequency_convolution.make_transforms(block, taps)
     rng = np.random.default_rng(block)
     w, x = rng.normal(size=taps), rng.normal(size=block + taps - 1)
     np.testing.assert_allclose(to_output @ ((of_kernel @ w) * (of_input @ x)), np.correlate(x, w, "valid"), atol=1e-13)
@@ -70,7 +70,7 @@ def test_the_transforms_correlate_with_fewer_products(block, taps):
 def test_by_frequency_is_the_definition(geometry):
     with jax.enable_x64(True):
         x, kernel, before, block = make(geometry)
-        got = convolution.by_frequency(jnp.asarray(x), jnp.asarray(kernel), before, block)
+        got = frequency_convolution.convolve_by_frequency(jnp.asarray(x), jnp.asarray(kernel), before, block)
         np.testing.assert_allclose(got, definition(x, kernel, before), atol=1e-12)
 
 
@@ -80,10 +80,10 @@ def test_all_ways_have_the_same_gradients(geometry):
     with jax.enable_x64(True):
         x, kernel, before, block = make(geometry)
         padding = before, len(kernel) - 1 - before
-        wanted = gradients(lambda x, w: convolution.plainly(x, w, padding), x, kernel)
+        wanted = gradients(lambda x, w: convolution.convolve_plainly(x, w, padding), x, kernel)
         for way in (
-            lambda x, w: convolution.by_frequency(x, w, before, block),
-            lambda x, w: convolution.in_one_layout(x, w, padding),
+            lambda x, w: frequency_convolution.convolve_by_frequency(x, w, before, block),
+            lambda x, w: convolution.convolve_in_one_layout(x, w, padding),
         ):
             for got, want in zip(gradients(way, x, kernel), wanted, strict=True):
                 assert np.abs(want).max() > 1e-6
@@ -96,13 +96,13 @@ def test_both_ways_around_a_circle_are_the_definition_with_the_same_gradients(ci
         x, kernel, block = make_circle(circle)
 
         def by_frequency(x, w):
-            return convolution.by_frequency(x, w, len(w) // 2, block, circular=True)
+            return frequency_convolution.convolve_by_frequency(x, w, len(w) // 2, block, circular=True)
 
-        for way in by_frequency, convolution.in_columns:
+        for way in by_frequency, convolution.convolve_by_columns:
             np.testing.assert_allclose(
                 way(jnp.asarray(x), jnp.asarray(kernel)), definition_around(x, kernel), atol=1e-12
             )
-        wanted = gradients(convolution.in_columns, x, kernel)
+        wanted = gradients(convolution.convolve_by_columns, x, kernel)
         for got, want in zip(gradients(by_frequency, x, kernel), wanted, strict=True):
             assert np.abs(want).max() > 1e-6
             np.testing.assert_allclose(got, want, atol=1e-11)
@@ -112,14 +112,18 @@ def test_all_ways_round_alike():
     # Of 1,792 products a sum, as WaveGAN's third layer has them; a sum in float32 has 3e-7 or so.
     x, kernel, before, _ = make((2, 64, 7, 256, 32, 3, None), np.float32)
     wanted = definition(x, kernel, before)
-    plain = apart(convolution.plainly(x, kernel, (3, 3)), wanted)
-    for block in convolution.BLOCKS:
-        assert apart(convolution.by_frequency(x, kernel, before, block), wanted) < max(4 * plain, 1e-6)
+    plain = apart(convolution.convolve_plainly(x, kernel, (3, 3)), wanted)
+    for block in frequency_convolution.BLOCKS:
+        assert apart(frequency_convolution.convolve_by_frequency(x, kernel, before, block), wanted) < max(
+            4 * plain, 1e-6
+        )
     x, kernel, _ = make_circle((4, 32, 5, 80, 80, None), np.float32)
     wanted = definition_around(x, kernel)
-    plain = apart(convolution.in_columns(x, kernel), wanted)
-    for block in convolution.BLOCKS:
-        assert apart(convolution.by_frequency(x, kernel, 2, block, circular=True), wanted) < max(4 * plain, 1e-6)
+    plain = apart(convolution.convolve_by_columns(x, kernel), wanted)
+    for block in frequency_convolution.BLOCKS:
+        assert apart(frequency_convolution.convolve_by_frequency(x, kernel, 2, block, circular=True), wanted) < max(
+            4 * plain, 1e-6
+        )
 
 
 def test_around_a_circle_whatever_the_precision_it_is_the_definition():
@@ -137,13 +141,13 @@ on_one_cpu = pytest.mark.skipif(
 @pytest.fixture
 def taken(monkeypatch):
     """The blocks with which `by_frequency` is called."""
-    blocks, by_frequency = [], convolution.by_frequency
+    blocks, by_frequency = [], frequency_convolution.convolve_by_frequency
 
     def noted(x, kernel, before, block, circular=False):
         blocks.append(block)
         return by_frequency(x, kernel, before, block, circular)
 
-    monkeypatch.setattr(convolution, "by_frequency", noted)
+    monkeypatch.setattr(convolution, "convolve_by_frequency", noted)
     return blocks
 
 
@@ -172,7 +176,7 @@ def test_a_wide_layer_goes_by_frequency_and_is_the_plain_one(name, taken):
     ],
 )
 def test_where_it_does_not_pay_or_is_not_meant_a_layer_stays_plain(x_shape, kernel_shape, dtype, monkeypatch):
-    monkeypatch.setattr(convolution, "by_frequency", None)
+    monkeypatch.setattr(convolution, "convolve_by_frequency", None)
     shapes = jax.ShapeDtypeStruct(x_shape, dtype), jax.ShapeDtypeStruct(kernel_shape, dtype)
     y = jax.eval_shape(lambda x, w: convolution.convolve(x, w, kernel_shape[0] // 2), *shapes)
     assert y.shape == (*x_shape[:-1], kernel_shape[-1]) and y.dtype == dtype
@@ -180,7 +184,7 @@ def test_where_it_does_not_pay_or_is_not_meant_a_layer_stays_plain(x_shape, kern
 
 @on_one_cpu
 def test_on_several_devices_a_layer_stays_plain(monkeypatch):
-    monkeypatch.setattr(convolution, "by_frequency", None)
+    monkeypatch.setattr(convolution, "convolve_by_frequency", None)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     shapes = jax.ShapeDtypeStruct((16, 256, 256), "float32"), jax.ShapeDtypeStruct((7, 256, 128), "float32")
     assert jax.eval_shape(lambda x, w: convolution.convolve(x, w, 3), *shapes).shape == (16, 256, 128)
@@ -191,7 +195,7 @@ def test_around_a_circle_a_batch_of_training_goes_by_frequency(taken):
     x, kernel, _ = make_circle((32, 32, 5, 48, 48, None), np.float32)  # xs's critic
     got = convolution.convolve_circular(jnp.asarray(x), jnp.asarray(kernel))
     assert taken in ([8], [16])
-    assert apart(got, convolution.in_columns(x, kernel)) < 2e-6
+    assert apart(got, convolution.convolve_by_columns(x, kernel)) < 2e-6
 
 
 @on_one_cpu
@@ -209,7 +213,7 @@ def test_around_a_circle_a_batch_of_training_goes_by_frequency(taken):
 def test_around_a_circle_where_it_does_not_pay_or_is_not_meant_it_is_one_product(
     batch, frames, taps, channels, precision, monkeypatch
 ):
-    monkeypatch.setattr(convolution, "by_frequency", None)
+    monkeypatch.setattr(convolution, "convolve_by_frequency", None)
     shapes = (
         jax.ShapeDtypeStruct(shape, "float32") for shape in ((batch, frames, channels), (taps, channels, channels))
     )
@@ -220,4 +224,4 @@ def test_around_a_circle_where_it_does_not_pay_or_is_not_meant_it_is_one_product
 @pytest.mark.parametrize("block, circular", [(2, False), (16, True)])
 def test_blocks_that_do_not_serve_are_refused(block, circular):
     with pytest.raises(ValueError, match=f"no blocks of {block} for 5 taps and 24 frames"):
-        convolution.by_frequency(jnp.zeros((2, 24, 3)), jnp.zeros((5, 3, 3)), 2, block, circular)
+        frequency_convolution.convolve_by_frequency(jnp.zeros((2, 24, 3)), jnp.zeros((5, 3, 3)), 2, block, circular)
