@@ -1,4 +1,7 @@
-"""The server of a listening test. What a sound is stays here: a browser gets numbers of trials and sounds without names."""
+"""The web server of a listening test.
+
+Which sound is real stays on the server: the browser gets the numbers of trials and sounds without names.
+"""
 
 from __future__ import annotations
 
@@ -33,184 +36,215 @@ _HEADERS = {
 }
 
 
-class AskError(ValueError):
-    """A request that cannot be taken; one line for the client."""
+class RequestError(ValueError):
+    """A request that is refused; the message is one line for the client."""
 
 
 def make_app(
     stimuli: Stimuli, writer: Writer, *, links: Sequence[str], key: bytes, seed: int, pairs: int, singles: int
 ) -> Starlette:
-    """The test as an ASGI application.
+    """Returns the listening test as an ASGI application.
 
     Args:
-        stimuli: what is heard.
-        writer: of the answers; what it has already is where listeners go on.
-        links: one unguessable word a listener.
-        key: the addresses of sounds come from it.
+        stimuli: the sounds of the test.
+        writer: of the answers; the answers it already holds decide where each listener resumes.
+        links: one unguessable word for each listener, the first part of the listener's address.
+        key: secret from which the addresses of sounds are computed.
         seed: of the sessions.
-        pairs: targets of two clips a listener.
-        singles: of one.
+        pairs: trials with two clips for each listener, besides the control trials.
+        singles: trials with one clip for each listener.
     """
-    number_of = {link: number for number, link in enumerate(links)}
     sessions = [session.draw(stimuli, seed, number, pairs, singles) for number in range(len(links))]
-    done = [0] * len(links)  # answers of each listener
-    about: set[int] = set()
-    for line in writer.lines:
-        if line["what"] == "answer":
-            done[line["listener"]] = max(done[line["listener"]], line["trial"] + 1)
-        elif line["what"] == "listener":
-            about.add(line["listener"])
+    return _Server(stimuli, writer, links, key, sessions).app()
 
-    def token(listener: int, trial: int, place: int) -> str:
-        """128 bits; trial -1 is the training. That a repeat is one does not show."""
-        return hmac.new(key, f"{listener} {trial} {place}".encode(), hashlib.sha256).hexdigest()[:32]
 
-    def clips_of(listener: int, trial: int) -> tuple[int, ...]:
-        return stimuli.training if trial < 0 else sessions[listener][trial].clips
+class _Server:
+    """The state of a running test and its routes.
 
-    def shown(listener: int) -> dict[str, Any]:
-        """All that a browser knows."""
-        trial, trials = done[listener], sessions[listener]
-        state: dict[str, Any] = {"begun": listener in about, "done": trial, "of": len(trials)}
+    Attributes:
+        done: number of answers of each listener.
+        introduced: listeners who have answered the questions about themselves.
+    """
+
+    def __init__(self, stimuli, writer, links, key, sessions):
+        self.stimuli, self.writer, self.key, self.sessions = stimuli, writer, key, sessions
+        self.number_of = {link: number for number, link in enumerate(links)}
+        self.done = [0] * len(links)
+        self.introduced: set[int] = set()
+        for line in writer.lines:
+            if line["what"] == "answer":
+                self.done[line["listener"]] = max(self.done[line["listener"]], line["trial"] + 1)
+            elif line["what"] == "listener":
+                self.introduced.add(line["listener"])
+
+    def app(self) -> Starlette:
+        """Returns the routes as an application."""
+        routes = [
+            Route("/page.js", lambda request: _asset("page.js", "text/javascript")),
+            Route("/page.css", lambda request: _asset("page.css", "text/css")),
+            Route("/{link}", self.page),
+            Route("/{link}/state", self.state),
+            Route("/{link}/begin", self.begin, methods=["POST"]),
+            Route("/{link}/answer", self.answer, methods=["POST"]),
+            Route("/{link}/sound/{token}", self.sound),
+        ]
+        return Starlette(routes=routes, exception_handlers={404: lambda request, error: _not_found()})
+
+    def token(self, listener: int, trial: int, place: int) -> str:
+        """Returns the address of a sound: 128 bits, so that equal sounds have different addresses. Trial -1 is training."""
+        return hmac.new(self.key, f"{listener} {trial} {place}".encode(), hashlib.sha256).hexdigest()[:32]
+
+    def clips_of(self, listener: int, trial: int) -> tuple[int, ...]:
+        """Returns the indices of a trial's sounds."""
+        return self.stimuli.training if trial < 0 else self.sessions[listener][trial].clips
+
+    def public_state(self, listener: int) -> dict[str, Any]:
+        """Returns all that the browser learns: progress and addresses of sounds, never what a sound is."""
+        trial, trials = self.done[listener], self.sessions[listener]
+        state: dict[str, Any] = {"begun": listener in self.introduced, "done": trial, "of": len(trials)}
         if trial < len(trials):
-            state["clips"] = [token(listener, trial, place) for place in range(len(trials[trial].clips))]
-            if not trial:
-                state["training"] = [token(listener, -1, place) for place in range(2)]
+            state["clips"] = [self.token(listener, trial, place) for place in range(len(trials[trial].clips))]
+            if trial == 0:
+                state["training"] = [self.token(listener, -1, place) for place in range(2)]
         else:
-            mine = [line for line in writer.lines if line.get("listener") == listener and line.get("kind") == "pair"]
-            state["result"] = {"right": sum(line["answer"] == line["truth"] for line in mine), "of": len(mine)}
+            lines = [line for line in self.writer.lines if line.get("listener") == listener]
+            pairs = [line for line in lines if line.get("kind") == "pair"]
+            right = sum(line["answer"] == line["truth"] for line in pairs)
+            state["result"] = {"right": right, "of": len(pairs)}
         return state
 
-    def listener_of(request: Request) -> int | None:
-        return number_of.get(request.path_params["link"])
+    def listener_of(self, request: Request) -> int | None:
+        """Returns the number of the listener whose link it is; None for an unknown link."""
+        return self.number_of.get(request.path_params["link"])
 
-    def page(request: Request) -> Response:
-        return _asset("page.html", "text/html") if listener_of(request) is not None else _nothing()
+    def page(self, request: Request) -> Response:
+        """GET: the page of a listener."""
+        return _not_found() if self.listener_of(request) is None else _asset("page.html", "text/html")
 
-    def state(request: Request) -> Response:
-        listener = listener_of(request)
-        return _nothing() if listener is None else _json(shown(listener))
+    def state(self, request: Request) -> Response:
+        """GET: the state of a listener as JSON."""
+        listener = self.listener_of(request)
+        return _not_found() if listener is None else _json(self.public_state(listener))
 
-    def sound(request: Request) -> Response:
-        listener, asked = listener_of(request), request.path_params["token"]
+    def sound(self, request: Request) -> Response:
+        """GET: one sound of the current trial (or of the training pair) as WAV."""
+        listener, asked = self.listener_of(request), request.path_params["token"]
         if listener is None:
-            return _nothing()
-        now = done[listener]
-        for trial in [now] if now else [-1, 0]:
-            if trial < len(sessions[listener]):
-                for place, index in enumerate(clips_of(listener, trial)):
-                    if hmac.compare_digest(token(listener, trial, place).encode(), asked.encode()):
-                        wav = audio_files.encode(stimuli.pcm[index], stimuli.sample_rate_hz, ".wav")
+            return _not_found()
+        current = self.done[listener]
+        for trial in [current] if current else [-1, 0]:
+            if trial < len(self.sessions[listener]):
+                for place, index in enumerate(self.clips_of(listener, trial)):
+                    if hmac.compare_digest(self.token(listener, trial, place).encode(), asked.encode()):
+                        wav = audio_files.encode(self.stimuli.pcm[index], self.stimuli.sample_rate_hz, ".wav")
                         return Response(wav, media_type="audio/wav", headers=_HEADERS)
-        return _nothing()
+        return _not_found()
 
-    # Coroutines that never wait between reading the state and writing the answer: one answer at a time.
-    async def begin(request: Request) -> Response:
-        listener = listener_of(request)
+    async def begin(self, request: Request) -> Response:
+        """POST: what the listener says about themselves; the first time it is written down."""
+        return await self._post(request, self._record_listener)
+
+    async def answer(self, request: Request) -> Response:
+        """POST: the answer to the current trial."""
+        return await self._post(request, self._record_answer)
+
+    async def _post(self, request: Request, record) -> Response:
+        listener = self.listener_of(request)
         if listener is None:
-            return _nothing()
+            return _not_found()
         try:
-            said = await _body(request, ("sound", "producer", "years"))
-            if said["sound"] not in ("headphones", "speakers"):
-                raise AskError("sound: expected headphones or speakers")
-            if not isinstance(said["producer"], bool):
-                raise AskError("producer: expected true or false")
-            _number("years", said["years"], 0, 100)
-            if listener not in about:
-                writer.append({"what": "listener", "listener": listener, **said, "t_utc": _now()})
-                about.add(listener)
-        except AskError as error:
+            content = await _read_body(request)
+            record(listener, content)  # does not wait, so that answers are recorded one at a time
+        except RequestError as error:
             return PlainTextResponse(str(error), 400, _HEADERS)
         except OSError:
-            return PlainTextResponse("This could not be written; try again.", 503, _HEADERS)
-        return _json(shown(listener))
+            return PlainTextResponse("The answer could not be saved; try again.", 503, _HEADERS)
+        return _json(self.public_state(listener))
 
-    async def answer(request: Request) -> Response:
-        listener = listener_of(request)
-        if listener is None:
-            return _nothing()
-        try:
-            said = await _body(request, ("trial", "answer", "confidence", "rt_ms", "heard_s", "plays", "switches"))
-            trials = sessions[listener]
-            number = int(_number("trial", said["trial"], 0, len(trials) - 1))
-            if number > done[listener] or listener not in about:
-                raise AskError(f"trial: expected {done[listener]}, after the beginning; load the page again")
-            if number < done[listener]:  # sent again because the first reply was lost
-                return _json(shown(listener))
-            trial = trials[number]
-            choices = ("left", "right") if len(trial.clips) == 2 else ("real", "generated")
-            if said["answer"] not in choices:
-                raise AskError(f"answer: expected {' or '.join(choices)}")
-            if len(trial.clips) == 2:
-                if said["confidence"] is not None:
-                    raise AskError("confidence: expected null for a pair")
-            else:
-                _number("confidence", said["confidence"], 1, 4)
-            for name in ("rt_ms", "plays", "switches"):
-                _number(name, said[name], 0, MOST_MS)
-            if not isinstance(said["heard_s"], list) or len(said["heard_s"]) != len(trial.clips):
-                raise AskError(f"heard_s: expected a list of {len(trial.clips)}")
-            for seconds in said["heard_s"]:
-                _number("heard_s", seconds, 0, MOST_MS)
-            writer.append(
-                {
-                    "what": "answer",
-                    "listener": listener,
-                    "kind": trial.kind,
-                    "item": trial.item,
-                    "clips": [stimuli.sounds[index].id for index in trial.clips],
-                    "truth": trial.truth,
-                    **said,
-                    "trial": number,
-                    "t_utc": _now(),
-                }
-            )
-            done[listener] = number + 1
-        except AskError as error:
-            return PlainTextResponse(str(error), 400, _HEADERS)
-        except OSError:
-            return PlainTextResponse("This could not be written; try again.", 503, _HEADERS)
-        return _json(shown(listener))
+    def _record_listener(self, listener: int, content: bytes) -> None:
+        fields = _parse(content, ("sound", "producer", "years"))
+        if fields["sound"] not in ("headphones", "speakers"):
+            raise RequestError("sound: expected headphones or speakers")
+        if not isinstance(fields["producer"], bool):
+            raise RequestError("producer: expected true or false")
+        _check_number("years", fields["years"], 0, 100)
+        if listener not in self.introduced:
+            self.writer.append({"what": "listener", "listener": listener, **fields, "t_utc": _now()})
+            self.introduced.add(listener)
 
-    routes = [
-        Route("/page.js", lambda request: _asset("page.js", "text/javascript")),
-        Route("/page.css", lambda request: _asset("page.css", "text/css")),
-        Route("/{link}", page),
-        Route("/{link}/state", state),
-        Route("/{link}/begin", begin, methods=["POST"]),
-        Route("/{link}/answer", answer, methods=["POST"]),
-        Route("/{link}/sound/{token}", sound),
-    ]
-    return Starlette(routes=routes, exception_handlers={404: lambda request, error: _nothing()})
+    def _record_answer(self, listener: int, content: bytes) -> None:
+        fields = _parse(content, ("trial", "answer", "confidence", "rt_ms", "heard_s", "plays", "switches"))
+        trials, done = self.sessions[listener], self.done[listener]
+        _check_number("trial", fields["trial"], 0, len(trials) - 1)
+        number = int(fields["trial"])
+        if number > done or listener not in self.introduced:
+            raise RequestError(f"trial: expected {done}, after the questions about you; load the page again")
+        if number < done:  # sent again because the first reply was lost
+            return
+        trial = trials[number]
+        _check_answer(fields, len(trial.clips))
+        self.writer.append(
+            {
+                "what": "answer",
+                "listener": listener,
+                "kind": trial.kind,
+                "item": trial.item,
+                "clips": [self.stimuli.sounds[index].id for index in trial.clips],
+                "truth": trial.truth,
+                **fields,
+                "trial": number,
+                "t_utc": _now(),
+            }
+        )
+        self.done[listener] = number + 1
 
 
-async def _body(request: Request, names: Sequence[str]) -> dict[str, Any]:
-    """The JSON object of a request, with those fields and no others.
+def _check_answer(fields: dict[str, Any], clips: int) -> None:
+    """Raises RequestError unless the fields are an answer to a trial of one or two clips."""
+    choices = ("left", "right") if clips == 2 else ("real", "generated")
+    if fields["answer"] not in choices:
+        raise RequestError(f"answer: expected {' or '.join(choices)}")
+    if clips == 2:
+        if fields["confidence"] is not None:
+            raise RequestError("confidence: expected null for a pair")
+    else:
+        _check_number("confidence", fields["confidence"], 1, 4)
+    for name in ("rt_ms", "plays", "switches"):
+        _check_number(name, fields[name], 0, MOST_MS)
+    if not isinstance(fields["heard_s"], list) or len(fields["heard_s"]) != clips:
+        raise RequestError(f"heard_s: expected a list of {clips}")
+    for seconds in fields["heard_s"]:
+        _check_number("heard_s", seconds, 0, MOST_MS)
 
-    Raises:
-        AskError: too long, or something else.
-    """
+
+async def _read_body(request: Request) -> bytes:
+    """Returns the body of a request; raises RequestError if it is too long."""
     content = b""
     async for part in request.stream():
         content += part
         if len(content) > MOST_BODY_BYTES:
-            raise AskError("the request is too long")
+            raise RequestError("the request is too long")
+    return content
+
+
+def _parse(content: bytes, names: Sequence[str]) -> dict[str, Any]:
+    """Returns a JSON object that has exactly these fields; raises RequestError for anything else."""
     try:
-        said = json.loads(content)
+        fields = json.loads(content)
     except (ValueError, RecursionError):
-        raise AskError("expected JSON") from None
-    if not isinstance(said, dict) or set(said) != set(names):
-        raise AskError(f"expected the fields {', '.join(names)}")
-    return said
+        raise RequestError("expected JSON") from None
+    if not isinstance(fields, dict) or set(fields) != set(names):
+        raise RequestError(f"expected the fields {', '.join(names)}")
+    return fields
 
 
-def _number(name: str, value: Any, low: float, high: float) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high or (isinstance(value, float) and not math.isfinite(value)):
-        raise AskError(f"{name}: expected a number from {low} to {high}")
+def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raises RequestError unless the value is a finite number in [low, high]; a trial or a confidence must be whole."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or (isinstance(value, float) and not math.isfinite(value)):
+        raise RequestError(f"{name}: expected a number from {low} to {high}")
     if name in ("trial", "confidence") and value != int(value):
-        raise AskError(f"{name}: expected a whole number")
-    return value
+        raise RequestError(f"{name}: expected a whole number")
 
 
 def _now() -> str:
@@ -221,7 +255,7 @@ def _json(content: dict[str, Any]) -> Response:
     return JSONResponse(content, headers=_HEADERS)
 
 
-def _nothing() -> Response:
+def _not_found() -> Response:
     return PlainTextResponse("There is nothing here.", 404, _HEADERS)
 
 
