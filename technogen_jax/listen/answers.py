@@ -1,4 +1,7 @@
-"""The file of answers: JSON lines, each on the disk before its listener is told so. A killed server loses none of them."""
+"""The file of answers: JSON lines. A line is on the disk before the listener sees the next trial.
+
+So a killed server loses no answer that a listener believes to have given.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,24 @@ SCHEMA = 1
 
 
 class AnswersError(ValueError):
-    """A file of answers that cannot be read or written; one line."""
+    """A file of answers cannot be read or written; the message is one line."""
 
 
 class Writer:
-    """The one writer of a file of answers; another one is refused as long as this one lives."""
+    """The only writer of a file of answers: a second one is refused while the first is open."""
 
     def __init__(self, path: str | os.PathLike, header: dict[str, Any]):
-        """Opens or begins the file; half a line that a killed writer left was never acknowledged, and goes.
+        """Opens or creates the file. A half-written last line was never acknowledged and is removed.
 
         Raises:
-            AnswersError: another process writes it, or it is of another test.
+            AnswersError: another process writes the file, or it belongs to another test.
         """
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         if not atomic_files.lock(self._handle):
             os.close(self._handle)
-            raise AnswersError(f"{path}: another server writes it; end that one, or name another --output")
+            raise AnswersError(
+                f"{path}: another server is writing this file; stop that server, or choose another --output"
+            )
         whole = pathlib.Path(path).read_bytes()
         self._end = whole.rfind(b"\n") + 1
         os.ftruncate(self._handle, self._end)
@@ -38,13 +43,13 @@ class Writer:
         if not self.lines:
             self.append({"what": "test", "schema": SCHEMA, **header})
         elif self.lines[0] != {"what": "test", "schema": SCHEMA, **json.loads(json.dumps(header))}:
-            raise AnswersError(f"{path}: holds answers to another test; name another --output")
+            raise AnswersError(f"{path}: has the answers of another test; choose another --output")
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line and returns when it is on the disk.
 
         Raises:
-            OSError: it could not be written; the file is as it was.
+            OSError: the line could not be written; the file is unchanged.
         """
         data = json.dumps(line, allow_nan=False).encode() + b"\n"
         os.lseek(self._handle, self._end, os.SEEK_SET)
@@ -60,15 +65,15 @@ class Writer:
         self.lines.append(line)
 
     def close(self) -> None:
-        """Ends the lock too."""
+        """Closes the file and releases its lock."""
         os.close(self._handle)
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a file of answers, the header first; a last line without its end is left out.
+    """Returns the lines of a file of answers, the header first; an unfinished last line is left out.
 
     Raises:
-        AnswersError: not such a file.
+        AnswersError: the file is missing, damaged or something else.
     """
     try:
         text = pathlib.Path(path).read_bytes()
@@ -79,9 +84,9 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(line))
             if not isinstance(lines[-1], dict) or "what" not in lines[-1]:
-                raise ValueError("no such line")
+                raise ValueError("not an object with the field what")
         except ValueError as error:
-            raise AnswersError(f"{path}, line {number}: damaged ({error}); mend or delete the line") from None
+            raise AnswersError(f"{path}, line {number}: damaged ({error}); correct or delete the line") from None
     if not lines or lines[0]["what"] != "test" or lines[0].get("schema") != SCHEMA:
         raise AnswersError(f"{path}: expected a header of schema {SCHEMA} in the first line")
     return lines

@@ -1,6 +1,7 @@
-"""What listeners hear: real and generated loops in matched pairs, all at one length, rate, loudness and bit depth.
+"""The sounds of a listening test: real and generated loops in matched pairs.
 
-Besides the pairs in question there are faults that nobody can miss, so that it shows whether a listener listens at all.
+All have one length, sample rate, loudness and bit depth. Besides the pairs that count there are
+controls: loops with faults that nobody can miss, which show whether a listener pays attention.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ MOST_SECONDS = 12.0  # of a clip: ITU-R BS.1534-3's limit
 MOST_PAIRS = 100
 _MOST_TRACKS = 200
 _BPM_SHARE = 0.03  # that the tempos of a pair differ by, at most
-_LOUDEST_LUFS = -14.0  # what streaming services turn music to; quieter where a clip would peak above:
+_LOUDEST_LUFS = -14.0  # the level of streaming services; lower if a clip would exceed this peak:
 _PEAK = 10 ** (-1 / 20)
 _SEAM_S = 0.005
 _LEAST_BARS = 2  # of a clip whose tempo can be estimated
 
 ANCHORS = ("dull", "phases", "shuffled", "noise")
-GOOD = 2  # pairs of two real clips: half of the answers are left, or something else than the sound tells
-BAD = 2  # clips of a known-bad system, where there is one
-# Pairs that are no targets: heard before the test, with a fault, of real clips alone, or beside the known-bad system.
+GOOD = 2  # pairs of two real clips: unless half of the answers are "left", something besides sound decides
+BAD = 2  # clips of a system that is known to be bad, if one is given
+# Pairs that do not count: for training, with a fault, of two real clips, or with the known-bad system.
 SPARE = 1 + len(ANCHORS) + 2 * GOOD + BAD
 
 
 class Sound(NamedTuple):
-    """What a clip is, for the file of answers; listeners never learn it.
+    """The identity of a clip, for the file of answers; listeners never see it.
 
     Attributes:
-        id: its name.
+        id: name of the clip.
         source: "real", "generated", "bad" or the name of an anchor.
     """
 
@@ -50,19 +51,19 @@ class Sound(NamedTuple):
 
 
 class Stimuli(NamedTuple):
-    """Everything that is heard.
+    """All sounds of a test.
 
     Attributes:
         pcm: int16 `[n, T, C]`.
-        sounds: n, what each is.
-        pairs: (index of a real clip, index of a generated one): the targets, the nearest pair first.
-        training: one more pair, which listeners hear with its names on.
-        anchors: (index of a real clip, index of a fault), one for each of `ANCHORS`.
+        sounds: identity of each of the n sounds.
+        pairs: (index of a real clip, index of a generated clip) that count, the most similar pair first.
+        training: one more pair, played before the test with the right answer shown.
+        anchors: (index of a real clip, index of a clip with a fault), one for each of `ANCHORS`.
         good: (index, index) of two real clips.
-        bad: (index of a real clip, index of one of the known-bad system); may be empty.
-        sample_rate_hz: of all.
-        matched: the two of every pair are known to have one tempo.
-        origin: what the sets are.
+        bad: (index of a real clip, index of a clip of the known-bad system); may be empty.
+        sample_rate_hz: of all sounds.
+        matched: both clips of every pair are known to have the same tempo.
+        origin: where the clips come from.
     """
 
     pcm: np.ndarray
@@ -84,14 +85,14 @@ def open_sets(
     sample_rate_hz: int | None = None,
     track_pattern: str | None = None,
 ) -> list[ClipSet]:
-    """Sets of one rate, channel count and clip length.
+    """Returns clip sets with one sample rate, channel count and clip length.
 
     Args:
-        paths: real, generated and, if there is a third, known to be bad: folders of audio; the first may be a prepared set,
-            of which the test tracks are taken.
-        seconds: length of a clip; the shortest file, and at most 12 s, if None.
-        sample_rate_hz: what files are brought to; theirs, which must be one, if None.
-        track_pattern: see `clipsets.from_folder`.
+        paths: folders of audio: real, generated and, if there is a third, known to be bad. The first may
+            be a prepared dataset; then its test tracks are the real clips.
+        seconds: length of a clip; None: that of the shortest file, at most 12 s.
+        sample_rate_hz: rate to which files are resampled; None: their own, which must be one.
+        track_pattern: regular expression whose first group, found in a path, names the track.
 
     Raises:
         ClipSetError: no audio, or rates that differ.
@@ -104,8 +105,12 @@ def open_sets(
         {prepared.sample_rate_hz} if prepared else set()
     )
     if len(rates) > 1 and (prepared or sample_rate_hz is None):
-        tell = "bring the files to that of the prepared set" if prepared else "--sample_rate brings all to one"
-        raise ClipSetError(f"expected one sample rate, got {', '.join(map(str, sorted(rates)))} Hz; {tell}")
+        advice = (
+            "resample the files to the rate of the prepared dataset"
+            if prepared
+            else "--sample_rate resamples all files"
+        )
+        raise ClipSetError(f"expected one sample rate, got {', '.join(map(str, sorted(rates)))} Hz; {advice}")
     rate = sample_rate_hz or rates.pop()
     channels = 1 if any(1 in folder.channels for folder in folders) else 2
     shortest = min(min(folder.seconds) for folder in folders)
@@ -129,15 +134,15 @@ def open_sets(
 def prepare(
     real: ClipSet, generated: ClipSet, bad: ClipSet | None, *, least_pairs: int, beats: int | None, seed: int
 ) -> Stimuli:
-    """Pairs of the two sets, one clip of a track, each real clip with the generated one that it is nearest to.
+    """Returns the sounds of a test: one clip a track, each real clip paired with a similar generated clip.
 
     Args:
         real: clips made by people.
-        generated: the clips in question.
-        bad: clips of a system that is known to be told apart, such as an early checkpoint; None without one.
-        least_pairs: targets that the sessions need.
-        beats: in a clip, where it is known; else the tempo of clips of two bars or more is estimated.
-        seed: of which tracks, and of the faults.
+        generated: the clips under test.
+        bad: clips of a system that listeners must recognize, such as an early checkpoint; or None.
+        least_pairs: pairs that the sessions need.
+        beats: beats in a clip, if known; None: the tempo of clips of two bars or more is estimated.
+        seed: decides which tracks are used, and the faults.
 
     Raises:
         ClipSetError: sets of different geometry, too few clips that are not silent, or too few pairs of one tempo.
@@ -151,7 +156,7 @@ def prepare(
     for clips, (_, loops) in zip((real, generated), sides, strict=True):
         if len(loops) < needed:
             raise ClipSetError(
-                f"{clips.name}: expected at least {needed} tracks that are not silent, got {len(loops)}; add tracks, or name "
+                f"{clips.name}: expected at least {needed} tracks that are not silent, got {len(loops)}; add tracks, or choose "
                 "fewer --pairs and --singles"
             )
     order, matched = _match(*(loops for _, loops in sides), rate, beats)
@@ -172,7 +177,7 @@ def prepare(
     for name, (real_index, fake_index) in zip(ANCHORS, spare, strict=False):
         anchors.append((real_index, len(loops)))
         sounds.append(Sound(f"{sounds[fake_index].id} ({name})", name))
-        loops.append(_spoil(name, loops[fake_index], rate, beats, seed))
+        loops.append(_add_fault(name, loops[fake_index], rate, beats, seed))
     reals = [real_index for real_index, _ in spare[len(ANCHORS) :]]
     good, reals = list(zip(reals[:GOOD], reals[GOOD : 2 * GOOD], strict=True)), reals[2 * GOOD :]
     known = []
@@ -202,16 +207,16 @@ def prepare(
 
 
 def save(path: str | os.PathLike, stimuli: Stimuli) -> None:
-    """Writes what is heard into one file, whole or not at all."""
+    """Writes the sounds into one file, whole or not at all."""
     rest = {name: value for name, value in stimuli._asdict().items() if name != "pcm"}
     array_files.write(path, {"pcm": stimuli.pcm, "rest": np.array(json.dumps(rest))})
 
 
 def load(path: str | os.PathLike) -> Stimuli:
-    """What `save` wrote.
+    """Returns what `save` wrote.
 
     Raises:
-        ValueError: the file is none, or is damaged.
+        ValueError: the file is something else, or is damaged.
     """
     found = array_files.read(path)
     rest = json.loads(str(found["rest"]))
@@ -223,7 +228,7 @@ def load(path: str | os.PathLike) -> Stimuli:
 
 
 def _loops(clips: ClipSet, seed: int) -> tuple[list[str], list[np.ndarray]]:
-    """Names and float `[T, C]` of clips that are not silent, one a track; the end leads into the start."""
+    """Returns names and audio `[T, C]` of clips that are not silent, one a track, as loops without a click."""
     chosen = clip_sets.choose(clips, per_track=1, tracks=_MOST_TRACKS, seed=seed)
     found = [(clips.ids[i], audio_files.from_int16(pcm)) for i, pcm in zip(chosen, clips.read(chosen), strict=True)]
     found = [(name, clip) for name, clip in found if _lufs(clip, clips.sample_rate_hz) > loudness.SILENCE_LUFS]
@@ -231,7 +236,10 @@ def _loops(clips: ClipSet, seed: int) -> tuple[list[str], list[np.ndarray]]:
 
 
 def _join(clip: np.ndarray, rate_hz: int) -> np.ndarray:
-    """The clip, its last 5 ms bent so that it ends where it starts: a click at the seam would tell a set cut elsewhere."""
+    """Returns the clip with its last 5 ms bent to end where it starts.
+
+    Otherwise a click at the seam would reveal which clips were cut from longer audio.
+    """
     samples = min(round(_SEAM_S * rate_hz), len(clip))
     ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, samples + 1) / samples)
     joined = clip.copy()
@@ -240,7 +248,7 @@ def _join(clip: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def _lufs(clip: np.ndarray, rate_hz: int) -> float:
-    """Loudness of the clip as a loop."""
+    """Returns the loudness of the clip played as a loop."""
     meter = loudness.LoudnessMeter(rate_hz, clip.shape[1])
     for _ in range(2):
         meter.add(np.asarray(clip, np.float32))
@@ -248,7 +256,7 @@ def _lufs(clip: np.ndarray, rate_hz: int) -> float:
 
 
 def _level(loops: list[np.ndarray], rate_hz: int) -> np.ndarray:
-    """int16 `[n, T, C]`: all equally loud, as loud as none of them peaks above -1 dBFS."""
+    """Returns int16 `[n, T, C]`, all equally loud: as loud as possible without a peak above -1 dBFS."""
     levels = np.array([_lufs(loop, rate_hz) for loop in loops])
     peaks = np.array([np.abs(loop).max() for loop in loops])
     target = min(_LOUDEST_LUFS, (levels + 20 * np.log10(_PEAK / peaks)).min())
@@ -259,9 +267,9 @@ def _level(loops: list[np.ndarray], rate_hz: int) -> np.ndarray:
 def _match(
     real: list[np.ndarray], fake: list[np.ndarray], rate_hz: int, beats: int | None
 ) -> tuple[list[tuple[int, int]], bool]:
-    """(real, generated) with the least distance in all, the nearest first; and whether every pair has one tempo.
+    """Returns index pairs (real, generated) of least total distance, nearest first, and whether each has one tempo.
 
-    Distance: between `tmr-v1` embeddings of equally loud clips, standardised over both sets.
+    The distance is that of `tmr-v1` embeddings of equally loud clips, standardized over both sets.
     """
     equal = audio_files.from_int16(_level([*real, *fake], rate_hz))
     values = np.concatenate([embeddings.tmr(clip[None], rate_hz, loop=True) for clip in equal])
@@ -275,7 +283,7 @@ def _match(
     if bpm is not None:
         a, b = bpm[: len(real), None], bpm[None, len(real) :]
         apart = np.abs(a - b) > _BPM_SHARE * np.minimum(a, b)  # False where one is not known
-    # Not infinite: a matching that must leave some out is to be found all the same.
+    # A large finite cost, since an infinite one would make the problem infeasible.
     rows, columns = scipy.optimize.linear_sum_assignment(np.where(apart, 1e3 * cost.max() + 1, cost))
     kept = sorted((cost[i, j], int(i), int(j)) for i, j in zip(rows, columns, strict=True) if not apart[i, j])
     pairs = [(i, j) for _, i, j in kept]
@@ -284,14 +292,14 @@ def _match(
 
 
 def _bpm(clip: np.ndarray, rate_hz: int) -> float:
-    """Estimated tempo, NaN where the clip is too short for one."""
+    """Returns the estimated tempo; NaN if the clip is too short to estimate it."""
     found = musical.measure(clip, rate_hz, loop=True)
     long = found["tempo_bars"] is not None and found["tempo_bars"] >= _LEAST_BARS - 0.1
     return found["tempo_bpm"] if long else np.nan
 
 
-def _spoil(name: str, loop: np.ndarray, rate_hz: int, beats: int | None, seed: int) -> np.ndarray:
-    """The loop with a fault of `ANCHORS`."""
+def _add_fault(name: str, loop: np.ndarray, rate_hz: int, beats: int | None, seed: int) -> np.ndarray:
+    """Returns the loop with one of the faults of `ANCHORS`."""
     if name == "dull":
         return corruptions.add_noise(corruptions.low_pass(loop, rate_hz, min(3500, 0.4 * rate_hz)), 20, seed)
     if name == "phases":
@@ -299,7 +307,7 @@ def _spoil(name: str, loop: np.ndarray, rate_hz: int, beats: int | None, seed: i
     if name == "shuffled":
         pieces = 4 * beats if beats else max(8, round(len(loop) / rate_hz / (60 / 130 / 4)))  # sixteenths of techno
         return corruptions.shuffle(loop, rate_hz, pieces, seed)
-    # Of the loop's spectrum, and without any time: what a generator makes before it has learnt.
+    # The loop's spectrum without its rhythm: what an untrained generator sounds like.
     spectrum = np.fft.rfft(loop, axis=0)
     angles = np.random.default_rng(seed).uniform(-np.pi, np.pi, len(spectrum))[:, None]
     return np.fft.irfft(spectrum * np.exp(1j * angles), len(loop), axis=0)

@@ -1,6 +1,6 @@
-"""What a listening test found: shares with intervals that know listeners and items, d', and the words that are allowed.
+"""The result of a listening test: accuracies with intervals, d', and the claim that they allow.
 
-Nothing here has seen the sounds: all comes from the lines of the file of answers.
+Intervals account for listeners and items. Everything is computed from the file of answers alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from technogen_jax.evaluation.metrics import two_sample
 
 ALPHA = 0.05
 LEAST_LISTENERS = 20  # for the word "indistinguishable": BS.1534-3's number of assessors after screening
-LEAST_BAD = 0.8  # share of known-bad clips that must be found, or the listeners would have missed anything
-LEAST_ANCHORS = 0.75  # a listener who finds fewer is left out
+LEAST_BAD = 0.8  # share of known-bad clips that must be recognized; with less the test shows nothing
+LEAST_ANCHORS = 0.75  # a listener who recognizes a smaller share of the faults is excluded
 LEAST_MEDIAN_S = 1.5
 LEAST_HEARD_S = 2.0
 _POWER = 0.8
@@ -29,18 +29,18 @@ _DRAWS = 5000  # of the bootstrap
 
 
 class Share(NamedTuple):
-    """How many answers were right.
+    """The accuracy of answers.
 
     Attributes:
-        trials: answers.
-        correct: right ones.
-        accuracy: their share.
-        low: of the 95 % interval.
-        high: the same.
-        p_above: chance of as many right answers by guessing.
-        p_equivalent: of the two one-sided tests: chance of an accuracy as near a half if it were `delta` from it.
-        effect: variance over that of independent answers.
-        d_prime: in a pair, sqrt(2) z(accuracy).
+        trials: number of answers.
+        correct: number of right answers.
+        accuracy: correct / trials.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
+        p_above: p-value against guessing: probability of as many right answers by chance.
+        p_equivalent: p-value of the two one-sided tests of equivalence with 0.5 within `delta`.
+        effect: design effect: variance divided by that of independent answers.
+        d_prime: of pairs, sqrt(2) z(accuracy).
     """
 
     trials: int
@@ -55,19 +55,20 @@ class Share(NamedTuple):
 
 
 def share(right: Sequence[bool], listeners: Sequence[int], items: Sequence[int], delta: float) -> Share:
-    """The share of right answers, clustered by listener and by item.
+    """Returns the accuracy with two-way clustered errors, by listener and by item.
 
-    The variance is the sum of those between listeners and between items less that of the answers, each with its
-    small-sample factor, and at least the largest of them and the binomial one; Student's t has the fewer clusters less one
-    as its degrees of freedom. Intervals and p-values are at least the exact binomial ones.
+    The variance is that between listeners plus that between items minus that of single answers, each
+    with its small-sample factor, and at least the largest of these and the binomial variance.
+    Student's t has one degree of freedom less than the smaller number of clusters. Intervals and
+    p-values are never smaller than the exact binomial ones.
 
     Args:
-        right: `[n]`, n at least 1.
-        listeners: `[n]`.
-        items: `[n]`.
-        delta: an accuracy less than this from a half is taken for chance.
+        right: `[n]`, whether each answer is right; n at least 1.
+        listeners: `[n]`, who answered.
+        items: `[n]`, which pair was asked.
+        delta: accuracies within `delta` of 0.5 count as chance.
 
-    *Source*: Cameron, Gelbach & Miller, "Robust Inference With Multiway Clustering" (2011), eq. 2.5; Schuirmann (1987) for
+    Reference: Cameron, Gelbach & Miller, "Robust Inference With Multiway Clustering" (2011), eq. 2.5; Schuirmann (1987) for
     the two one-sided tests.
     """
     right = np.asarray(right, np.float64)
@@ -111,11 +112,11 @@ def share(right: Sequence[bool], listeners: Sequence[int], items: Sequence[int],
 
 
 def bootstrap(right: Sequence[bool], listeners: Sequence[int], items: Sequence[int]) -> tuple[float, float]:
-    """The 95 % interval of the share of right answers over `_DRAWS` draws, from a seed, of listeners and of items, both with replacement.
+    """Returns the 95 % interval of the accuracy by resampling listeners and items, both with replacement.
 
-    It has no idea of what few clusters, or answers that are all alike, leave open; `share` has.
+    It is too narrow with few clusters or with answers that are all alike; `share` accounts for that.
 
-    *Source*: Owen, "The pigeonhole bootstrap" (2007); its intervals err on the wide side.
+    Reference: Owen, "The pigeonhole bootstrap" (2007); its intervals err on the wide side.
     """
     random = np.random.default_rng(0)
 
@@ -126,13 +127,13 @@ def bootstrap(right: Sequence[bool], listeners: Sequence[int], items: Sequence[i
         return random.multinomial(count, np.full(count, 1 / count), _DRAWS)[:, which]
 
     drawn = weights(listeners) * weights(items)
-    drawn = drawn[drawn.any(1)]  # the listeners of a draw may have heard none of its items
+    drawn = drawn[drawn.any(1)]  # the listeners of a draw may have met none of its items
     low, high = np.quantile(drawn @ np.asarray(right, np.float64) / drawn.sum(1), (0.025, 0.975))
     return float(low), float(high)
 
 
 def detection(says_generated: Sequence[bool], generated: Sequence[bool], confidence: Sequence[int]) -> dict | None:
-    """d', criterion c (above 0: leans to "a human made it") and area under the curve of single clips; None without both.
+    """Returns d', criterion c (above 0: a bias to 'real') and area under the ROC curve; None unless both kinds occur.
 
     Args:
         says_generated: `[n]` the answers.
@@ -155,22 +156,22 @@ def detection(says_generated: Sequence[bool], generated: Sequence[bool], confide
 
 
 def _z(count: int, of: int) -> float:
-    """Normal quantile of a share, with the log-linear correction (k + .5) / (n + 1)."""
+    """Returns the normal quantile of a share, with the log-linear correction (k + .5) / (n + 1)."""
     return float(stats.norm.ppf((count + 0.5) / (of + 1)))
 
 
 def trials_for_equivalence(delta: float, effect: float = 1.0) -> int:
-    """Answers for both one-sided tests to succeed with power .8 if listeners guess, by the normal approximation."""
+    """Returns how many answers give the equivalence test a power of 0.8 if listeners guess (normal approximation)."""
     deviations = stats.norm.isf(ALPHA) + stats.norm.isf((1 - _POWER) / 2)
     return math.ceil(effect * 0.25 * (deviations / delta) ** 2)
 
 
 def report(lines: Sequence[dict[str, Any]], final: bool = False) -> dict[str, Any]:
-    """Everything that the answers say.
+    """Returns all figures and the claim as a dict.
 
     Args:
-        lines: of `answers.read`.
-        final: the test is over although not all listeners have finished.
+        lines: from `answers.read`.
+        final: treat the test as over although not all listeners have finished.
     """
     test = lines[0]
     about = {line["listener"]: line for line in lines if line["what"] == "listener"}
@@ -230,7 +231,7 @@ def _singles(lines: list[dict]) -> dict | None:
 
 
 def _known_bad(lines: list[dict]) -> dict | None:
-    """How many clips of the known-bad system were found; of the anchors, where there is no such system."""
+    """Returns how many known-bad clips were recognized; how many faults, if no such system was given."""
     kind = "bad" if any(line["kind"] == "bad" for line in lines) else "anchor"
     right = [_right(line) for line in lines if line["kind"] == kind]
     return {"kind": kind, "trials": len(right), "correct": sum(right)} if right else None
@@ -241,7 +242,7 @@ def _left(lines: list[dict]) -> dict:
 
 
 def _listener(number: int, lines: list[dict], about: dict | None, test: dict) -> dict[str, Any]:
-    """One listener's figures, and why they are left out; the reasons are those of the plan, not of the result."""
+    """Returns one listener's figures and the reasons to exclude them, all fixed before the test."""
     of = {kind: [line for line in lines if line["kind"] == kind] for kind in ("pair", "anchor", "repeat")}
     right = sum(map(_right, of["pair"]))
     anchors = sum(map(_right, of["anchor"]))
@@ -253,13 +254,13 @@ def _listener(number: int, lines: list[dict], about: dict | None, test: dict) ->
     if len(lines) < test["trials"]:
         reasons.append(f"answered {len(lines)} of {test['trials']}")
     if of["anchor"] and anchors < LEAST_ANCHORS * len(of["anchor"]):
-        reasons.append(f"found {anchors} of {len(of['anchor'])} plain faults")
+        reasons.append(f"recognized {anchors} of {len(of['anchor'])} obvious faults")
     if len(two) > 3 and left in (0, len(two)):
         reasons.append("always chose one side")
     if median_s < LEAST_MEDIAN_S:
         reasons.append(f"answered after {median_s:.1f} s (median)")
     if short := sum(min(line["heard_s"]) < LEAST_HEARD_S for line in lines):
-        reasons.append(f"{short} times answered before {LEAST_HEARD_S:g} s of a clip were heard")
+        reasons.append(f"{short} answers before {LEAST_HEARD_S:g} s of a clip were played")
     found = {
         "listener": number,
         "answers": len(lines),
@@ -280,7 +281,7 @@ def _listener(number: int, lines: list[dict], about: dict | None, test: dict) ->
 
 
 def _claim(found: dict, producers: int) -> tuple[str, str, list[str]]:
-    """(level, sentence, what is missing for the highest level)."""
+    """Returns (level, sentence, what is missing for the highest level)."""
     test, counts, pairs, bad = found["test"], found["listeners"], found["pairs"]["included"], found["known_bad"]
 
     def none(reason: str) -> tuple[str, str, list[str]]:
@@ -292,10 +293,12 @@ def _claim(found: dict, producers: int) -> tuple[str, str, list[str]]:
         return none("no listener is left who finished and passed the checks")
     if not bad or bad["correct"] < LEAST_BAD * bad["trials"]:
         got = f"{bad['correct']} of {bad['trials']}" if bad else "none"
-        return none(f"the test is inconclusive, listeners found {got} clips that are known to be bad (80 % are needed)")
+        return none(
+            f"the test is inconclusive, listeners recognized {got} clips that are known to be bad (80 % are needed)"
+        )
     if pairs["p_above"] < ALPHA:
         return none(
-            f"listeners tell generated from real clips ({pairs['correct']} of {pairs['trials']} right, 95 % interval "
+            f"listeners distinguish generated from real clips ({pairs['correct']} of {pairs['trials']} right, 95 % interval "
             f"{pairs['low']:.1%} to {pairs['high']:.1%})"
         )
     missing = []
@@ -306,7 +309,7 @@ def _claim(found: dict, producers: int) -> tuple[str, str, list[str]]:
     if counts["included"] < LEAST_LISTENERS:
         missing.append(f"{LEAST_LISTENERS} listeners (there are {counts['included']})")
     if not test["matched"]:
-        missing.append("pairs known to be of one tempo (name --beats)")
+        missing.append("pairs known to have the same tempo (give --beats)")
     if missing:
         sentence = two_sample.CLAIMS["L3"].format(clips=pairs["trials"], **pairs)
         if pairs["high"] < 0.5:
@@ -318,7 +321,7 @@ def _claim(found: dict, producers: int) -> tuple[str, str, list[str]]:
 
 
 def _more(found: dict) -> dict[str, Any] | None:
-    """How many answers in pairs a conclusion needs, in all, if what was found goes on."""
+    """Returns how many answers to pairs a conclusion needs in all if the accuracy stays as it is."""
     pairs, test = found["pairs"]["included"], found["test"]
     if not pairs:
         return None
@@ -338,12 +341,12 @@ def _more(found: dict) -> dict[str, Any] | None:
 
 
 def text(found: dict[str, Any]) -> str:
-    """The report in lines to read."""
+    """Returns the report as lines of text."""
     counts, test, more = found["listeners"], found["test"], found["more"]
     bad, real = found["known_bad"], found["two_real"]
     lines = [
         f"{found['claim']['level']}: {found['claim']['sentence']}",
-        *(f"  for L4 it lacks: {thing}" for thing in found["claim"]["missing_for_L4"]),
+        *(f"  missing for L4: {thing}" for thing in found["claim"]["missing_for_L4"]),
         "",
         f"Listeners: {counts['planned']} planned, {counts['finished']} finished, {counts['included']} included.",
         _pairs_line("Pairs, after exclusions", found["pairs"]["included"], test["delta"]),
@@ -354,27 +357,27 @@ def text(found: dict[str, Any]) -> str:
         if single:
             lines.append(
                 f"Single clips, {name}: {single['correct']} of {single['trials']} right, d' {single['d_prime']:.2f}, criterion "
-                f"{single['criterion']:+.2f} (above 0: leans to human), area under the curve {single['auc']:.2f}."
+                f"{single['criterion']:+.2f} (above 0: a bias to 'real'), area under the curve {single['auc']:.2f}."
             )
     if bad:
-        what = "clips of the known-bad system" if bad["kind"] == "bad" else "plain faults (no --bad was given)"
-        lines.append(f"Known bad: {bad['correct']} of {bad['trials']} {what} found; 80 % are needed.")
+        what = "clips of the known-bad system" if bad["kind"] == "bad" else "obvious faults (no --bad was given)"
+        lines.append(f"Known bad: {bad['correct']} of {bad['trials']} {what} recognized; 80 % are needed.")
     if real["trials"]:
         lines.append(
             f"Two real clips: the left one was chosen {real['left']} of {real['trials']} times; half is expected."
         )
     if more:
-        near, told = more["for_equivalence"], more["to_tell_apart"]
+        near, difference = more["for_equivalence"], more["to_tell_apart"]
         lines.append(
             f"To show chance within {test['delta']:.0%}: about {near['trials']} answers, {near['listeners']} listeners in all, if they guess."
         )
-        if told:
+        if difference:
             lines.append(
-                f"To show that they are told apart: about {told['trials']} answers, {told['listeners']} listeners in all, at this accuracy."
+                f"To show a difference: about {difference['trials']} answers, {difference['listeners']} listeners in all, at this accuracy."
             )
-        lines.append("Plan those as a new test: adding listeners until the result pleases makes it worthless.")
+        lines.append("Plan them as a new test: adding listeners until the result pleases makes it worthless.")
     out = [one for one in found["by_listener"] if one["left_out"]]
-    lines += [f"Left out, listener {one['listener'] + 1}: {'; '.join(one['left_out'])}." for one in out]
+    lines += [f"Excluded, listener {one['listener'] + 1}: {'; '.join(one['left_out'])}." for one in out]
     return "\n".join(lines)
 
 
@@ -401,7 +404,7 @@ background: #b8e04a; } .out { opacity: .5; } .wide { overflow-x: auto; } details
 
 
 def page(found: dict[str, Any]) -> str:
-    """The report as one HTML file: the words, a picture of the intervals, and the whole of it as JSON."""
+    """Returns the report as one HTML page: the text, a chart of the intervals, and all figures as JSON."""
     rows = []
     pooled = found["pairs"]["included"]
     entries = [("all included", pooled, "", False)] if pooled else []
@@ -423,6 +426,6 @@ def page(found: dict[str, Any]) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>Is it human?</title><style>{_STYLE}</style><h1>Is it human?</h1><p class=claim><b>{level}</b> "
         f"{html.escape(sentence)}</p><pre>{html.escape(rest.strip())}</pre><div class=wide><table><tr><th><th>right<th>0 % to 100 %, line "
-        f"at chance<th>left out because</tr>{''.join(rows)}</table></div><details><summary>the whole result</summary><pre>"
+        f"at chance<th>excluded because</tr>{''.join(rows)}</table></div><details><summary>all figures</summary><pre>"
         f"{html.escape(json.dumps(found, indent=1))}</pre></details></html>\n"
     )

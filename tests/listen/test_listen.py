@@ -130,14 +130,14 @@ def perfect(trial, random):
 
 
 def guessing(trial, random):
-    """Hears plain faults, and nothing else."""
+    """Answers as a listener who notices obvious faults and nothing else."""
     if trial.kind in ("anchor", "bad"):
         return trial.truth
     return random.choice(["left", "right"] if len(trial.clips) == 2 else ["real", "generated"])
 
 
 def sloppy(trial, random):
-    """Does not listen, not even to plain faults."""
+    """Answers as a listener who pays no attention."""
     if trial.kind in ("anchor", "bad"):
         return {"left": "right", "right": "left"}[trial.truth] if trial.kind == "anchor" else trial.truth
     return random.choice(["left", "right"] if len(trial.clips) == 2 else ["real", "generated"])
@@ -161,7 +161,7 @@ def simulate(heard, path, kinds, delta=0.1, seed=0):
 # ----------------------------------------------------------------------------------------------------------- what is heard
 
 
-def test_all_clips_are_equally_loud_and_long_and_loop_without_a_click(heard):
+def test_all_clips_have_one_loudness_and_length_and_loop_without_a_click(heard):
     levels = []
     for pcm in heard.pcm:
         meter = loudness.LoudnessMeter(RATE_HZ, 1)
@@ -176,7 +176,7 @@ def test_all_clips_are_equally_loud_and_long_and_loop_without_a_click(heard):
     assert {(len(wav), wav[:44]) for wav in wavs} == {(44 + 2 * heard.pcm.shape[1], wavs[0][:44])}
 
 
-def test_each_real_clip_meets_the_generated_one_that_is_nearest_in_all(heard):
+def test_pairs_have_the_least_total_distance(heard):
     used = [index for pair in [*heard.pairs, heard.training, *heard.anchors, *heard.good, *heard.bad] for index in pair]
     assert len(used) == len(set(used)) and len(heard.pairs) == PAIRS + SINGLES
     assert all(heard.sounds[a].source == "real" and heard.sounds[b].source == "generated" for a, b in heard.pairs)
@@ -190,7 +190,7 @@ def test_each_real_clip_meets_the_generated_one_that_is_nearest_in_all(heard):
     assert matched and all(shuffled[j] == i for i, j in pairs) and len(pairs) == 12
 
 
-def test_pairs_of_different_tempo_are_none(monkeypatch):
+def test_clips_of_different_tempo_are_not_paired(monkeypatch):
     clips = list(np.float32(np.random.default_rng(0).standard_normal((4, 2 * RATE_HZ, 1))))
     tempos = iter([120.0, 130.0, 140.0, math.nan, 123.0, 138.0, 150.0, 160.0])
     monkeypatch.setattr(stimuli, "_bpm", lambda clip, rate: next(tempos))
@@ -198,20 +198,20 @@ def test_pairs_of_different_tempo_are_none(monkeypatch):
     assert {(0, 0), (2, 1)} <= set(pairs) and len(pairs) == 3 and not matched
 
 
-def test_what_is_heard_comes_back_from_its_file(heard, tmp_path):
+def test_saved_stimuli_load_unchanged(heard, tmp_path):
     stimuli.save(tmp_path / "sounds.npz", heard)
     found = stimuli.load(tmp_path / "sounds.npz")
     np.testing.assert_array_equal(found.pcm, heard.pcm)
     assert found._replace(pcm=0) == heard._replace(pcm=0, origin=json.loads(json.dumps(heard.origin)))
 
 
-def test_too_few_tracks_are_named(folders):
+def test_too_few_tracks_raise_an_error_with_both_counts(folders):
     sets = stimuli.open_sets([folders / "real", folders / "made"])
     with pytest.raises(ClipSetError, match=f"expected at least {NEEDED + 1} tracks .* got {NEEDED}"):
         stimuli.prepare(*sets, None, least_pairs=PAIRS + SINGLES + 1, beats=4, seed=0)
 
 
-def test_sessions_are_balanced_and_drawn_from_the_seed(heard):
+def test_sessions_are_balanced_and_depend_on_the_seed_alone(heard):
     sessions = [session.draw(heard, SEED, number, PAIRS, SINGLES) for number in range(300)]
     assert sessions[7] == session.draw(heard, SEED, 7, PAIRS, SINGLES) != sessions[8]
     used, left, places = collections.Counter(), collections.Counter(), collections.defaultdict(list)
@@ -241,7 +241,7 @@ def test_sessions_are_balanced_and_drawn_from_the_seed(heard):
 # ---------------------------------------------------------------------------------------------------------------- figures
 
 
-def test_independent_answers_have_the_exact_binomial_figures():
+def test_independent_answers_give_the_exact_binomial_interval():
     n, k, delta = 120, 66, 0.1
     found = verdict.share([True] * k + [False] * (n - k), range(n), range(n), delta)
     tail = sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
@@ -253,7 +253,7 @@ def test_independent_answers_have_the_exact_binomial_figures():
     assert found.low < k / n - 1.96 * math.sqrt(k / n * (1 - k / n) / n) and found.high < 0.65
 
 
-def test_two_ways_of_clustering_against_sums_by_hand():
+def test_two_way_clustered_variance_matches_a_hand_computation():
     random = np.random.default_rng(5)
     listeners, items = (grid.ravel() for grid in np.indices((12, 9)))
     skill = 0.5 + 0.3 * np.linspace(-1, 1, 12)[listeners] + 0.15 * np.linspace(-1, 1, 9)[items]
@@ -273,7 +273,7 @@ def test_two_ways_of_clustering_against_sums_by_hand():
     assert found.high - found.accuracy == pytest.approx(2.306004135 * math.sqrt(expected))  # t, 8 degrees of freedom
 
 
-def test_the_bootstrap_draws_listeners_and_items():
+def test_bootstrap_resamples_listeners_and_items():
     """Where an answer is its listener's, or its item's, alone, a draw's share is a binomial one."""
     columns = [grid.ravel() for grid in np.indices((10, 10))]
     expected = (stats.binom(10, 0.5).ppf([0.025, 0.975]) / 10).tolist()
@@ -282,7 +282,7 @@ def test_the_bootstrap_draws_listeners_and_items():
     assert verdict.bootstrap([True], [3], [4]) == (1, 1)
 
 
-def test_clustered_answers_of_guessing_listeners_are_seldom_significant():
+def test_guessing_listeners_are_rarely_significant_with_clustered_answers():
     random = np.random.default_rng(0)
     listeners, items = (grid.ravel() for grid in np.indices((15, 12)))
     wrong = naive = 0
@@ -294,14 +294,14 @@ def test_clustered_answers_of_guessing_listeners_are_seldom_significant():
     assert wrong <= 15 < naive  # 5 % would be 10
 
 
-def test_all_right_and_one_listener_have_figures_too():
+def test_all_answers_right_or_a_single_listener_give_finite_figures():
     found = verdict.share([True] * 12, [0] * 12, range(12), 0.1)
     assert (found.accuracy, found.high) == (1, 1) and found.p_above == pytest.approx(2**-12)
     assert found.low == pytest.approx(0.025 ** (1 / 12)) and found.p_equivalent == 1
     assert math.isfinite(verdict.share([False], [0], [0], 0.1).d_prime)
 
 
-def test_detection_by_hand():
+def test_detection_figures_match_a_hand_computation():
     says = [True] * 7 + [False] * 3 + [True] * 4 + [False] * 6
     truth = [True] * 10 + [False] * 10
     found = verdict.detection(says, truth, [1] * 20)
@@ -311,7 +311,7 @@ def test_detection_by_hand():
     assert verdict.detection([True], [True], [1]) is None
 
 
-def test_answers_needed_for_equivalence_are_those_of_the_plan():
+def test_number_of_answers_for_equivalence_matches_the_formula():
     assert [verdict.trials_for_equivalence(delta) for delta in (0.05, 0.1)] == [857, 215]
     assert verdict.trials_for_equivalence(0.1, 2.0) in (428, 429)
 
@@ -319,9 +319,9 @@ def test_answers_needed_for_equivalence_are_those_of_the_plan():
 # -------------------------------------------------------------------------------------------------------------- listeners
 
 
-def test_listeners_who_hear_it_are_told_apart_and_nothing_gives_the_truth_away(heard, tmp_path):
+def test_attentive_listeners_give_level_0_and_no_response_reveals_the_truth(heard, tmp_path):
     found, received = simulate(heard, tmp_path / "a.jsonl", [perfect] * 3)
-    assert found["claim"]["level"] == "L0" and "listeners tell generated from real" in found["claim"]["sentence"]
+    assert found["claim"]["level"] == "L0" and "listeners distinguish generated from real" in found["claim"]["sentence"]
     pairs = found["pairs"]["included"]
     assert (pairs["correct"], pairs["trials"], pairs["accuracy"]) == (12, 12, 1)
     assert pairs["p_above"] == pytest.approx(2**-12)
@@ -330,7 +330,7 @@ def test_listeners_who_hear_it_are_told_apart_and_nothing_gives_the_truth_away(h
     assert not [content for content in received if SECRET.search(content)]
 
 
-def test_listeners_who_guess_carry_l3_and_twenty_of_them_l4(heard, tmp_path):
+def test_guessing_listeners_give_level_3_and_twenty_of_them_level_4(heard, tmp_path):
     few, _ = simulate(heard, tmp_path / "few.jsonl", [guessing] * 4, seed=1)
     assert few["claim"]["level"] == "L3" and "indistinguishable" not in few["claim"]["sentence"]
     assert [line.split()[0] for line in few["claim"]["missing_for_L4"]] == ["an", "20"]
@@ -344,22 +344,22 @@ def test_listeners_who_guess_carry_l3_and_twenty_of_them_l4(heard, tmp_path):
     assert verdict.report(lines)["claim"]["missing_for_L4"] == ["pairs known to be of one tempo (name --beats)"]
 
 
-def test_sloppy_listeners_are_left_out_and_said_so(heard, tmp_path):
+def test_inattentive_listeners_are_excluded_with_a_reason(heard, tmp_path):
     found, _ = simulate(heard, tmp_path / "a.jsonl", [perfect, sloppy, perfect, perfect])
     assert found["listeners"] == {"planned": 4, "began": 4, "finished": 4, "included": 3}
-    assert found["by_listener"][1]["left_out"] == ["found 0 of 4 plain faults"]
+    assert found["by_listener"][1]["left_out"] == ["recognized 0 of 4 obvious faults"]
     assert found["pairs"]["included"]["trials"] == 12 and found["pairs"]["all"]["trials"] == 16
-    assert "Left out, listener 2: found 0 of 4 plain faults." in verdict.text(found)
-    assert "found 0 of 4 plain faults" in verdict.page(found)
+    assert "Excluded, listener 2: recognized 0 of 4 obvious faults." in verdict.text(found)
+    assert "recognized 0 of 4 obvious faults" in verdict.page(found)
 
 
-def test_where_known_bad_clips_are_missed_nothing_is_concluded(heard, tmp_path):
+def test_no_conclusion_if_known_bad_clips_are_missed(heard, tmp_path):
     def deaf(trial, random):
         flip = {"left": "right", "right": "left"}
         return flip[trial.truth] if trial.kind == "bad" else guessing(trial, random)
 
     found, _ = simulate(heard, tmp_path / "a.jsonl", [deaf, guessing])
-    assert found["claim"]["level"] == "L0" and "inconclusive, listeners found 2 of 4" in found["claim"]["sentence"]
+    assert found["claim"]["level"] == "L0" and "inconclusive, listeners recognized 2 of 4" in found["claim"]["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_where_known_bad_clips_are_missed_nothing_is_concluded(heard, tmp_path):
         ({"heard_s": [0.5, 9.0]}, "12 times answered before 2 s of a clip were heard"),
     ],
 )
-def test_rules_of_exclusion(heard, changed, reason):
+def test_each_exclusion_rule_applies(heard, changed, reason):
     test = plan(heard, 1) | {"what": "test", "trials": 12}
     lines = [
         {
@@ -392,7 +392,7 @@ def test_rules_of_exclusion(heard, changed, reason):
     assert not verdict.report([test, *clean], final=True)["by_listener"][0]["left_out"]
 
 
-def test_before_all_have_finished_nothing_is_claimed(heard, tmp_path):
+def test_no_claim_before_all_listeners_have_finished(heard, tmp_path):
     with served(heard, tmp_path / "a.jsonl", 2) as (port, links):
         client = Client(port, links[0])
         client.begin()
@@ -407,10 +407,10 @@ def test_before_all_have_finished_nothing_is_claimed(heard, tmp_path):
 # ---------------------------------------------------------------------------------------------------------------- answers
 
 
-def test_half_a_line_is_nothing_and_a_second_writer_is_refused(tmp_path):
+def test_unfinished_lines_are_dropped_and_a_second_writer_is_refused(tmp_path):
     path = tmp_path / "a.jsonl"
     writer = answers.Writer(path, {"seed": 1})
-    with pytest.raises(answers.AnswersError, match="another server writes it"):
+    with pytest.raises(answers.AnswersError, match="another server is writing"):
         answers.Writer(path, {"seed": 1})
     writer.append({"what": "answer", "trial": 0})
     writer.close()
@@ -421,14 +421,14 @@ def test_half_a_line_is_nothing_and_a_second_writer_is_refused(tmp_path):
     writer.append({"what": "answer", "trial": 1})
     writer.close()
     assert [line.get("trial") for line in answers.read(path)] == [None, 0, 1]
-    with pytest.raises(answers.AnswersError, match="answers to another test"):
+    with pytest.raises(answers.AnswersError, match="the answers of another test"):
         answers.Writer(path, {"seed": 2}).close()
     path.write_bytes(path.read_bytes().replace(b'"trial": 0}', b'"trial": 0'))
     with pytest.raises(answers.AnswersError, match="line 2: damaged"):
         answers.read(path)
 
 
-def test_an_answer_that_is_not_on_the_disk_is_not_taken(heard, tmp_path, monkeypatch):
+def test_an_answer_that_cannot_be_written_is_not_counted(heard, tmp_path, monkeypatch):
     with served(heard, tmp_path / "a.jsonl", 1) as (port, links):
         client = Client(port, links[0])
         client.begin()
@@ -443,7 +443,7 @@ def test_an_answer_that_is_not_on_the_disk_is_not_taken(heard, tmp_path, monkeyp
     assert sum(line["what"] == "answer" for line in answers.read(tmp_path / "a.jsonl")) == 1
 
 
-def test_what_a_client_may_not_send_or_see(heard, tmp_path):
+def test_invalid_requests_are_refused_and_other_addresses_are_not_found(heard, tmp_path):
     with served(heard, tmp_path / "a.jsonl", 2) as (port, links):
         client, other = Client(port, links[0]), Client(port, links[1])
         trial = session.draw(heard, SEED, 0, PAIRS, SINGLES)[0]
@@ -521,7 +521,7 @@ def running(folders, output):
         process.stdout.close()
 
 
-def test_a_killed_server_loses_no_answer_and_goes_on(folders, tmp_path, capsys):
+def test_a_killed_server_loses_no_answer_and_resumes(folders, tmp_path, capsys):
     with running(folders, tmp_path / "test") as (port, links, process):
         client = Client(port, links[0])
         client.begin(producer=True)
@@ -554,7 +554,7 @@ def test_a_killed_server_loses_no_answer_and_goes_on(folders, tmp_path, capsys):
     assert test["key"] not in (tmp_path / "test" / "answers.jsonl").read_text()
 
 
-def test_without_its_requirements_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
+def test_missing_packages_are_reported_with_the_install_command(tmp_path, monkeypatch, capsys):
     for name in ("uvicorn", "starlette"):
         monkeypatch.setitem(sys.modules, name, None)
     assert command.main(["--real", "x", "--generated", "y", "--output", str(tmp_path)]) == 1
@@ -568,7 +568,7 @@ def test_without_its_requirements_one_line_says_what_to_install(tmp_path, monkey
 @pytest.mark.parametrize(
     "words", [[], ["--real", "a"], ["--real", "a", "--generated", "b", "--output", "c", "--delta", "nan"]]
 )
-def test_options_that_cannot_work(words, capsys):
+def test_invalid_options_exit_with_status_2(words, capsys):
     with pytest.raises(SystemExit) as ended:
         command.parse_options(words)
     assert ended.value.code == 2 and "expected" in capsys.readouterr().err
@@ -577,7 +577,7 @@ def test_options_that_cannot_work(words, capsys):
 # ------------------------------------------------------------------------------------------------------------ the browser
 
 
-def test_a_whole_test_by_keyboard_alone(heard, tmp_path, browser):
+def test_a_complete_test_works_with_the_keyboard_alone(heard, tmp_path, browser):
     wrong, received, pictures = [], [], os.environ.get("TECHNOGEN_SCREENSHOTS")
     with served(heard, tmp_path / "a.jsonl", 1) as (port, links):
         context = browser.new_context(viewport={"width": 390, "height": 844})
