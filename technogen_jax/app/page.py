@@ -1,7 +1,7 @@
-"""The page and its server: Gradio around a small instrument of our own (page.html, page.css, loop.js, page.js).
+"""The page and its server: Gradio around our own instrument (page.html, page.css, loop.js, page.js).
 
-The instrument asks by Gradio's documented HTTP calls, so that everything waits in one bounded queue: a loop comes back as
-its samples, a file as an address that is good for a quarter of an hour.
+The instrument uses Gradio's documented HTTP calls, so that all requests wait in one bounded queue. A
+loop is returned as samples, a file as an address that is valid for a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from technogen_jax.audio import audio_files, spectrogram_images
 from technogen_jax.runs.checkpoints import CHECKPOINTS_FOLDER
 from technogen_jax.runs.workdir import CONFIG_FILE, WorkdirError
 
-WAITING = 128  # requests in the queue; beyond it a client is told to come back
+WAITING = 128  # requests in the queue; with more, a client gets an error
 REFRESH_S = 5.0  # of the training tab
 _HERE = pathlib.Path(__file__).parent
 _PICTURE_DB = (-80.0, 0.0)
@@ -43,31 +43,32 @@ def launch(
     share: bool = False,
     block: bool = False,
 ) -> gr.Blocks:
-    """Opens the page: in a notebook below the cell, otherwise on an address that is printed. `close()` of what it returns ends it.
+    """Opens the page and returns it; `close()` of the result ends it.
+
+    In a notebook the page appears below the cell, otherwise its address is printed.
 
     Args:
-        workdirs: folders given to `technogen_jax.train`, or files of `technogen_jax.export`. A folder without a checkpoint yet is only
-            watched.
-        step: see `generate.load`.
-        host: the address to listen on; this machine alone unless told otherwise.
-        port: None: the first free one from 7860 on.
-        share: whether to open a public address through Gradio's servers, for those who have the link.
-        block: whether to return only at Ctrl-C.
+        workdirs: workdirs of runs, or exported files. Of a workdir without a checkpoint only the training is shown.
+        step: "latest", "best" or the step of a checkpoint.
+        host: address to listen on; by default only this machine can connect.
+        port: None: the first free port from 7860 on.
+        share: open a public address through Gradio's servers, for those who have the link.
+        block: return only after Ctrl-C.
 
     Raises:
-        WorkdirError: one of them is neither.
+        WorkdirError: a path is neither a workdir nor an exported file.
     """
     names = sounds.names_of(workdirs)
     folders = {name: pathlib.Path(os.path.abspath(path)) for name, path in zip(names, workdirs, strict=True)}
-    voices = {}
+    models = {}
     for name, path in folders.items():
         try:
-            voices[name] = sounds.load(path, name, step)
+            models[name] = sounds.load(path, name, step)
         except WorkdirError as error:
             if not (path / CONFIG_FILE).is_file() or (path / CHECKPOINTS_FOLDER).is_dir():
                 raise
-            print(f"{error}: only watched for now")
-    page = serve(voices, {name: path for name, path in folders.items() if path.is_dir()}, host, port, share)
+            print(f"{error}: only its training is shown")
+    page = serve(models, {name: path for name, path in folders.items() if path.is_dir()}, host, port, share)
     print(f"TechnoGen plays at {page.local_url}" + (" (Ctrl-C ends it)" if block else ""), flush=True)
     if block:
         page.block_thread()
@@ -75,15 +76,15 @@ def launch(
 
 
 def serve(
-    voices: Mapping[str, sounds.Voice],
+    models: Mapping[str, sounds.PlayableModel],
     runs: Mapping[str, pathlib.Path],
     host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
 ) -> gr.Blocks:
-    """The page, served in the background until it is closed; the arguments are those of `build` and `launch`."""
-    files = temporary_files.Shelf()
-    page = build(voices, runs, files)
+    """Builds the page, serves it in the background and returns it."""
+    files = temporary_files.TemporaryFiles()
+    page = build(models, runs, files)
     page.launch(
         server_name=host,
         server_port=port,
@@ -99,71 +100,71 @@ def serve(
         height=900,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=_asset("page.css"),
-        app_kwargs={"middleware": [Middleware(request_filter.Gate)], "routes": _routes(runs, files)},
+        app_kwargs={"middleware": [Middleware(request_filter.RequestFilter)], "routes": _routes(runs, files)},
     )
     return page
 
 
 def build(
-    voices: Mapping[str, sounds.Voice], runs: Mapping[str, pathlib.Path], files: temporary_files.Shelf
+    models: Mapping[str, sounds.PlayableModel], runs: Mapping[str, pathlib.Path], files: temporary_files.TemporaryFiles
 ) -> gr.Blocks:
-    """The page, not yet served.
+    """Returns the page, not yet served.
 
     Args:
-        voices: models that can be played, by name.
-        runs: folders whose training can be watched, by name.
-        files: takes what is made to be fetched.
+        models: models that can be played, by name.
+        runs: workdirs whose training is shown, by name.
+        files: storage for downloads.
     """
     with gr.Blocks(title="TechnoGen", analytics_enabled=False, fill_width=True) as page:
-        with gr.Tabs(selected=None if voices else "training"):
-            with gr.Tab("Play", id="play", visible=bool(voices)):
+        with gr.Tabs(selected=None if models else "training"):
+            with gr.Tab("Play", id="play", visible=bool(models)):
                 gr.HTML(
                     html_template=_asset("page.html"),
                     js_on_load=_asset("loop.js") + _asset("page.js"),
                     apply_default_css=False,
-                    models=[_described(voice) for voice in voices.values()],
+                    models=[_describe(model) for model in models.values()],
                     limits={"move": sounds.FARTHEST, "minutes": sounds.MOST_MINUTES},
                 )
             with gr.Tab("Training", id="training", visible=bool(runs)):
-                _watch(runs)
-        loop, file = functools.partial(_loop, voices), functools.partial(_file, voices, files)
-        # A file takes seconds, so it is not in the way of loops: one of each is made at a time.
-        gr.api(_answering(loop), api_name="loop", concurrency_limit=1, concurrency_id="loop")
-        gr.api(_answering(file), api_name="file", concurrency_limit=1, concurrency_id="file")
+                _add_training_tab(runs)
+        loop, file = functools.partial(_loop, models), functools.partial(_file, models, files)
+        # Rendering a file takes seconds: files and loops have separate queues, so that loops stay fast.
+        gr.api(_with_client_errors(loop), api_name="loop", concurrency_limit=1, concurrency_id="loop")
+        gr.api(_with_client_errors(file), api_name="file", concurrency_limit=1, concurrency_id="file")
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
-def _answering(function):
-    """What the queue calls: what cannot be made is an answer for the client, not an error of the server."""
+def _with_client_errors(function):
+    """Wraps a function so that its refusals reach the client as a message and not as a server error."""
 
     def answer(asked: dict) -> dict:
         try:
             return function(asked)
-        except (sounds.AskError, temporary_files.FullError) as error:
+        except (sounds.RequestError, temporary_files.StorageFullError) as error:
             raise gr.Error(str(error), print_exception=False) from None
 
     return answer
 
 
-def _described(voice: sounds.Voice) -> dict:
-    """What the page has to know of a model."""
-    gan = voice.trained.gan
-    tempo = [share * voice.bpm for share in sounds.TEMPO_SHARES] if voice.bpm else None
+def _describe(model: sounds.PlayableModel) -> dict:
+    """Returns the properties of a model that the page needs."""
+    gan = model.trained.gan
+    tempo = [share * model.bpm for share in sounds.TEMPO_SHARES] if model.bpm else None
     return {
-        "name": voice.name,
-        "step": voice.trained.step,
+        "name": model.name,
+        "step": model.trained.step,
         "classes": list(gan.classes),
-        "moves": len(voice.directions),
-        "bpm": voice.bpm,
+        "moves": len(model.directions),
+        "bpm": model.bpm,
         "tempo": tempo,
         "bars": gan.endless.bars if gan.endless else None,
     }
 
 
-def _loop(voices, asked) -> dict:
-    """The samples of a loop, 16 bits, interleaved, and its spectrogram, a byte a point from the lowest band up."""
-    sound = sounds.read_sound(asked, voices)
-    clip, rate_hz = sounds.loop_of(sound), sound.voice.trained.config.audio.sample_rate_hz
+def _loop(models, asked) -> dict:
+    """Returns a loop as base64: 16-bit interleaved samples, and a spectrogram of one byte a point, lowest band first."""
+    sound = sounds.read_sound(asked, models)
+    clip, rate_hz = sounds.loop_of(sound), sound.model.trained.config.audio.sample_rate_hz
     low, high = _PICTURE_DB
     levels = np.clip((spectrogram_images.mel_db(clip, rate_hz) - low) / (high - low), 0, 1)  # [M, N]
     return {
@@ -176,22 +177,22 @@ def _loop(voices, asked) -> dict:
     }
 
 
-def _file(voices, files, asked) -> dict:
-    """Where a loop or a track can be fetched."""
+def _file(models, files, asked) -> dict:
+    """Renders a loop or a track into a file and returns its download address."""
     names = ("sound", "format", "bpm", "minutes")
     if not isinstance(asked, dict) or set(asked) != set(names):
-        raise sounds.AskError(f"file: expected the fields {', '.join(names)}")
-    sound = sounds.read_sound(asked["sound"], voices)
+        raise sounds.RequestError(f"file: expected the fields {', '.join(names)}")
+    sound = sounds.read_sound(asked["sound"], models)
     if asked["format"] not in sounds.FORMATS:
-        raise sounds.AskError(f"format: expected one of {', '.join(sounds.FORMATS)}")
-    bpm = sounds.read_tempo(asked["bpm"], sound.voice)
+        raise sounds.RequestError(f"format: expected one of {', '.join(sounds.FORMATS)}")
+    bpm = sounds.read_tempo(asked["bpm"], sound.model)
     minutes = asked["minutes"]
     if minutes is not None:
         minutes = sounds.number("minutes", minutes, 0.1, sounds.MOST_MINUTES)
-    shape = sound.voice.trained.config.audio
+    shape = sound.model.trained.config.audio
     seconds = minutes * 60 + 10 if minutes else 2 * shape.clip_samples / shape.sample_rate_hz
     words = [str(sound.start.seed), *([f"to {sound.end.seed}"] if sound.end else []), *(["track"] if minutes else [])]
-    words += [f"{tempo:.0f} bpm"] if (tempo := bpm or sound.voice.bpm) else []
+    words += [f"{tempo:.0f} bpm"] if (tempo := bpm or sound.model.bpm) else []
     name = "-".join(f"technogen {' '.join(words)}".split()) + f".{asked['format']}"
     most_bytes = round(seconds * shape.sample_rate_hz) * shape.channels * 2 + 4096
     token = files.put(name, most_bytes, lambda path: sounds.write(sound, path, bpm, minutes))
@@ -202,19 +203,19 @@ def _routes(runs, files) -> list[Route]:
     def download(request: Request) -> Response:
         item = files.find(request.path_params["token"])
         if item is None:
-            return PlainTextResponse("This file is no longer there; make it again.", 404)
+            return PlainTextResponse("This file has expired; make it again.", 404)
         return FileResponse(item.path, filename=item.name, headers={"cache-control": "no-store"})
 
     def preview(request: Request) -> Response:
         asked = request.path_params
         path = training_view.preview_file(runs, asked["run"], asked["step"], f".{asked['kind']}")
-        return FileResponse(path) if path else PlainTextResponse("There is no such preview.", 404)
+        return FileResponse(path) if path else PlainTextResponse("This preview does not exist.", 404)
 
     return [Route("/download/{token}", download), Route("/preview/{run}/{step}.{kind}", preview)]
 
 
-def _watch(runs: Mapping[str, pathlib.Path]) -> None:
-    """The tab of a training: curves, and the newest preview or any before it."""
+def _add_training_tab(runs: Mapping[str, pathlib.Path]) -> None:
+    """Adds the training tab: curves, and the newest or an earlier preview."""
     run = gr.Dropdown(list(runs), value=next(iter(runs), None), label="Run", visible=len(runs) > 1)
     shown = gr.HTML(apply_default_css=False)
     back = gr.Slider(0, 1, step=1, value=0, label="Earlier previews")
@@ -227,7 +228,7 @@ def _watch(runs: Mapping[str, pathlib.Path]) -> None:
 
     def look(name: str, ago: float):
         if name not in runs:
-            raise gr.Error("run: expected one of those in the list", print_exception=False)
+            raise gr.Error("run: expected one of the listed runs", print_exception=False)
         steps = training_view.previews(runs[name])
         ago = int(sounds.number("ago", ago, 0, 1e6))
         step = steps[-1 - min(ago, len(steps) - 1)] if steps else None

@@ -1,11 +1,12 @@
-"""What of the web server a client can reach: what the page needs, and nothing else that Gradio serves.
+"""Limits the web server to the addresses that the page needs.
 
-So there is no upload, no proxy, no file by its path and no list of runs, whatever the next version of Gradio brings.
+Other addresses that Gradio serves (upload, proxy, files by path) are not reachable, and addresses
+that a later version of Gradio adds are not either.
 """
 
 from __future__ import annotations
 
-OPEN = (  # beginnings of paths
+ALLOWED_PREFIXES = (
     "/assets/",
     "/static/",
     "/download/",
@@ -15,10 +16,10 @@ OPEN = (  # beginnings of paths
     "/gradio_api/heartbeat/",
     "/gradio_api/startup-events",
 )
-OPEN_EXACT = ("/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/info", "/gradio_api/cancel")
+ALLOWED_PATHS = ("/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/info", "/gradio_api/cancel")
 MOST_BODY_BYTES = 64 * 1024
 _HEADERS = [
-    # Scripts are built from text by Gradio's own page, so inline ones and eval stay allowed.
+    # Gradio's page builds scripts from text, so inline scripts and eval must stay allowed.
     (
         b"content-security-policy",
         b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'",
@@ -28,19 +29,19 @@ _HEADERS = [
 ]
 
 
-class Gate:
-    """ASGI middleware: paths that are not open are not there, long requests are refused, no page loads from elsewhere."""
+class RequestFilter:
+    """ASGI middleware: 404 for paths that are not allowed, 413 for long requests, headers against foreign content."""
 
     def __init__(self, app):
         self._app = app
 
     async def __call__(self, scope, receive, send):
-        """See the class."""
+        """Handles one request."""
         if scope["type"] != "http":
             await (_refuse_socket(send) if scope["type"] == "websocket" else self._app(scope, receive, send))
             return
         path = scope["path"]
-        if not (path in OPEN_EXACT or path.startswith(OPEN)):
+        if not (path in ALLOWED_PATHS or path.startswith(ALLOWED_PREFIXES)):
             await _answer(send, 404, b"There is nothing here.")
             return
         length = dict(scope["headers"]).get(b"content-length", b"" if scope["method"] == "POST" else b"0")

@@ -1,4 +1,4 @@
-"""Files that wait to be fetched, each under a name that nobody can guess."""
+"""Files for download, kept for a quarter of an hour under names that nobody can guess."""
 
 from __future__ import annotations
 
@@ -13,62 +13,62 @@ KEPT_S = 15 * 60
 MOST_BYTES = 2 * 2**30  # of all files together
 
 
-class FullError(OSError):
-    """There is no more room."""
+class StorageFullError(OSError):
+    """All files together would exceed the limit."""
 
 
-class Item(NamedTuple):
-    """A file: where it is, and what whoever fetches it sees as its name."""
+class Download(NamedTuple):
+    """A file for download: its path, and the name under which it is saved."""
 
     path: pathlib.Path
     name: str
 
 
-class Shelf:
-    """A folder of its own, readable by this user alone, that goes with the process; its files go before.
+class TemporaryFiles:
+    """A private folder that is deleted with the process; each of its files is deleted after `kept_s`.
 
     Args:
-        kept_s: how long a file waits.
-        most_bytes: of all together.
+        kept_s: seconds that a file is kept.
+        most_bytes: limit for all files together.
     """
 
     def __init__(self, kept_s: float = KEPT_S, most_bytes: int = MOST_BYTES):
         self._folder = tempfile.TemporaryDirectory(prefix="technogen-app-")
         self._kept_s, self._most_bytes = kept_s, most_bytes
-        self._items: dict[str, Item] = {}
+        self._items: dict[str, Download] = {}
 
     def put(self, name: str, expected_bytes: int, write: Callable[[pathlib.Path], None]) -> str:
-        """The token of a new file.
+        """Makes a file and returns its token.
 
         Args:
-            name: what it is called when it is fetched; its ending is the file's.
+            name: name under which it is saved; its suffix decides the format.
             expected_bytes: an upper bound of its size.
-            write: given its path, writes it.
+            write: function that writes the file, given its path.
 
         Raises:
-            FullError: it would be more than `most_bytes`.
+            StorageFullError: all files together would exceed `most_bytes`.
         """
         if self.size_bytes() + expected_bytes > self._most_bytes:
-            raise FullError(f"There is no room for another file now; try again in {self._kept_s / 60:.0f} minutes")
+            raise StorageFullError(f"There is no room for another file; try again in {self._kept_s / 60:.0f} minutes")
         token = secrets.token_urlsafe(24)
         path = pathlib.Path(self._folder.name) / f"{token}{pathlib.Path(name).suffix}"
         write(path)
-        self._items[token] = Item(path, name)
+        self._items[token] = Download(path, name)
         timer = threading.Timer(self._kept_s, self._remove, [token])
         timer.daemon = True
         timer.start()
         return token
 
-    def find(self, token: str) -> Item | None:
-        """The file of a token, None if there is none any more. The token is looked up and never becomes a path."""
+    def find(self, token: str) -> Download | None:
+        """Returns the file of a token, None if it is gone. The token is a key and never becomes part of a path."""
         return self._items.get(token)
 
     def size_bytes(self) -> int:
-        """Of all files."""
+        """Returns the size of all files together."""
         return sum(path.stat().st_size for path in pathlib.Path(self._folder.name).iterdir())
 
     def close(self) -> None:
-        """Deletes all."""
+        """Deletes all files."""
         self._items.clear()
         self._folder.cleanup()
 

@@ -1,4 +1,4 @@
-"""What a run shows while it trains, read from its folder: curves, and previews by step."""
+"""Curves and previews of a run, read from its workdir while it trains."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.runs.workdir import SAMPLES_FOLDER
 
-CHARTS = {  # title: beginnings of the metrics' names
+CHARTS = {  # title: names of the metrics
     "Losses": ("d/adversarial", "g/adversarial"),
     "Distance from real clips": ("eval/mmd_tmr-v1",),
     "Coverage, regular beat": ("eval/coverage", "eval/beat_regularity_low"),
-    "Steps a second": ("time/steps_per_s",),
+    "Steps per second": ("time/steps_per_s",),
 }
-_MOST_POINTS = 400  # of a curve: more is slower, and no finer on a screen
+_MOST_POINTS = 400  # of a curve: more would be slower and not visible on a screen
 _KINDS = (".png", ".wav")
 
 
 def curves(workdir: pathlib.Path) -> dict[str, list[tuple[int, float, str]]]:
-    """For each of `CHARTS` its points (step, value, name of the curve); no points where nothing is logged yet."""
+    """Returns the points (step, value, name of the curve) of each chart in `CHARTS`; no points before the first log line."""
     try:
         lines = (workdir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -32,7 +32,7 @@ def curves(workdir: pathlib.Path) -> dict[str, list[tuple[int, float, str]]]:
             values = json.loads(line)
             step = int(values.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # the last line may be half written
+            continue  # the last line may be unfinished
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 found.setdefault(name, []).append((step, float(value)))
@@ -45,13 +45,13 @@ def curves(workdir: pathlib.Path) -> dict[str, list[tuple[int, float, str]]]:
 
 
 def _thinned(points: list) -> list:
-    """At most `_MOST_POINTS` of them, the last one always."""
+    """Returns at most `_MOST_POINTS` of the points, always with the last one."""
     stride = -(-len(points) // _MOST_POINTS) or 1
     return points[::-1][::stride][::-1]
 
 
 def previews(workdir: pathlib.Path) -> list[int]:
-    """Steps that have a preview, in order."""
+    """Returns the steps that have a preview, in ascending order."""
     steps = []
     for path in (workdir / SAMPLES_FOLDER).glob("step*.png"):
         number = path.stem.removeprefix("step")
@@ -61,7 +61,7 @@ def previews(workdir: pathlib.Path) -> list[int]:
 
 
 def preview_file(workdirs: Mapping[str, pathlib.Path], name: str, step: str, kind: str) -> pathlib.Path | None:
-    """The file of a preview; None if there is none. The client's words are looked up among what is there, never joined to a path."""
+    """Returns the file of a preview, or None. Client input is compared with existing names and never joined to a path."""
     if name not in workdirs or not re.fullmatch("[0-9]{1,12}", step) or kind not in _KINDS:
         return None
     workdir = workdirs[name]

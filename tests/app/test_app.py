@@ -43,12 +43,12 @@ def changed(content, path, value):
 
 
 @pytest.fixture(scope="module")
-def voice():
+def playable():
     """A TechnoGAN of one bar, two classes, 8 kHz, random networks."""
     trained = model(1)
     shape = trained.config.audio
     bpm = 240 * shape.sample_rate_hz / shape.clip_samples
-    return sounds.Voice("tiny", trained, latent_directions.find(trained.gan, trained.params, sounds.MOVES), bpm)
+    return sounds.PlayableModel("tiny", trained, latent_directions.find(trained.gan, trained.params, sounds.MOVES), bpm)
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,12 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(voice, run):
+def served(playable, run):
     """The page, served on loopback."""
     pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
     from technogen_jax.app import page
 
-    page = page.serve({"tiny": voice}, {"run": run})
+    page = page.serve({"tiny": playable}, {"run": run})
     yield page
     page.close(verbose=False)
 
@@ -106,14 +106,14 @@ def pcm_of(made):
     return np.frombuffer(base64.b64decode(made["pcm"]), "<i2").reshape(made["samples"], made["channels"])
 
 
-def clip_of_seed(voice, seed, **options):
-    return next(generator.render(voice.trained, generator.draw_latents(voice.trained.gan, seed, [0], **options)))
+def clip_of_seed(playable, seed, **options):
+    return next(generator.render(playable.trained, generator.draw_latents(playable.trained.gan, seed, [0], **options)))
 
 
 @pytest.fixture(scope="module")
-def pcm_of_7(voice):
+def pcm_of_7(playable):
     """What `technogen_jax.sample` writes for seed 7, int16 `[T, C]`."""
-    return audio_files.to_int16(clip_of_seed(voice, 7))
+    return audio_files.to_int16(clip_of_seed(playable, 7))
 
 
 # ------------------------------------------------------------------------------------------- what may be asked for
@@ -154,60 +154,66 @@ def pcm_of_7(voice):
         ("start.path", "../x"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_in_one_short_line(voice, path, value):
-    with pytest.raises(sounds.AskError) as refused:
-        sounds.read_sound(changed(ASKED, path, value), {"tiny": voice})
+def test_values_out_of_bounds_are_refused_in_one_short_line(playable, path, value):
+    with pytest.raises(sounds.RequestError) as refused:
+        sounds.read_sound(changed(ASKED, path, value), {"tiny": playable})
     assert len(str(refused.value)) < 300 and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("asked", [None, 7, "loop", [], {}, {**ASKED, "workdir": "/tmp"}])
-def test_what_is_no_sound_is_refused(voice, asked):
-    with pytest.raises(sounds.AskError, match="expected the fields end, model, share, start"):
-        sounds.read_sound(asked, {"tiny": voice})
+def test_requests_with_wrong_fields_are_refused(playable, asked):
+    with pytest.raises(sounds.RequestError, match="expected the fields end, model, share, start"):
+        sounds.read_sound(asked, {"tiny": playable})
 
 
-def test_tempo_has_bounds_and_belongs_to_bars(voice):
-    assert sounds.read_tempo(None, voice) is None and sounds.read_tempo(140, voice) == 140
+def test_tempo_has_bounds_and_needs_clips_of_whole_bars(playable):
+    assert sounds.read_tempo(None, playable) is None and sounds.read_tempo(140, playable) == 140
     for bpm in (math.nan, 10, 1e9, "140", True):
-        with pytest.raises(sounds.AskError, match="bpm: expected a number from 93"):
-            sounds.read_tempo(bpm, voice)
-    with pytest.raises(sounds.AskError, match="not whole bars"):
-        sounds.read_tempo(140, voice._replace(bpm=None))
+        with pytest.raises(sounds.RequestError, match="bpm: expected a number from 93"):
+            sounds.read_tempo(bpm, playable)
+    with pytest.raises(sounds.RequestError, match="not whole bars"):
+        sounds.read_tempo(140, playable._replace(bpm=None))
 
 
 # ------------------------------------------------------------------------------------------------------------- sounds
 
 
-def test_a_sound_is_the_clip_that_the_seed_has_everywhere_else(voice):
+def test_a_loop_equals_the_clip_that_sample_makes_from_the_seed(playable):
     label = {"acid": 0.25, "industrial": 0.75}
-    expected = clip_of_seed(voice, 3, truncation=0.5, label=label)
-    np.testing.assert_array_equal(sounds.loop_of(sounds.Sound(voice, sounds.Recipe(3, label, 0.5, (0, 0)))), expected)
+    expected = clip_of_seed(playable, 3, truncation=0.5, label=label)
+    np.testing.assert_array_equal(
+        sounds.loop_of(sounds.Sound(playable, sounds.Recipe(3, label, 0.5, (0, 0)))), expected
+    )
 
 
-def test_moves_go_along_directions_and_a_morph_in_between(voice):
+def test_moves_follow_the_directions_and_a_morph_interpolates(playable):
     start, end = sounds.Recipe(1, {"acid": 1.0}, 1.0, (0.5, 0, -2)), sounds.Recipe(2, {"industrial": 1.0}, 1.0, ())
-    latents = generator.draw_latents(voice.trained.gan, 1, [0], label="acid")
-    latents[0, : voice.directions.shape[1]] += 0.5 * voice.directions[0] - 2 * voice.directions[2]
-    expected = next(generator.render(voice.trained, latents))
-    for sound in (sounds.Sound(voice, start), sounds.Sound(voice, start, end, 0), sounds.Sound(voice, end, start, 1)):
+    latents = generator.draw_latents(playable.trained.gan, 1, [0], label="acid")
+    latents[0, : playable.directions.shape[1]] += 0.5 * playable.directions[0] - 2 * playable.directions[2]
+    expected = next(generator.render(playable.trained, latents))
+    for sound in (
+        sounds.Sound(playable, start),
+        sounds.Sound(playable, start, end, 0),
+        sounds.Sound(playable, end, start, 1),
+    ):
         assert np.abs(sounds.loop_of(sound) - expected).max() < 1e-3
 
 
-def test_a_track_is_what_the_sample_command_plays(voice):
+def test_a_track_equals_that_of_the_sample_command(playable):
     sections = [arrangement.Section(16, seed=7)]
     expected = np.concatenate(
-        list(arrangement.render(voice.trained, arrangement.latents_of(voice.trained.gan, sections, 4)))
+        list(arrangement.render(playable.trained, arrangement.latents_of(playable.trained.gan, sections, 4)))
     )
     recipe = sounds.Recipe(7, None, 1.0, ())
-    np.testing.assert_array_equal(np.concatenate(list(sounds.track_of(sounds.Sound(voice, recipe), 16))), expected)
-    other = np.concatenate(list(sounds.track_of(sounds.Sound(voice, recipe._replace(moves=(1.0,))), 16)))
+    np.testing.assert_array_equal(np.concatenate(list(sounds.track_of(sounds.Sound(playable, recipe), 16))), expected)
+    other = np.concatenate(list(sounds.track_of(sounds.Sound(playable, recipe._replace(moves=(1.0,))), 16)))
     assert np.abs(other - expected).max() > 0.01
 
 
-def test_another_tempo_is_another_speed_and_the_loop_stays_one(voice, tmp_path, pcm_of_7):
-    sound = sounds.Sound(voice, sounds.Recipe(7, None, 1.0, ()))
+def test_another_tempo_changes_the_speed_and_the_loop_stays_seamless(playable, tmp_path, pcm_of_7):
+    sound = sounds.Sound(playable, sounds.Recipe(7, None, 1.0, ()))
     sounds.write(sound, tmp_path / "own.wav", None, None)
-    sounds.write(sound, tmp_path / "fast.flac", voice.bpm * 1.25, None)
+    sounds.write(sound, tmp_path / "fast.flac", playable.bpm * 1.25, None)
     own, fast = (soundfile.read(tmp_path / name)[0] for name in ("own.wav", "fast.flac"))
     np.testing.assert_array_equal(own, pcm_of_7 / 32768)
     assert len(fast) == round(len(own) / 1.25)
@@ -215,19 +221,19 @@ def test_another_tempo_is_another_speed_and_the_loop_stays_one(voice, tmp_path, 
     spectra = [np.fft.rfft(side, axis=0)[: len(fast) // 2] / len(side) for side in (own, fast)]
     assert np.linalg.norm(spectra[0] - spectra[1]) < 1e-3 * np.linalg.norm(spectra[0])
 
-    sounds.write(sound, tmp_path / "track.wav", voice.bpm * 0.8, 0.5)
-    bars = round(0.5 * voice.bpm * 0.8 / 4)
+    sounds.write(sound, tmp_path / "track.wav", playable.bpm * 0.8, 0.5)
+    bars = round(0.5 * playable.bpm * 0.8 / 4)
     assert abs(soundfile.info(tmp_path / "track.wav").frames - bars * len(own) / 0.8) <= 2
 
 
-def test_names_of_models_differ():
+def test_models_get_unique_names():
     assert sounds.names_of(["a/run", "b/run", "c/model.npz", "d/run"]) == ["run", "run (2)", "model", "run (3)"]
 
 
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def test_files_are_private_and_go_by_themselves(monkeypatch):
+def test_temporary_files_are_private_and_expire(monkeypatch):
     timers = []
 
     class Timer(threading.Timer):
@@ -235,12 +241,12 @@ def test_files_are_private_and_go_by_themselves(monkeypatch):
             timers.append(self)
 
     monkeypatch.setattr(threading, "Timer", Timer)
-    files = temporary_files.Shelf(kept_s=60, most_bytes=100)
+    files = temporary_files.TemporaryFiles(kept_s=60, most_bytes=100)
     tokens = [files.put("loop.wav", 40, lambda path: path.write_bytes(b"x" * 40)) for _ in range(2)]
     paths = [files.find(token).path for token in tokens]
     assert tokens[0] != tokens[1] and len(tokens[0]) >= 32 and paths[0].suffix == ".wav"
     assert paths[0].parent.stat().st_mode & 0o77 == 0
-    with pytest.raises(temporary_files.FullError, match="try again in 1 minutes"):
+    with pytest.raises(temporary_files.StorageFullError, match="try again in 1 minutes"):
         files.put("loop.wav", 40, lambda path: pytest.fail("written"))
     timers[0].function(*timers[0].args)
     assert files.find(tokens[0]) is None and not paths[0].exists() and paths[1].exists()
@@ -248,7 +254,7 @@ def test_files_are_private_and_go_by_themselves(monkeypatch):
     assert not paths[1].parent.exists()
 
 
-def test_only_previews_that_are_there_can_be_named(run):
+def test_only_existing_previews_are_served(run):
     runs = {"run": run}
     assert training_view.previews(run) == [500, 1000]
     assert training_view.preview_file(runs, "run", "500", ".wav").is_file()
@@ -257,7 +263,7 @@ def test_only_previews_that_are_there_can_be_named(run):
     assert training_view.preview_file(runs, "run", "500", ".json") is None
 
 
-def test_curves_are_thinned_and_half_a_line_is_nothing(run, tmp_path):
+def test_curves_are_thinned_and_unfinished_lines_are_skipped(run, tmp_path):
     losses = training_view.curves(run)["Losses"]
     assert len(losses) <= 400 and losses[-1] == (1000, 0.001, "d/adversarial")
     assert all(math.isfinite(value) for _, value, _ in losses)
@@ -267,7 +273,7 @@ def test_curves_are_thinned_and_half_a_line_is_nothing(run, tmp_path):
 # ----------------------------------------------------------------------------------------------------------- the server
 
 
-def test_a_loop_comes_as_its_samples(served, voice, pcm_of_7):
+def test_the_loop_call_returns_the_samples(served, playable, pcm_of_7):
     made, answer = call(served, "loop", ASKED)
     assert made and answer["rate_hz"] == RATE_HZ
     np.testing.assert_array_equal(pcm_of(answer), pcm_of_7)
@@ -276,7 +282,7 @@ def test_a_loop_comes_as_its_samples(served, voice, pcm_of_7):
     np.testing.assert_allclose(levels / 255, expected, atol=2 / 255)  # pictured before it is rounded to 16 bits
 
 
-def test_a_client_is_told_what_was_wrong(served):
+def test_invalid_requests_return_a_message(served):
     raw = json.dumps({"data": [changed(ASKED, "start.truncation", math.nan)]})
     assert "NaN" in raw
     assert call(served, "loop", changed(ASKED, "start.truncation", math.nan)) == (
@@ -290,7 +296,7 @@ def test_a_client_is_told_what_was_wrong(served):
     assert call(served, "file", [asked]) == (False, "file: expected the fields sound, format, bpm, minutes")
 
 
-def test_each_file_has_an_address_of_its_own(served, pcm_of_7):
+def test_each_file_has_its_own_download_address(served, pcm_of_7):
     asked = {"sound": ASKED, "format": "flac", "bpm": None, "minutes": None}
     addresses = [call(served, "file", asked)[1]["address"] for _ in range(2)]
     assert addresses[0] != addresses[1]
@@ -320,23 +326,23 @@ def test_each_file_has_an_address_of_its_own(served, pcm_of_7):
         "assets/..%2F..%2F..%2F__init__.py",
     ],
 )
-def test_nothing_else_is_there(served, path):
+def test_other_addresses_are_not_found(served, path):
     assert fetch(served, path)[0] in (400, 403, 404)
 
 
-def test_nothing_is_uploaded(served):
+def test_uploads_are_refused(served):
     status, _ = fetch(served, "gradio_api/upload", raw=b"--x\r\n", method="POST")
     assert status == 404
     status, body = fetch(served, "gradio_api/call/loop", raw=b" " * (request_filter.MOST_BODY_BYTES + 1), method="POST")
     assert (status, body) == (413, b"The request is too long.")
 
 
-def test_it_listens_on_loopback_and_sends_nothing_home(served):
+def test_the_server_listens_on_loopback_without_analytics(served):
     assert served.server_name == "127.0.0.1" and not served.share and not served.analytics_enabled
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
 
 
-def test_many_clients_wait_and_are_answered_one_at_a_time(served, voice, monkeypatch):
+def test_many_clients_are_queued_and_served_one_at_a_time(served, playable, monkeypatch):
     running, most, real = [0], [0], sounds.loop_of
 
     def counted(sound):
@@ -348,7 +354,7 @@ def test_many_clients_wait_and_are_answered_one_at_a_time(served, voice, monkeyp
 
     monkeypatch.setattr(sounds, "loop_of", counted)
     asked = [changed(ASKED, "start.seed", seed) for seed in range(12)]
-    expected = [real(sounds.read_sound(one, {"tiny": voice})) for one in asked]
+    expected = [real(sounds.read_sound(one, {"tiny": playable})) for one in asked]
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda one: call(served, "loop", one), asked))
     assert all(made for made, _ in answers) and most == [1]
@@ -356,7 +362,7 @@ def test_many_clients_wait_and_are_answered_one_at_a_time(served, voice, monkeyp
         np.testing.assert_array_equal(pcm_of(answer), audio_files.to_int16(clip))
 
 
-def test_beyond_the_queue_a_client_is_told_so(served, monkeypatch):
+def test_clients_beyond_the_queue_get_an_error(served, monkeypatch):
     free, real = threading.Event(), sounds.loop_of
     monkeypatch.setattr(sounds, "loop_of", lambda sound: free.wait(20) and real(sound))
     monkeypatch.setattr(served._queue, "max_size", 2)
@@ -410,7 +416,7 @@ def heard(page):
     ).T
 
 
-def test_the_loop_in_the_browser_is_the_clip_to_the_last_sample_and_has_no_gap(window, served, pcm_of_7):
+def test_the_browser_plays_every_sample_of_the_loop_without_a_gap(window, served, pcm_of_7):
     with opened(window, served, "?seed=7") as page:
         np.testing.assert_array_equal(heard(page), pcm_of_7 / np.float32(32768))
         page.click("#play")
@@ -437,7 +443,7 @@ def test_the_loop_in_the_browser_is_the_clip_to_the_last_sample_and_has_no_gap(w
         assert page.evaluate("technogen.looper.position()") is None
 
 
-def test_the_address_brings_back_the_sound(window, served, voice):
+def test_the_page_address_restores_the_sound(window, served, playable):
     with opened(window, served, "?seed=7&label=acid:0.5,industrial:0.25&truncation=0.5") as page:
         box = page.locator("#pad").bounding_box()
         page.mouse.click(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.25)
@@ -447,7 +453,7 @@ def test_the_address_brings_back_the_sound(window, served, voice):
     start = sound["start"]
     assert start["label"] == {"acid": 0.5, "industrial": 0.25} and start["truncation"] == 0.5
     assert np.allclose(start["moves"][:3], [1, 1, -1], atol=0.05) and len(start["moves"]) == 8
-    expected = sounds.loop_of(sounds.read_sound(sound, {"tiny": voice}))
+    expected = sounds.loop_of(sounds.read_sound(sound, {"tiny": playable}))
     np.testing.assert_array_equal(samples, audio_files.to_int16(expected) / np.float32(32768))
     with opened(window, served, "?" + urllib.parse.urlsplit(address).query) as page:
         assert page.evaluate("technogen.sound") == sound
@@ -457,7 +463,7 @@ def test_the_address_brings_back_the_sound(window, served, voice):
         assert page.evaluate("technogen.sound.start.seed") == 2**32 - 1
 
 
-def test_seed_lock_morph_and_list(window, served, voice):
+def test_seed_lock_morph_and_list_of_kept_sounds(window, served, playable):
     with opened(window, served, "?seed=7") as page:
         page.click("#set-a")
         page.fill("#seed", "8")
@@ -469,7 +475,7 @@ def test_seed_lock_morph_and_list(window, served, voice):
         page.locator("#share").fill("0.5")
         settled(page)
         recipes = [sounds.Recipe(seed, None, 1.0, ()) for seed in (7, 8)]
-        expected = sounds.loop_of(sounds.Sound(voice, *recipes, 0.5))
+        expected = sounds.loop_of(sounds.Sound(playable, *recipes, 0.5))
         np.testing.assert_array_equal(heard(page), audio_files.to_int16(expected) / np.float32(32768))
         page.click("#keep")
         page.reload()
@@ -478,7 +484,7 @@ def test_seed_lock_morph_and_list(window, served, voice):
         assert page.evaluate("technogen.sound.share") == 0.5
         page.click("#kept li:first-child button:first-child")
         settled(page)
-        expected = sounds.loop_of(sounds.Sound(voice, recipes[1]))
+        expected = sounds.loop_of(sounds.Sound(playable, recipes[1]))
         np.testing.assert_array_equal(heard(page), audio_files.to_int16(expected) / np.float32(32768))
 
 
@@ -503,7 +509,7 @@ def test_files_are_downloaded(window, served, tmp_path, pcm_of_7):
         assert "minutes: expected a number from 0.1 to 20" in page.inner_text("#status")
 
 
-def test_it_fits_on_a_phone_and_shows_a_training(browser, served):
+def test_the_page_fits_a_phone_and_shows_a_training(browser, served):
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with opened(browser.new_context(**phone), served) as page:
         page.tap("role=button[name=Mix]")
@@ -529,13 +535,13 @@ def test_it_fits_on_a_phone_and_shows_a_training(browser, served):
         (["--workdir", "x", "--step", "last"], "--step: expected latest, best or a number"),
     ],
 )
-def test_options_that_cannot_work(words, said, capsys):
+def test_invalid_options_exit_with_status_2(words, said, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.parse_options(words)
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys, monkeypatch):
+def test_a_folder_that_is_not_a_workdir_is_a_one_line_error(tmp_path, capsys, monkeypatch):
     pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert command.main(["--workdir", str(tmp_path)]) == 1

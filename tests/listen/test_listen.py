@@ -341,7 +341,7 @@ def test_guessing_listeners_give_level_3_and_twenty_of_them_level_4(heard, tmp_p
     assert many["claim"]["sentence"].startswith(words)
     unmatched = json.loads((tmp_path / "many.jsonl").read_text().splitlines()[0]) | {"matched": False}
     lines = [unmatched, *answers.read(tmp_path / "many.jsonl")[1:]]
-    assert verdict.report(lines)["claim"]["missing_for_L4"] == ["pairs known to be of one tempo (name --beats)"]
+    assert verdict.report(lines)["claim"]["missing_for_L4"] == ["pairs known to have the same tempo (give --beats)"]
 
 
 def test_inattentive_listeners_are_excluded_with_a_reason(heard, tmp_path):
@@ -367,7 +367,7 @@ def test_no_conclusion_if_known_bad_clips_are_missed(heard, tmp_path):
     [
         ({"answer": "left"}, "always chose one side"),
         ({"rt_ms": 900}, "answered after 0.9 s (median)"),
-        ({"heard_s": [0.5, 9.0]}, "12 times answered before 2 s of a clip were heard"),
+        ({"heard_s": [0.5, 9.0]}, "12 answers before 2 s of a clip were played"),
     ],
 )
 def test_each_exclusion_rule_applies(heard, changed, reason):
