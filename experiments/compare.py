@@ -23,7 +23,7 @@ from technogen_jax import models
 from technogen_jax.audio import audio_files, spectrogram_images
 from technogen_jax.data import tfrecords
 from technogen_jax.evaluation import clip_sets, feature_extraction, results, scoring
-from technogen_jax.evaluation.features import embeddings
+from technogen_jax.evaluation.features.tmr import TMR_V1
 from technogen_jax.runs import bundle
 from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.sampling import generator
@@ -42,7 +42,7 @@ def open_run(path: str, count: int, seed: int, whole: clip_sets.ClipSet) -> tupl
     """The clips of a workdir, a file or a folder, and what is known of how they are made: size, minutes, speed."""
     if not pathlib.Path(path, "config.json").exists() and pathlib.Path(path).suffix != bundle.SUFFIX:
         geometry = dict(sample_rate_hz=whole.sample_rate_hz, channels=whole.channels, clip_samples=whole.clip_samples)
-        return clip_sets.from_folder(clip_sets.look(path), "generated", **geometry), {}
+        return clip_sets.from_folder(clip_sets.find_files(path), "generated", **geometry), {}
     trained = generator.load(path)
     return clip_sets.from_generator(trained, count, seed), {
         "parameters": models.count_parameters(trained.params),
@@ -75,7 +75,7 @@ def speed(trained: generator.Trained) -> float:
     return _TIMED * trained.config.audio.clip_samples / trained.config.audio.sample_rate_hz / np.median(took_s[1:])
 
 
-def row(name: str, result: dict[str, Any], heard: feature_extraction.Heard, known: dict[str, Any]) -> str:
+def row(name: str, result: dict[str, Any], heard: feature_extraction.ClipFeatures, known: dict[str, Any]) -> str:
     """A run's line of the table."""
     found, copied = result["distances"][_EMBEDDING]["all"], result["memorisation"]
     told, features = result["two_sample"]["test"], result["features"]
@@ -96,7 +96,7 @@ def row(name: str, result: dict[str, Any], heard: feature_extraction.Heard, know
     return f"| {' | '.join(cells)} |"
 
 
-def real_row(result: dict[str, Any], heard: feature_extraction.Heard) -> str:
+def real_row(result: dict[str, Any], heard: feature_extraction.ClipFeatures) -> str:
     """The line of real clips: what a run has whose clips are like other real ones."""
     found, features = result["distances"][_EMBEDDING]["all"], result["features"]
     recall = _cell(found["recall"]["floor"], "{:.2f}")
@@ -104,7 +104,7 @@ def real_row(result: dict[str, Any], heard: feature_extraction.Heard) -> str:
     return f"| real | – | – | 1 | – | 50% | 1 | {recall} | – | {kick} | {on_tempo(heard, features)} | – |"
 
 
-def on_tempo(heard: feature_extraction.Heard, features: dict[str, Any]) -> str:
+def on_tempo(heard: feature_extraction.ClipFeatures, features: dict[str, Any]) -> str:
     """The share of clips that have the tempo of the real ones."""
     tempo_bpm = features["tempo_bpm"]["reference"]["median"]
     if tempo_bpm is None:
@@ -114,7 +114,7 @@ def on_tempo(heard: feature_extraction.Heard, features: dict[str, Any]) -> str:
 
 def compare(options: argparse.Namespace) -> str:
     """Everything that the command does but printing; returns the table."""
-    chosen = {_EMBEDDING: embeddings.EMBEDDINGS[_EMBEDDING]}
+    chosen = {_EMBEDDING: TMR_V1}
     folder = pathlib.Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
     lines, drawn, titles = [], [], []
@@ -136,7 +136,7 @@ def compare(options: argparse.Namespace) -> str:
             loop=bars is not None,
             beats=None if bars is None else 4 * bars,
         )
-        sides = feature_extraction.listen_to_all(real, clips, train, None, chosen, how)
+        sides = feature_extraction.extract_comparison(real, clips, train, None, chosen, how)
         result = scoring.score(sides, chosen, how)
         (folder / name).mkdir(exist_ok=True)
         results.write(folder / name, result)

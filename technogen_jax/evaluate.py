@@ -27,8 +27,8 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     python -m technogen_jax.evaluate --workdir runs/wavegan --step best --earlier 1000
   two folders of audio from anywhere; files 01-a.wav, 01-b.wav ... are of one track:
     python -m technogen_jax.evaluate --real loops/real --generated loops/made --output eval --track_pattern '^([^-]+)-'
-  a second opinion: a net that learns on the real clips what faults sound like, kept in a file; and VGGish from its weights:
-    python -m technogen_jax.evaluate --workdir runs/wavegan --embeddings tmr-v1,artefact=net.npz,vggish=vggish.pth
+  a second opinion: a small net that is trained on faults added to the real clips, and kept in a file:
+    python -m technogen_jax.evaluate --workdir runs/wavegan --embeddings tmr-v1,artefact=net.npz
   two results side by side, if they may be compared:
     python -m technogen_jax.evaluate --compare runs/a/eval/step1000-seed0 runs/b/eval/step1000-seed0""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,7 +57,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the clips are loops: their end goes on at their start (of a set cut at bars they are)",
     )
     add("--beats", type=int, metavar="N", help="beats in a clip that is cut to a grid (the set's; else from its tempo)")
-    add("--embeddings", default="tmr-v1", metavar="NAMES", help="tmr-v1, artefact=FILE, vggish=PATH ... (tmr-v1)")
+    add("--embeddings", default="tmr-v1", metavar="NAMES", help="tmr-v1, artefact=FILE (tmr-v1)")
     add("--labels", action="store_true", help="inception score, by a classifier trained on the set's own labels")
     add("--per_track", type=int, default=8, metavar="N", help="real clips of a track at most (8)")
     add(

@@ -1,4 +1,4 @@
-"""Charts for reports: SVG text, drawn by matplotlib without a display."""
+"""Charts of the report: SVG text, drawn by matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-REAL, GENERATED, OTHER = "#2b8cbe", "#e6550d", "#888888"  # told apart by the colour-blind too
+REAL, GENERATED, OTHER = "#2b8cbe", "#e6550d", "#888888"  # colour-blind readers can distinguish them too
 _BINS = 24
 _COLUMNS = 4
 
 
 def ratios(rows: Sequence[tuple[str, float]]) -> str:
-    """Bars of distances as multiples of the floor, a line at 1; on a logarithmic axis.
+    """Returns a bar chart of distances as multiples of the floor, on a logarithmic axis.
 
     Args:
         rows: (name, ratio), each above 0; a ratio below 0.1 is drawn as 0.1.
@@ -29,15 +29,16 @@ def ratios(rows: Sequence[tuple[str, float]]) -> str:
     axis.set_xlim(0.09, max(12, 3 * max(shown)))
     axis.axvline(1, color=OTHER, linewidth=1)
     axis.set_yticks(places, names, fontsize=8)
-    axis.set_xlabel("times what real clips have among themselves (1 is as near as real ones)", fontsize=8)
+    axis.set_xlabel("multiple of the distance between real clips (1: as close as real clips)", fontsize=8)
     return _svg(figure)
 
 
 def histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
-    """Small histograms of features, real and generated in each.
+    """Returns one small histogram a feature, each with real and generated clips.
 
     Args:
-        rows: (title, values of real clips, values of generated ones); what is not finite is left out.
+        rows: (title, values of real clips, values of generated clips); values that are not finite
+            are left out.
     """
     lines = -(-len(rows) // _COLUMNS)
     figure, axes = _figure(11, 1.9 * lines + 0.4, lines, _COLUMNS)
@@ -48,7 +49,7 @@ def histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
         title, *sides = row
         sides = [values[np.isfinite(values)] for values in sides]
         both = np.concatenate(sides)
-        # One wild clip must not press all others into one bin.
+        # Without limits one outlier would put all other clips into one bin.
         low, high = np.percentile(both, [0.5, 99.5]) if len(both) else (0, 1)
         bins = np.linspace(low, high if high > low else low + 1, _BINS)
         for values, colour, name in zip(sides, (REAL, GENERATED), ("real", "generated"), strict=True):
@@ -59,13 +60,13 @@ def histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
         axis.set_title(title, fontsize=8)
         axis.set_yticks([])
         axis.tick_params(labelsize=7)
-        axis.locator_params(axis="x", nbins=4)  # else long numbers run into each other
+        axis.locator_params(axis="x", nbins=4)  # more numbers would overlap
     axes.flat[0].legend(fontsize=7, frameon=False)
     return _svg(figure)
 
 
 def spectra(centres_hz: np.ndarray, lines: Sequence[tuple[str, str, np.ndarray]]) -> str:
-    """Long-term spectra: the median of the clips as a line, their middle 80 per cent as a band.
+    """Returns a chart of long-term spectra: the median as a line, the middle 80 % as a band.
 
     Args:
         centres_hz: `[L]`.
@@ -85,7 +86,7 @@ def spectra(centres_hz: np.ndarray, lines: Sequence[tuple[str, str, np.ndarray]]
 
 
 def scatter(groups: Sequence[tuple[str, str, np.ndarray]]) -> str:
-    """Clips as points in the first two dimensions of an embedding.
+    """Returns a chart of clips as points in the first two dimensions of an embedding.
 
     Args:
         groups: (name, colour, `[n, d]`, d at least 2).
@@ -122,4 +123,4 @@ def _svg(figure) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     start, end = svg.index("<metadata>"), svg.index("</metadata>") + len("</metadata>")
-    return svg[svg.index("<svg") : start] + svg[end:]  # inline in HTML nobody reads it
+    return svg[svg.index("<svg") : start] + svg[end:]  # metadata has no use inside HTML

@@ -1,10 +1,12 @@
-"""A small convolutional net on log-mel images, trained on the user's own clips in seconds.
+"""A small convolutional network on log-mel images that trains in seconds on the user's own clips.
 
-Three uses: as the artefact net, which tells what was done to a real clip (a second opinion beside `tmr-v1`); on the
-labels of a set, for the inception score; and on real against generated clips, in the two-sample test.
+It has two uses. The artefact net classifies which fault was added to a real clip; its features are
+an embedding, a second opinion beside `tmr-v1`. A classifier of the dataset's labels gives the
+inception score.
 
-The artefact net is far more sensitive than `tmr-v1` to the faults that it was taught and blind to others, such as a
-wrong tempo. Train it once and compare only what the same net (the same hash) has measured.
+The artefact net is far more sensitive than `tmr-v1` to the faults that it was trained on, and does
+not react to others, such as a wrong tempo. Train it once, and compare only figures of one net (one
+hash).
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import optax
 
 from technogen_jax.audio.corruptions import CORRUPTIONS, gain
 from technogen_jax.common import array_files, progress
-from technogen_jax.evaluation.features import embeddings
+from technogen_jax.evaluation.features.embedding import Embedding
+from technogen_jax.evaluation.features.log_mel import log_mel_images
 
 FEATURES = 64
 CLEAN = "clean"
@@ -30,18 +33,18 @@ _CHANNELS = (1, 16, 32, 64)
 _BATCH = 32
 _LEARNING_RATE = 1e-3
 _HELD_OUT = 0.2  # of the tracks
-_GAIN_DB = 6  # either way, of what the artefact net learns from: level is no artefact
-_EXAMPLES = 1280  # clips that the artefact net learns from, all kinds together
+_GAIN_DB = 6  # random gain of the artefact net's examples, up or down: level is no artefact
+_EXAMPLES = 1280  # training clips of the artefact net, of all kinds together
 
 
 class Net(NamedTuple):
-    """A trained net.
+    """A trained network.
 
     Attributes:
         params: its arrays.
-        classes: what the logits stand for, in order.
-        validation_accuracy: on tracks that were held out, the mean over the classes found there.
-        sample_rate_hz: of the audio, where the net was trained on audio.
+        classes: names of the logits, in order.
+        validation_accuracy: on held-out tracks, the mean over the classes.
+        sample_rate_hz: of the audio; None if it was trained on images.
     """
 
     params: dict[str, np.ndarray]
@@ -51,11 +54,11 @@ class Net(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of the contents, not of the file."""
+        """The SHA-256 of the arrays."""
         return array_files.content_hash(self._arrays())
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes an .npz file, whole or not at all."""
+        """Writes an .npz file; it appears complete or not at all."""
         array_files.write(path, self._arrays())
 
     def _arrays(self) -> dict[str, Any]:
@@ -67,10 +70,10 @@ class Net(NamedTuple):
 
 
 def load_net(path: str | os.PathLike) -> Net:
-    """The net that was saved.
+    """Returns the network in a file.
 
     Raises:
-        ValueError: the file is none, or is damaged.
+        ValueError: a damaged file, or one without a network.
     """
     found = array_files.read(path)
     try:
@@ -94,18 +97,18 @@ def train(
     seed: int = 0,
     what: str = "classifier",
 ) -> Net:
-    """A net that tells the classes apart, and how well it does on tracks it has not seen.
+    """Returns a network that classifies images, with its accuracy on held-out tracks.
 
-    Every fifth track of each class is held out. A batch has as many of each class as of any other.
+    A fifth of the tracks of each class is held out. All classes are equally likely in a batch.
 
     Args:
-        images: `[n, N, M]`, from `embeddings.log_mel_images`.
+        images: `[n, N, M]`, from `log_mel_images`.
         targets: `[n]`, indices into `classes`.
         tracks: `[n]`, the track of each.
         classes: names.
         steps: batches of 32.
-        seed: of the split, the start and the batches.
-        what: for the progress bar.
+        seed: of the split, the initial parameters and the batches.
+        what: text of the progress bar.
 
     Raises:
         ValueError: arrays that do not fit, fewer than two classes, or a class without two tracks.
@@ -130,7 +133,7 @@ def train(
     state = optimizer.init(params)
     shares = 1 / np.bincount(targets_in, minlength=len(classes))[targets_in] / len(classes)
     with progress.bar(what, steps, "step") as bar:
-        for _ in range(steps):  # not a scan: inside a loop XLA's gradients are slow on a CPU
+        for _ in range(steps):  # no lax.scan: in a loop XLA's gradients of convolutions are slow on a CPU
             chosen = random.choice(len(images_in), _BATCH, p=shares)
             params, state = _step(params, state, images_in[chosen], targets_in[chosen], optimizer.update)
             bar.update(1)
@@ -141,29 +144,31 @@ def train(
 
 
 def logits(net: Net, images: np.ndarray) -> np.ndarray:
-    """One value a class, float32 `[n, K]`, for images `[n, N, M]`."""
+    """Returns one value a class, float32 `[n, K]`, for images `[n, N, M]`."""
     return _evaluate(net, images)[1]
 
 
 def features(net: Net, images: np.ndarray) -> np.ndarray:
-    """The layer below the logits, float32 `[n, 64]`, for images `[n, N, M]`."""
+    """Returns the layer before the logits, float32 `[n, 64]`, for images `[n, N, M]`."""
     return _evaluate(net, images)[0]
 
 
 def train_artefact(
     audio: np.ndarray, tracks: np.ndarray, sample_rate_hz: int, *, steps: int = 300, seed: int = 0
 ) -> Net:
-    """A net that tells what was done to a real clip: nothing, or one of `corruptions.CORRUPTIONS`.
+    """Returns a network that classifies what was done to a real clip.
+
+    The classes are "clean" and those of `corruptions.CORRUPTIONS`.
 
     Args:
-        audio: real clips, floating-point `[n, T, C]` in [-1, 1]; of stereo the channels' mean is used.
+        audio: real clips, floating-point `[n, T, C]` in [-1, 1]; the mean of the channels is used.
         tracks: `[n]`, the track of each.
         sample_rate_hz: the audio's rate.
         steps: of training.
         seed: of all that is random.
 
     Raises:
-        ValueError: silent clips, and see `train` and `embeddings.tmr`.
+        ValueError: silent clips; clips that `train` or `log_mel_images` refuses.
     """
     silent = ~np.any(audio, axis=(1, 2))
     if silent.any():
@@ -180,7 +185,7 @@ def train_artefact(
                 mono = gain(mono, random.uniform(-_GAIN_DB, _GAIN_DB))
                 kind = kinds[target]
                 changed.append(mono if kind == CLEAN else CORRUPTIONS[kind](mono, sample_rate_hz, random))
-            images.append(embeddings.log_mel_images(np.stack(changed), sample_rate_hz))
+            images.append(log_mel_images(np.stack(changed), sample_rate_hz))
             bar.update(len(changed))
     what = "artefact net: training"
     net = train(
@@ -189,17 +194,18 @@ def train_artefact(
     return net._replace(sample_rate_hz=sample_rate_hz)
 
 
-def artefact_embedding(net: Net) -> embeddings.Embedding:
-    """The features of an artefact net as an embedding of one block, "A"; its name holds the net's hash.
+def artefact_embedding(net: Net) -> Embedding:
+    """Returns the features of an artefact net as an embedding with one block, "A".
 
-    Its `embed` takes the rate that the net was trained at and no other, and looks at whole frames, loop or not.
+    Its name contains the hash of the net. Its `embed` accepts only the sample rate that the net was
+    trained at, and ignores `loop`: it uses whole frames only.
     """
     name = f"artefact-{net.sha256[:8]}"
 
     def embed(audio: np.ndarray, sample_rate_hz: int, *, loop: bool) -> np.ndarray:
         if sample_rate_hz != net.sample_rate_hz:
             raise ValueError(f"{name}: expected audio at {net.sample_rate_hz} Hz, got {sample_rate_hz} Hz; train a net")
-        return features(net, embeddings.log_mel_images(audio, sample_rate_hz)).astype(np.float64)
+        return features(net, log_mel_images(audio, sample_rate_hz)).astype(np.float64)
 
     def describe(sample_rate_hz: int) -> dict[str, Any]:
         return {
@@ -210,11 +216,13 @@ def artefact_embedding(net: Net) -> embeddings.Embedding:
             "validation_accuracy": net.validation_accuracy,
         }
 
-    return embeddings.Embedding(name, lambda channels: {"A": slice(0, FEATURES)}, embed, describe)
+    return Embedding(name, lambda channels: {"A": slice(0, FEATURES)}, embed, describe)
 
 
-def _held_out(targets, tracks, classes, random):
-    """[n] bool: clips of the tracks that are held out, some of each class."""
+def _held_out(
+    targets: np.ndarray, tracks: np.ndarray, classes: Sequence[str], random: np.random.Generator
+) -> np.ndarray:
+    """`[n]` bool: the clips of held-out tracks, some of each class."""
     held = set()
     for target, name in enumerate(classes):
         its = np.unique(tracks[targets == target])
@@ -225,12 +233,12 @@ def _held_out(targets, tracks, classes, random):
         held.update(random.permutation(free)[: max(0, count)])
     mask = np.isin(tracks, list(held))
     if missing := set(range(len(classes))) - set(targets[~mask]):
-        raise ValueError(f"train: too few tracks: no clip is left to learn {classes[min(missing)]!r} from")
+        raise ValueError(f"train: too few tracks: no clip of {classes[min(missing)]!r} is left to train on")
     return mask
 
 
-def _initial(random, n_mels, count):
-    """He-normal kernels, biases zero."""
+def _initial(random: np.random.Generator, n_mels: int, count: int) -> dict[str, np.ndarray]:
+    """Initial parameters: He-normal kernels, zero biases."""
     layers = zip(_CHANNELS, _CHANNELS[1:], strict=False)
     shapes = {f"conv{layer}": (3, 3, c_in, c_out) for layer, (c_in, c_out) in enumerate(layers)}
     bands = -(-n_mels // 2 ** len(shapes))
@@ -244,7 +252,7 @@ def _initial(random, n_mels, count):
 
 
 def _forward(params, images):
-    """(features [B, 64], logits [B, K]) of images [B, N, M]."""
+    """(features `[B, 64]`, logits `[B, K]`) of images `[B, N, M]`."""
     x = ((images - jax.lax.stop_gradient(params["mean"])) / jax.lax.stop_gradient(params["deviation"]))[..., None]
     for layer in range(len(_CHANNELS) - 1):
         x = jax.lax.conv_general_dilated(

@@ -1,7 +1,8 @@
-"""Sets of clips to be compared: the splits of a prepared set, a folder of audio files, or a trained generator.
+"""Sets of clips to compare: splits of a dataset, a folder of audio files, or a trained generator.
 
-All come out the same way, so that nothing but the sound can tell them apart: one rate, one number of channels, one length,
-16 bit. Each clip knows its track, the unit of every statistic: clips of one track are not independent of each other.
+All have one sample rate, one number of channels, one length and 16 bit, so that only the sound can
+distinguish them. Each clip has its track, the unit of every statistic: clips of one track are not
+independent of each other.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ from technogen_jax.data import tfrecords
 from technogen_jax.sampling import generator
 
 _RENDER_BATCH = 16
+_MOST_EXAMPLES = 1000
 
 
 class ClipSetError(ValueError):
-    """A set that cannot be compared: what was expected, what came and what to do."""
+    """A set that cannot be compared; the message says what to do."""
 
 
 class ClipSet(NamedTuple):
-    """Clips with their tracks; the audio is read, or made, when it is asked for.
+    """Clips with their tracks; the audio is read or generated on demand.
 
     Attributes:
-        name: for people.
+        name: a name for messages and the report.
         sample_rate_hz: of every clip.
         channels: 1 or 2.
         clip_samples: length of every clip.
-        tracks: `[n]` the track of each clip, a string.
+        tracks: `[n]`, the track of each clip, a string.
         ids: n names of clips.
-        labels: `[n]` index of each clip's label, or None.
-        origin: what goes into the result: where the clips come from.
-        read: sorted indices -> int16 `[T, C]` each, one after the other.
+        labels: `[n]`, index of each clip's label, or None.
+        origin: where the clips come from, for the result.
+        read: sorted indices -> iterator of int16 `[T, C]`.
         rejected: files that could not be used, {"path", "reason"}.
     """
 
@@ -55,17 +57,17 @@ class ClipSet(NamedTuple):
 
 
 def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_samples: int | None = None) -> ClipSet:
-    """The clips of splits of a prepared set.
+    """Returns the clips of splits of a prepared dataset.
 
     Tracks with the same audio under two names count as one.
 
     Args:
         directory: written by `data_prep.prepare`.
         splits: one or more of "train", "valid", "test".
-        clip_samples: the beginning of each record that is heard; all of it if None.
+        clip_samples: samples of each record that are used, from its start; None: all.
 
     Raises:
-        RecordError: the set cannot be read.
+        RecordError: the dataset cannot be read.
         ClipSetError: records shorter than `clip_samples`, or no clips.
     """
     sources = [tfrecords.ClipSource(directory, split) for split in splits]
@@ -74,7 +76,7 @@ def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_sampl
     if manifest.clip_samples < clip_samples:
         raise ClipSetError(
             f"{directory}: expected clips of at least {clip_samples} samples, it has {manifest.clip_samples}; "
-            f"prepare the set again with --hop_size {clip_samples / manifest.sample_rate_hz:g} or more"
+            f"prepare the dataset again with --hop_size {clip_samples / manifest.sample_rate_hz:g} or more"
         )
     by_hash: dict[str, str] = {}
     same_as = {track["id"]: by_hash.setdefault(track["hash"], track["id"]) for track in manifest.tracks}
@@ -102,7 +104,7 @@ def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_sampl
             "splits": list(splits),
             "fingerprint": manifest.fingerprint,
             "labels": manifest.labels,
-            # Only whole records are whole bars.
+            # A part of a record is not a whole number of bars.
             "bars": manifest.options.get("bars") if clip_samples == manifest.clip_samples else None,
         },
         read=read,
@@ -110,7 +112,7 @@ def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_sampl
 
 
 def from_generator(trained: generator.Trained, count: int, seed: int) -> ClipSet:
-    """Clips of the latents 0 to `count` - 1 of a seed, each a track by itself."""
+    """Returns the clips of the latents 0 to `count` - 1 of a seed, each a track of its own."""
     config = trained.config
 
     def read(indices):
@@ -135,15 +137,15 @@ def from_generator(trained: generator.Trained, count: int, seed: int) -> ClipSet
 
 
 class Folder(NamedTuple):
-    """The audio files of a folder, looked at but not read.
+    """The audio files of a folder, with their properties.
 
     Attributes:
         path: the folder.
         files: paths below it, in order.
-        rates_hz: each file's own rate.
-        seconds: each file's length.
-        channels: each file's number.
-        rejected: files that are not audio, {"path", "reason"}.
+        rates_hz: the sample rate of each file.
+        seconds: the length of each file.
+        channels: the number of channels of each file.
+        rejected: files that cannot be read, {"path", "reason"}.
     """
 
     path: pathlib.Path
@@ -154,8 +156,8 @@ class Folder(NamedTuple):
     rejected: list[dict[str, str]]
 
 
-def look(path: str | os.PathLike) -> Folder:
-    """The audio files in a folder and below it.
+def find_files(path: str | os.PathLike) -> Folder:
+    """Returns the audio files in a folder and below it.
 
     Raises:
         ClipSetError: no folder, or no audio in it.
@@ -188,16 +190,17 @@ def from_folder(
     clip_samples: int,
     track_pattern: str | None = None,
 ) -> ClipSet:
-    """The files of a folder, each cut into as many whole clips as it holds.
+    """Returns the files of a folder, each cut into whole clips.
 
     Args:
-        folder: from `look`.
-        side: "real", "generated" ...: tracks of different sides are different ones, also where they have one name.
-        sample_rate_hz: what all are brought to.
-        channels: the same.
+        folder: from `find_files`.
+        side: "real", "generated", ...: part of the tracks' names, since files of one name in two
+            folders are different tracks.
+        sample_rate_hz: all files are resampled to it.
+        channels: all files are converted to it.
         clip_samples: length of a clip.
-        track_pattern: a regular expression searched in a file's path below the folder; what its first group matches is
-            the track. None: each file is a track.
+        track_pattern: a regular expression that is searched in a file's path below the folder; its
+            first group is the track. None: each file is a track.
 
     Raises:
         ClipSetError: no file is long enough, or the pattern does not match a file.
@@ -234,9 +237,10 @@ def from_folder(
 
 
 def choose(clips: ClipSet, *, per_track: int, tracks: int | None = None, seed: int = 0) -> np.ndarray:
-    """Sorted indices of at most `per_track` clips of each track, spread evenly over it, of at most `tracks` tracks.
+    """Returns sorted indices of clips: at most `per_track` of each of at most `tracks` tracks.
 
-    The tracks are drawn by the seed; a generator's are its first, so that more of them go on where fewer ended.
+    The clips are spread evenly over a track. The tracks are drawn by the seed, but of a generator
+    they are the first ones, so that a larger number includes a smaller one.
     """
     names, which = np.unique(clips.tracks, return_inverse=True)
     first = np.sort(np.unique(which, return_index=True)[1])
@@ -258,9 +262,9 @@ def choose(clips: ClipSet, *, per_track: int, tracks: int | None = None, seed: i
 def _cut(
     path: pathlib.Path, wanted: Sequence[int], sample_rate_hz: int, channels: int, clip_samples: int
 ) -> Iterator[np.ndarray]:
-    """int16 `[clip_samples, C]`: those clips of a file, in order; of a file of hours no more than a clip is in memory."""
+    """Yields the wanted clips of a file, int16 `[clip_samples, C]`, with about one in memory."""
     with audio_files.open_stream(path) as stream:
-        held, start = [], 0  # blocks, and the file's sample at which they begin
+        held, start = [], 0  # blocks in memory, and the position of the first one in the file
         blocks = audio_files.resample_blocks(stream, sample_rate_hz, channels)
         for clip in wanted:
             first, last = clip * clip_samples, (clip + 1) * clip_samples
@@ -270,8 +274,22 @@ def _cut(
                 held.append(block)
                 if start + len(held[0]) <= first:
                     start += len(held.pop(0))
-            piece = np.concatenate([*held, np.zeros((clip_samples, channels), np.float32)])  # a resampler may be short
+            piece = np.concatenate(
+                [*held, np.zeros((clip_samples, channels), np.float32)]
+            )  # the resampler may return fewer samples
             yield audio_files.to_int16(piece[first - start :][:clip_samples])
+
+
+def read_examples(clips: ClipSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns clips of all tracks to train a small network on, of at most half a gigabyte.
+
+    Returns:
+        (indices `[n]`, audio `[n, T, C]` in [-1, 1]).
+    """
+    most = max(1, min(_MOST_EXAMPLES, (1 << 27) // (clips.clip_samples * clips.channels)))
+    count = len(np.unique(clips.tracks))
+    indices = choose(clips, per_track=max(1, most // count), tracks=most, seed=seed)
+    return indices, np.stack([audio_files.from_int16(pcm) for pcm in clips.read(indices)])
 
 
 def _track(file: str, pattern: str | None) -> str:

@@ -1,6 +1,7 @@
-"""An evaluation's result as one HTML file: figures with their floors, charts, spectrograms, and sound to listen to.
+"""An evaluation's result as one HTML page: figures, charts, spectrograms and sound.
 
-Nothing is loaded from elsewhere: charts are inline SVG, pictures PNG, sound FLAC.
+The page loads nothing from elsewhere: charts are inline SVG, images PNG, sound FLAC. It shows every
+distance, feature and embedding that the result has.
 """
 
 from __future__ import annotations
@@ -17,18 +18,9 @@ import numpy as np
 
 from technogen_jax.audio import audio_files, spectrogram_images
 from technogen_jax.data import tfrecords
-from technogen_jax.evaluation import charts
+from technogen_jax.evaluation import charts, embeddings
+from technogen_jax.evaluation.metrics import distances
 
-_METRICS = {
-    "mmd": "kernel distance (MMD²)",
-    "frechet": "Fréchet distance",
-    "precision": "precision: generated clips that lie among real ones",
-    "recall": "recall: real clips that lie among generated ones",
-    "density": "density",
-    "coverage": "coverage: real clips with a generated one near by",
-    "vendi": "Vendi score: how many different clips, in effect",
-}
-_BLOCKS = {"all": "all", "T": "timbre", "M": "modulation", "R": "rhythm", "A": "artefacts"}
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --warn: #c60; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 0 auto; padding: 1rem; }
@@ -51,10 +43,10 @@ pre { overflow-x: auto; font-size: 0.8rem; }
 
 
 class Sound(NamedTuple):
-    """A clip to listen to.
+    """A clip in the report.
 
     Attributes:
-        title: below it.
+        title: the text below it.
         pcm: int16 `[T, C]`.
     """
 
@@ -62,18 +54,18 @@ class Sound(NamedTuple):
     pcm: np.ndarray
 
 
-class Shown(NamedTuple):
-    """What a report shows besides its figures.
+class Exhibits(NamedTuple):
+    """The sounds and the data of the charts that a report shows beside the figures.
 
     Attributes:
-        sample_rate_hz: of the sound.
-        generated: clips to listen to.
-        real: the same of real ones.
-        copies: (generated, training clip, what matched) of clips that look copied.
+        sample_rate_hz: of the sounds.
+        generated: generated clips.
+        real: real clips.
+        copies: (generated clip, training clip, what matched) of clips that may be copies.
         features: (title, real values, generated values).
         spectra: (name, colour, `[n, L]` dB).
         spectra_hz: `[L]`.
-        points: (name, colour, `[n, 2]`): clips in the plane.
+        points: (name, colour, `[n, 2]`), clips in the plane.
     """
 
     sample_rate_hz: int
@@ -86,8 +78,8 @@ class Shown(NamedTuple):
     points: Sequence[tuple[str, str, np.ndarray]]
 
 
-def write(path: str | os.PathLike, result: dict[str, Any], shown: Shown) -> None:
-    """Writes the report; the file appears whole or not at all."""
+def write(path: str | os.PathLike, result: dict[str, Any], exhibits: Exhibits) -> None:
+    """Writes the report; the file appears complete or not at all."""
     path = pathlib.Path(path)
     sets = result["sets"]
     title = f"{sets['generated']['name']} against {sets['reference']['name']}"
@@ -97,13 +89,13 @@ def write(path: str | os.PathLike, result: dict[str, Any], shown: Shown) -> None
         _cards(result),
         "".join(f"<p class=warn>{_text(line)}</p>" for line in result["warnings"]),
         "<h2>Listen</h2><h3>Generated</h3>",
-        _clips(shown.generated, shown.sample_rate_hz),
+        _clips(exhibits.generated, exhibits.sample_rate_hz),
         "<h3>Real, not trained on</h3>",
-        _clips(shown.real, shown.sample_rate_hz),
-        _distances(result, shown),
-        _features(result, shown),
+        _clips(exhibits.real, exhibits.sample_rate_hz),
+        _distances(result, exhibits),
+        _features(result, exhibits),
         _two_sample(result),
-        _copies(result, shown),
+        _copies(result, exhibits),
         _labels(result),
         "<h2>How this was made</h2>"
         "<p>Results are comparable where all of this but the generated set is the same.</p>"
@@ -136,9 +128,11 @@ def _cards(result: dict[str, Any]) -> str:
         cards.append((f"Fréchet distance, {name}", _times(frechet["ratio"]), f"{_pair(frechet)} among real clips"))
         cards.append(("coverage", f"{coverage['value']:.2f}", f"real among real: {coverage['floor']:.2f}"))
     test = result["two_sample"]["test"]
-    cards.append(("told apart by a classifier", f"{test['accuracy']:.0%}", f"chance is 50%; {_text(test['verdict'])}"))
+    cards.append(
+        ("distinguished by a classifier", f"{test['accuracy']:.0%}", f"chance is 50%; {_text(test['verdict'])}")
+    )
     if panel := result["memorisation"]:
-        note = f"of the generated clips; of real ones, held out: {panel['held_out_flagged_share']:.1%}"
+        note = f"of the generated clips; of held-out real ones: {panel['held_out_flagged_share']:.1%}"
         cards.append(("look copied", f"{panel['flagged_share']:.1%}", note))
     body = "".join(f"<div class=card>{_text(name)}<b>{value}</b>{note}</div>" for name, value, note in cards)
     return f"<div class=cards>{body}</div><p><b>{_text(result['claim']['sentence'])}</b></p>"
@@ -158,8 +152,9 @@ def _clip(sound: Sound, sample_rate_hz: int) -> str:
     )
 
 
-def _distances(result: dict[str, Any], shown: Shown) -> str:
+def _distances(result: dict[str, Any], exhibits: Exhibits) -> str:
     tables, bars = [], []
+    metric_titles, block_titles = distances.titles(), embeddings.block_titles()
     sources = [
         *result["distances"].items(),
         *((f"{n} at one loudness", b) for n, b in result["loudness_matched"].items()),
@@ -167,12 +162,13 @@ def _distances(result: dict[str, Any], shown: Shown) -> str:
     for name, blocks in sources:
         rows = []
         for block, metrics in blocks.items():
+            title = block_titles.get(block, block)
             if metrics["frechet"]["ratio"]:
-                bars.append((f"{name} {_BLOCKS.get(block, block)}", metrics["frechet"]["ratio"]))
+                bars.append((f"{name} {title}", metrics["frechet"]["ratio"]))
             for metric, found in metrics.items():
                 p = f"{found['p']:.3g}" if "p" in found else ""
                 rows.append([
-                    f"{_BLOCKS.get(block, block)}: {_METRICS[metric]}",
+                    f"{title}: {metric_titles.get(metric, metric)}",
                     _number(found["value"]), _number(found["sd"]), _number(found["floor"]), _number(found["floor_sd"]),
                     _number(found["ratio"]), p,
                 ])  # fmt: skip
@@ -180,16 +176,16 @@ def _distances(result: dict[str, Any], shown: Shown) -> str:
         tables.append(f"<h3>{_text(name)}</h3>{_table(head, rows)}")
     return (
         "<h2>How far from real clips</h2>"
-        "<p>The floor is what real clips of other tracks give by the same rule. The ratio is to it; that of the kernel "
-        "distance, whose floor is zero on average, to what chance gives at most, in 95 of 100 cases. For precision, recall, density and coverage "
-        "1 is best, less is worse. Not comparable with published FAD values.</p>"
+        "<p>The floor is the same figure of real clips of other tracks. The ratio is to the floor; only the floor of the "
+        "kernel distance is zero on average, and its ratio is to the 95th percentile of chance. For precision, recall, "
+        "density and coverage 1 is best. The figures are not comparable with published FAD values.</p>"
         f"<div class=chart>{charts.ratios(bars)}</div>"
         f"<details open><summary>all figures</summary>{''.join(tables)}</details>"
-        f"<h3>Clips in the plane of the two widest dimensions</h3><div class=chart>{charts.scatter(shown.points)}</div>"
+        f"<h3>Clips in the plane of the two widest dimensions</h3><div class=chart>{charts.scatter(exhibits.points)}</div>"
     )
 
 
-def _features(result: dict[str, Any], shown: Shown) -> str:
+def _features(result: dict[str, Any], exhibits: Exhibits) -> str:
     rows = []
     for name, found in result["features"].items():
         if "says" not in found or found["reference"]["median"] is found["generated"]["median"] is None:
@@ -205,19 +201,19 @@ def _features(result: dict[str, Any], shown: Shown) -> str:
     ltas = result["features"]["ltas"]
     return (
         "<h2>What a musician can act on</h2>"
-        "<p>Distance: Wasserstein, in deviations of the real clips. p: that a Kolmogorov-Smirnov distance as large "
-        "comes by chance, tracks permuted.</p>"
-        f"<div class=chart>{charts.histograms(shown.features)}</div>{_table(head, rows, raw=True)}"
+        "<p>Distance: Wasserstein, in standard deviations of the real clips. p: the probability of a Kolmogorov-Smirnov "
+        "distance as large by chance, with tracks permuted.</p>"
+        f"<div class=chart>{charts.histograms(exhibits.features)}</div>{_table(head, rows, raw=True)}"
         f"<h3>Long-term spectrum</h3><p>Its shape is {ltas['shape_db']:.2g} dB from the real one (real/real "
         f"{ltas['floor_shape_db']:.2g}), its level {ltas['offset_db']:+.2g} dB (real/real {ltas['floor_offset_db']:+.2g}).</p>"
-        f"<div class=chart>{charts.spectra(shown.spectra_hz, shown.spectra)}</div>"
+        f"<div class=chart>{charts.spectra(exhibits.spectra_hz, exhibits.spectra)}</div>"
     )
 
 
 def _two_sample(result: dict[str, Any]) -> str:
     found = result["two_sample"]
 
-    named = {"real or generated?": found["test"], "the same from rendering alone": found["shortcuts"]}
+    named = {"real or generated?": found["test"], "the same from file properties alone": found["shortcuts"]}
     named |= {f"control: {name}": test for name, test in found["controls"].items()}
     rows = [
         [
@@ -232,28 +228,28 @@ def _two_sample(result: dict[str, Any]) -> str:
         ]
         for name, test in named.items()
     ]
-    head = ["", "right", "95 %", "clips", "p", "AUC", "detectable", "in words"]
+    head = ["", "right", "95 %", "clips", "p", "AUC", "detectable", "result"]
     return (
-        "<h2>Can a classifier tell?</h2>"
-        "<p>Trained on half the tracks, asked about one clip of each track of the other half. 50 % is chance. "
-        "“Detectable” is the smallest accuracy that so few clips would show.</p>" + _table(head, rows)
+        "<h2>Can a classifier distinguish them?</h2>"
+        "<p>It is trained on half the tracks and tested on one clip of each other track. 50 % is chance. “Detectable” is "
+        "the smallest accuracy that a test of this number of clips detects.</p>" + _table(head, rows)
     )
 
 
-def _copies(result: dict[str, Any], shown: Shown) -> str:
+def _copies(result: dict[str, Any], exhibits: Exhibits) -> str:
     panel = result["memorisation"]
     if not panel:
-        return "<h2>Copied?</h2><p>Not looked at: the tracks that were trained on were not given.</p>"
+        return "<h2>Copied?</h2><p>Not tested: the training tracks were not given.</p>"
     rows = [
         [name.replace("_", " "), _number(value)] for name, value in panel.items() if isinstance(value, (int, float))
     ]
     pairs = "".join(
-        f"<h3>{_text(what)}</h3><div class='pair clips'>{_clip(fake, shown.sample_rate_hz)}{_clip(real, shown.sample_rate_hz)}</div>"
-        for fake, real, what in shown.copies
+        f"<h3>{_text(what)}</h3><div class='pair clips'>{_clip(fake, exhibits.sample_rate_hz)}{_clip(real, exhibits.sample_rate_hz)}</div>"
+        for fake, real, what in exhibits.copies
     )
     return (
-        "<h2>Copied?</h2><p>A clip is flagged where it is nearer to a training clip than 99.9 % of held-out real clips are, "
-        "by the correlation of spectrograms at any shift or by a fingerprint of spectral peaks. Flagged pairs, the "
+        "<h2>Copied?</h2><p>A clip is flagged if it is closer to a training clip than 99.9 % of held-out real clips are, "
+        "by the correlation of spectrograms at any shift or by a fingerprint of spectral peaks. Flagged pairs, with the "
         "generated clip on the left:</p>" + (pairs or "<p>None.</p>") + _table(["", ""], rows)
     )
 
@@ -265,7 +261,9 @@ def _labels(result: dict[str, Any]) -> str:
     rows = [
         [name.replace("_", " "), _number(value)] for name, value in found.items() if isinstance(value, (int, float))
     ]
-    return "<h2>Labels</h2><p>By a classifier trained on the set's own labels.</p>" + _table(["", ""], rows)
+    return "<h2>Labels</h2><p>By a classifier that was trained on the labels of the dataset.</p>" + _table(
+        ["", ""], rows
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], raw: bool = False) -> str:
@@ -283,7 +281,7 @@ def _times(ratio: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    # Rounding, like the deviation of equal values, is not to look like a figure.
+    # Rounding errors, like the deviation of equal values, become 0.
     return "–" if value is None else f"{value if abs(value) > 1e-12 else 0:.3g}"
 
 

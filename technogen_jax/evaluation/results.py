@@ -1,4 +1,4 @@
-"""Results of evaluations as files: what they were made of, and whether two may be compared."""
+"""Results of evaluations as files, and the comparison of results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from technogen_jax.data import tfrecords
 
 RESULT_FILE = "result.json"
-# Of a result: what must be equal for its figures to mean the same as another's.
+# Two results can be compared only if these parts of them are equal.
 COMPARABLE = (
     "version",
     "context.sample_rate_hz",
@@ -28,24 +28,27 @@ COMPARABLE = (
 
 
 class ResultError(ValueError):
-    """A result that cannot be read or not be compared."""
+    """A result that cannot be read, or results that cannot be compared."""
 
 
 def write(folder: str | os.PathLike, result: dict[str, Any]) -> None:
-    """Writes result.json, whole or not at all.
+    """Writes result.json; it appears complete or not at all.
 
     Raises:
-        ValueError: it holds NaN or Inf.
+        ValueError: NaN or Inf in the result.
     """
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     tfrecords.write_text_atomically(pathlib.Path(folder) / RESULT_FILE, text)
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """A result, from its file or the folder it lies in.
+    """Returns a result.
+
+    Args:
+        path: its file, or the folder that contains it.
 
     Raises:
-        ResultError: not a result.
+        ResultError: no result.
     """
     path = pathlib.Path(path)
     path = path / RESULT_FILE if path.is_dir() else path
@@ -59,19 +62,19 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """What keeps two results from being compared, one line each; empty where they may be."""
+    """Returns why two results cannot be compared, one line a reason; empty if they can."""
     return [line for name in COMPARABLE for line in _differences(name, _value(first, name), _value(second, name))]
 
 
 def compare(paths: Sequence[str | os.PathLike], allow_mismatch: bool = False) -> str:
-    """A table of results side by side.
+    """Returns a table of results side by side.
 
     Args:
         paths: of two or more results.
-        allow_mismatch: put a warning on top instead of refusing.
+        allow_mismatch: whether results that cannot be compared get a warning instead of an error.
 
     Raises:
-        ResultError: they are not comparable; names what differs.
+        ResultError: results that cannot be compared; the message names what differs.
     """
     found = [read(path) for path in paths]
     lines = []
@@ -79,7 +82,7 @@ def compare(paths: Sequence[str | os.PathLike], allow_mismatch: bool = False) ->
         if differ := differences(found[0], result):
             text = f"{paths[0]} and {path} are not comparable: {'; '.join(differ)}"
             if not allow_mismatch:
-                raise ResultError(f"{text}. --allow_mismatch prints them all the same")
+                raise ResultError(f"{text}. --allow_mismatch prints them anyway")
             lines.append(f"WARNING: {text}")
     try:
         width = max(len(str(path)) for path in paths)
@@ -98,12 +101,12 @@ def compare(paths: Sequence[str | os.PathLike], allow_mismatch: bool = False) ->
             cells = ["–" if value is None else f"{value['value']:.4g} (floor {value['floor']:.4g})" for value in values]
             lines.append(f"{name:<40} " + "  ".join(f"{cell:>26}" for cell in cells))
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # edited by hand
-        raise ResultError(f"expected whole results of an evaluation, one has another form ({error!r})") from error
+        raise ResultError(f"expected complete results of an evaluation, one has another form ({error!r})") from error
     return "\n".join(lines)
 
 
 def line(result: dict[str, Any]) -> str:
-    """The result on one line, for scripts: without the settings, with the sets' hashes."""
+    """Returns the result as one line of JSON for scripts, without settings and long lists."""
     kept = {name: value for name, value in result.items() if name not in ("embeddings", "features")}
     kept["features"] = {
         name: {key: value for key, value in found.items() if key not in ("unit", "says")}

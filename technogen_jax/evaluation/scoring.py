@@ -1,8 +1,9 @@
-"""Two sets of clips to one result: every distance, test and feature, each beside what real clips give among themselves.
+"""All figures of a comparison: distances, tests, features and copies, each beside its floor.
 
-How sets are compared. A *draw* takes one clip of each of T tracks on every side: of the reference, of other real tracks and of
-the generated clips. Distances are means over draws, of generated and of real clips by the same rule, so that the second is
-the *floor* of the first: the same bias, the same number of tracks.
+How sets are compared. A *draw* takes one clip of each of T tracks from the reference, from other real
+tracks, and from the generated clips. A distance is a mean over draws. It is computed for generated
+and for other real clips by the same rule, so the second is the *floor* of the first: it has the same
+bias and the same number of tracks.
 """
 
 from __future__ import annotations
@@ -17,55 +18,64 @@ import numpy as np
 import threadpoolctl
 
 from technogen_jax.common import array_files
-from technogen_jax.evaluation.feature_extraction import CONTROL_SNR_DB, MIN_TRACKS, Heard, Options, Sides, halves
-from technogen_jax.evaluation.features import embeddings, musical
-from technogen_jax.evaluation.memorisation import detection
-from technogen_jax.evaluation.metrics import distances, two_sample
+from technogen_jax.evaluation.feature_extraction import (
+    CONTROL_SNR_DB,
+    MIN_TRACKS,
+    ClipFeatures,
+    Comparison,
+    Options,
+    split_tracks,
+)
+from technogen_jax.evaluation.features import musical
+from technogen_jax.evaluation.features.embedding import Embedding
+from technogen_jax.evaluation.features.projection import MOST_DIMENSIONS, fit_projection
+from technogen_jax.evaluation.memorisation import panel, set_statistics
+from technogen_jax.evaluation.memorisation.fingerprints import Fingerprints
+from technogen_jax.evaluation.metrics import distances, feature_comparison, two_sample
+from technogen_jax.evaluation.metrics.embedded_set import EmbeddedSet, make_embedded_set
 
 VERSION = 1  # of a result
-FEW_TRACKS = 30  # a draw with fewer is warned of
-FEW_HELD_OUT = 200  # clips
-TOLD_P = 0.01  # below it a warning's test has told its two sets apart
+FEW_TRACKS = 30  # a draw with fewer gets a warning
+FEW_HELD_OUT = 200  # clips; fewer get a warning
+WARNING_P = 0.01  # below it, the test of a warning has distinguished its two sets
 RENDERING = "16 bit, one rate, channel count and length, no change of level"
-NEIGHBOURS = 5
-OTHER_REAL = "real against other real clips"  # the control that must not be told apart
+OTHER_REAL = "real against other real clips"  # a control that must not be distinguished
 _GENERATED = 2  # its place among reference, other and generated
 _MOST_TRACKS_A_DRAW = 1000
 _MOST_TRACKS_A_TEST = 2000
 _MOST_IMAGES = 1000  # for |D|_self and |D|_train
 
 
-# Many small products: on a busy machine threads cost more than they give.
+# Many small products: on a busy machine threads cost more time than they save.
 @threadpoolctl.threadpool_limits.wrap(limits=1)
-def score(sides: Sides, chosen: dict[str, embeddings.Embedding], options: Options) -> dict[str, Any]:
-    """The result: what was compared and how, every figure beside its floor, and what may be said.
+def score(comparison: Comparison, embeddings: dict[str, Embedding], options: Options) -> dict[str, Any]:
+    """Returns the result: the sets and options, every figure beside its floor, and the claim.
 
     Args:
-        sides: from `listen_to_all`.
-        chosen: the embeddings that were listened with.
-        options: the same.
+        comparison: from `extract_comparison`.
+        embeddings: the embeddings of the comparison, by name, the first one first.
+        options: the options of the comparison.
     """
-    made = draws(sides, options)
-    clips = sides.reference.clips
-    heard = sides.reference, sides.other, sides.generated
+    draws = make_draws(comparison, options)
+    clips = comparison.reference.clips
+    sides = comparison.reference, comparison.other, comparison.generated
     scores, spaces = {}, {}
-    for name, embedding in chosen.items():
+    for name, embedding in embeddings.items():
         blocks = embedding.blocks(clips.channels)
-        projection = embeddings.fit_projection(sides.fit.values[name], sides.fit.tracks, blocks)
-        projected = [projection.apply(side.values[name]) for side in heard]
-        if len(blocks) == 1:  # it is all there is
+        projection = fit_projection(comparison.fit.values[name], comparison.fit.tracks, blocks)
+        projected = [projection.apply(side.values[name]) for side in sides]
+        if len(blocks) == 1:  # the block and "all" are the same
             projected = [{block: values[block] for block in blocks} for values in projected]
-        scores[name] = score_distances(sides, made, projected, options)
+        scores[name] = score_distances(comparison, draws, projected, options)
         spaces[name] = embedding.describe(clips.sample_rate_hz) | {
             "projection_sha256": projection.sha256,
             "dimensions": {block: values.shape[1] for block, values in projected[0].items()},
             "fit_tracks": projection.tracks,
         }
-    blocks = {"all": slice(0, sides.fit.matched.shape[1])}
-    matched_projection = embeddings.fit_projection(sides.fit.matched, sides.fit.tracks, blocks)
-    matched = score_distances(sides, made, [matched_projection.apply(side.matched) for side in heard], options)
-    two, claim = score_two_sample(sides, next(iter(chosen)), options)
-    copied = None if sides.train is None else score_memorisation(sides, options)
+    blocks = {"all": slice(0, comparison.fit.matched.shape[1])}
+    projection = fit_projection(comparison.fit.matched, comparison.fit.tracks, blocks)
+    matched = score_distances(comparison, draws, [projection.apply(side.matched) for side in sides], options)
+    test, claim = score_two_sample(comparison, next(iter(embeddings)), options)
     result = {
         "version": VERSION,
         "context": {
@@ -76,65 +86,67 @@ def score(sides: Sides, chosen: dict[str, embeddings.Embedding], options: Option
             "rendering": RENDERING,
             "options": options._asdict(),
         },
-        "sets": {name: _about(side) for name, side in zip(("reference", "other", "generated"), heard, strict=True)},
+        "sets": {
+            name: _describe_set(side) for name, side in zip(("reference", "other", "generated"), sides, strict=True)
+        },
         "embeddings": spaces,
-        "draws": {"count": len(made), "tracks": len(made[0].generated), "reference_tracks": len(made[0].reference)},
+        "draws": {"count": len(draws), "tracks": len(draws[0].generated), "reference_tracks": len(draws[0].reference)},
         "distances": scores,
         "loudness_matched": {"tmr-v1": matched},
-        "features": score_features(sides, options),
-        "two_sample": two,
-        "memorisation": copied,
+        "features": score_features(comparison, options),
+        "two_sample": test,
+        "memorisation": None if comparison.train is None else score_memorisation(comparison, options),
         "claim": claim._asdict(),
     }
-    result["warnings"] = _warnings(result, sides)
+    result["warnings"] = _find_warnings(result, comparison)
     return result
 
 
-def _warnings(result: dict[str, Any], sides: Sides) -> list[str]:
-    """What a reader must know before believing the figures."""
+def _find_warnings(result: dict[str, Any], comparison: Comparison) -> list[str]:
+    """What a reader must know before trusting the figures."""
     found = []
     tracks = result["draws"]["tracks"]
     if tracks < FEW_TRACKS:
         found.append(
             f"Each draw has {tracks} tracks: with fewer than {FEW_TRACKS} the figures are rough; hold out more tracks"
         )
-    if "valid" in sides.reference.clips.origin.get("splits", ()):
+    if "valid" in comparison.reference.clips.origin.get("splits", ()):
         found.append(
             "The valid tracks chose the best checkpoint, so that judging by them flatters it; use the test tracks"
         )
-    for side in (sides.reference, sides.generated):
+    for side in (comparison.reference, comparison.generated):
         if side.silent:
             found.append(f"{side.clips.name}: {side.silent} of {len(side.indices)} clips are silent")
-    if sides.train is None:
+    if comparison.train is None:
         found.append(
-            "What was trained on is not known: no search for copies, and the projection is fitted to the reference, which "
+            "The training clips are not known: no search for copies, and the projection is fitted to the reference, which "
             "makes the generated clips look slightly worse than they are"
         )
-    elif sides.other is sides.fit:
+    elif comparison.other is comparison.fit:
         found.append(
-            f"The floor is of clips that the projection was fitted to, too few to be halved ({sides.fit.clips.name}): it is too "
-            "high, and the ratios flatter"
+            f"The floor is computed from the clips that the projection was fitted to ({comparison.fit.clips.name}), since "
+            "they are too few to be divided: the floor is too high, and the ratios flatter"
         )
     control = result["two_sample"]["controls"].get(OTHER_REAL)
-    if control and control["p"] < TOLD_P:
+    if control and control["p"] < WARNING_P:
         found.append(
-            f"The real clips that the floor is of ({sides.other.clips.name}) are themselves told from the reference "
+            f"A classifier distinguishes the real clips of the floor ({comparison.other.clips.name}) from the reference "
             f"({control['accuracy']:.0%} right): the floor is too high, and the ratios flatter; split one collection by track"
         )
-    if (panel := result["memorisation"]) and panel["held_out_clips"] < FEW_HELD_OUT:
+    if (copies := result["memorisation"]) and copies["held_out_clips"] < FEW_HELD_OUT:
         found.append(
-            f"What counts as copied is judged by {panel['held_out_clips']} held-out clips: of so few, real ones are flagged "
-            f"too ({panel['held_out_flagged_share']:.0%}); hold out {FEW_HELD_OUT} or more"
+            f"Only {copies['held_out_clips']} held-out clips set the thresholds for copies: with so few, real clips are "
+            f"flagged too ({copies['held_out_flagged_share']:.0%}); hold out {FEW_HELD_OUT} or more"
         )
-    if result["two_sample"]["shortcuts"]["p"] < TOLD_P:
+    if result["two_sample"]["shortcuts"]["p"] < WARNING_P:
         found.append(
-            "Rendering alone (offset, peak, lowest bit, silence at the ends, top band) tells the sets apart: mend that "
-            "before believing the two-sample test"
+            "Properties of the files alone (offset, peak, lowest bit, silence at the ends, top band) distinguish the sets: "
+            "correct that before you trust the two-sample test"
         )
     return found
 
 
-def _about(side: Heard) -> dict[str, Any]:
+def _describe_set(side: ClipFeatures) -> dict[str, Any]:
     return {
         "name": side.clips.name,
         "clips": len(side.indices),
@@ -146,120 +158,108 @@ def _about(side: Heard) -> dict[str, Any]:
     }
 
 
-def plane(sides: Sides) -> tuple[np.ndarray, np.ndarray]:
-    """Reference and generated clips in the two widest dimensions of the first embedding: `[n, 2]` each."""
-    name, values = next(iter(sides.fit.values.items()))
-    projection = embeddings.fit_projection(values, sides.fit.tracks, {}, 2)
-    return tuple(projection.apply(side.values[name])["all"] for side in (sides.reference, sides.generated))
+def project_to_plane(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    """Returns reference and generated clips in two dimensions of the first embedding, `[n, 2]`."""
+    name, values = next(iter(comparison.fit.values.items()))
+    projection = fit_projection(values, comparison.fit.tracks, {}, 2)
+    sides = comparison.reference, comparison.generated
+    return tuple(projection.apply(side.values[name])["all"] for side in sides)
 
 
-def save_embeddings(path: str | os.PathLike, sides: Sides, options: Options) -> None:
-    """Writes the embeddings, tracks and draws of all sides as .npz: every distance can be computed again from it."""
+def save_embeddings(path: str | os.PathLike, comparison: Comparison, options: Options) -> None:
+    """Writes the embeddings, tracks and draws as .npz; every distance can be recomputed from it."""
     found = {}
     for name in ("reference", "other", "generated", "fit"):
-        side = getattr(sides, name)
+        side = getattr(comparison, name)
         found[f"{name}/tracks"] = side.tracks
         found |= {f"{name}/{embedding}": values for embedding, values in side.values.items()}
-    for number, draw in enumerate(draws(sides, options)):
+    for number, draw in enumerate(make_draws(comparison, options)):
         found |= {f"draw{number:02d}/{side}": rows for side, rows in draw._asdict().items()}
     array_files.write(path, found)
 
 
 class Draw(NamedTuple):
-    """One clip of each track of a draw: rows of the reference, of other real clips and of the generated ones."""
+    """Row numbers of one clip of each track: of the reference, the other real and the generated."""
 
     reference: np.ndarray
     other: np.ndarray
     generated: np.ndarray
 
 
-def draws(sides: Sides, options: Options) -> list[Draw]:
-    """The draws of a comparison; the same for the same seed and tracks.
+def make_draws(comparison: Comparison, options: Options) -> list[Draw]:
+    """Returns the draws of a comparison; the same for the same seed and tracks.
 
-    Where the other real clips are the reference itself, its tracks are halved anew in each draw.
+    Where the other real clips are the reference itself, each draw splits its tracks into halves.
     """
-    reference, other, generated = sides.reference, sides.other, sides.generated
-    made, count = [], 1
-    while len(made) < count:
-        random = np.random.default_rng([options.seed, len(made)])
+    reference, other, generated = comparison.reference, comparison.other, comparison.generated
+    draws, count = [], 1
+    while len(draws) < count:
+        random = np.random.default_rng([options.seed, len(draws)])
         if other is reference:
             tracks = random.permutation(np.unique(reference.tracks))
-            halves = tracks[: len(tracks) // 2], tracks[len(tracks) // 2 :]
+            real = tracks[: len(tracks) // 2], tracks[len(tracks) // 2 :]
         else:
-            halves = np.unique(reference.tracks), random.permutation(np.unique(other.tracks))
-        fakes = random.permutation(np.unique(generated.tracks))
-        size = min(_MOST_TRACKS_A_DRAW, *map(len, halves), len(fakes))
-        sides = (reference, halves[0][:_MOST_TRACKS_A_DRAW]), (other, halves[1][:size]), (generated, fakes[:size])
-        made.append(Draw(*(_one_a_track(heard, tracks, random) for heard, tracks in sides)))
+            real = np.unique(reference.tracks), random.permutation(np.unique(other.tracks))
+        fake = random.permutation(np.unique(generated.tracks))
+        size = min(_MOST_TRACKS_A_DRAW, *map(len, real), len(fake))
+        chosen = (reference, real[0][:_MOST_TRACKS_A_DRAW]), (other, real[1][:size]), (generated, fake[:size])
+        draws.append(Draw(*(_choose_one_a_track(side, tracks, random) for side, tracks in chosen)))
         count = min(options.draws, max(3, 4000 // size))
-    return made
+    return draws
 
 
 def score_distances(
-    sides: Sides, made: Sequence[Draw], projected: Sequence[dict[str, np.ndarray]], options: Options
+    comparison: Comparison, draws: Sequence[Draw], projected: Sequence[dict[str, np.ndarray]], options: Options
 ) -> dict[str, dict[str, Any]]:
-    """Block -> metric -> {value, sd, floor, floor_sd, ratio}, in one embedding's projection.
+    """Returns block -> figure -> {value, sd, floor, floor_sd, ratio}, in one projection.
 
-    For `mmd`, whose floor is 0 on average, the ratio is to what 95 % of random deals of a draw's real tracks stay below
-    (`floor_95`), and `p` is of a permutation of tracks over all of them. `frechet` also has `bias`, what its value would
-    be on average were both sides one distribution, and `at_infinity`, an estimate of what it would be with endlessly many
-    tracks.
+    The floor of `mmd` is 0 on average. Its ratio is to the 95th percentile of random assignments of
+    a draw's real tracks (`floor_95`), and it has `p`, of a permutation test of all tracks.
+    `frechet` has `bias`, its mean for two sets of one distribution, and `at_infinity`, an estimate
+    for infinitely many tracks.
 
     Args:
-        sides: what was listened to.
-        made: from `draws`.
-        projected: block -> `[n, d]` for the reference, the others and the generated clips.
+        comparison: the features of all sets.
+        draws: from `make_draws`.
+        projected: block -> `[n, d]` for the reference, the other real and the generated clips.
         options: permutations and seed.
     """
     result: dict[str, dict[str, Any]] = {}
-    heard = sides.reference, sides.other, sides.generated
+    sides = comparison.reference, comparison.other, comparison.generated
 
-    def embedded(side: int, block: str, rows: np.ndarray) -> distances.Embedded:
-        values, tracks, name = projected[side][block][rows], heard[side].tracks[rows], heard[side].clips.name
-        return distances.embedded(values, tracks, name, may_be_alike=side == _GENERATED)
+    def embed(side: int, block: str, rows: np.ndarray) -> EmbeddedSet:
+        values, tracks, name = projected[side][block][rows], sides[side].tracks[rows], sides[side].clips.name
+        return make_embedded_set(values, tracks, name, may_be_alike=side == _GENERATED)
 
     random = np.random.default_rng(options.seed)
-    whole_rows = {
-        side: _one_a_track(heard[side], _some(heard[side], _MOST_TRACKS_A_TEST, random), random)
+    all_rows = {
+        side: _choose_one_a_track(sides[side], _choose_tracks(sides[side], _MOST_TRACKS_A_TEST, random), random)
         for side in (0, _GENERATED)
     }
     for block in projected[0]:
         values, floors = collections.defaultdict(list), collections.defaultdict(list)
-        for draw in made:
-            real, other, fake = (embedded(side, block, rows) for side, rows in enumerate(draw))
+        for draw in draws:
+            real, other, fake = (embed(side, block, rows) for side, rows in enumerate(draw))
             for against, into in ((fake, values), (other, floors)):
-                for metric, value in _all_distances(real, against).items():
-                    into[metric].append(value)
-        found = {metric: _beside_floor(values[metric], floors[metric]) for metric in values}
-        # The kernel distance's floor is 0 on average: its scale is what chance gives at this number of tracks.
-        real, other, _ = (embedded(side, block, rows) for side, rows in enumerate(made[0]))
+                for name, value in distances.compute_all(real, against).items():
+                    into[name].append(value)
+        found = {name: _compare_with_floor(values[name], floors[name]) for name in values}
+        real, other, _ = (embed(side, block, rows) for side, rows in enumerate(draws[0]))
         null = distances.rbf_mmd_test(real, other, permutations=options.permutations, seed=options.seed).null_95
         found["mmd"] |= {"floor_95": null, "ratio": found["mmd"]["value"] / null}
         covariance = np.atleast_2d(np.cov(projected[0][block], rowvar=False))
-        sizes = len(made[0].reference), len(made[0].generated)
+        sizes = len(draws[0].reference), len(draws[0].generated)
         found["frechet"]["bias"] = distances.frechet_bias(np.linalg.eigvalsh(covariance), *sizes)
-        whole = [embedded(side, block, rows) for side, rows in whole_rows.items()]
+        whole = [embed(side, block, rows) for side, rows in all_rows.items()]
         if min(len(np.unique(clips.tracks)) for clips in whole) >= 2 * MIN_TRACKS:
-            beyond = distances.frechet_at_infinity(*whole, seed=options.seed)
-            found["frechet"]["at_infinity"], found["frechet"]["at_infinity_error"] = beyond
+            extrapolated = distances.frechet_at_infinity(*whole, seed=options.seed)
+            found["frechet"]["at_infinity"], found["frechet"]["at_infinity_error"] = extrapolated
         found["mmd"]["p"] = distances.rbf_mmd_test(*whole, permutations=options.permutations, seed=options.seed).p
         result[block] = found
     return result
 
 
-def _all_distances(real: distances.Embedded, against: distances.Embedded) -> dict[str, float]:
-    size = min(len(real.values), len(against.values))
-    equal = [distances.Embedded(clips.values[:size], clips.tracks[:size]) for clips in (real, against)]
-    return {
-        "mmd": distances.rbf_mmd(real, against),
-        "frechet": distances.frechet_distance(real, against),
-        **distances.prdc(*equal, k=NEIGHBOURS)._asdict(),
-        # About the real clips' centre: about their own, copies of one clip that differ by rounding look all different.
-        "vendi": distances.vendi_score(against.values - real.values.mean(axis=0)),
-    }
-
-
-def _beside_floor(values: list[float], floors: list[float]) -> dict[str, float | None]:
+def _compare_with_floor(values: list[float], floors: list[float]) -> dict[str, float | None]:
     found = {
         "value": float(np.mean(values)),
         "sd": float(np.std(values)),
@@ -269,27 +269,19 @@ def _beside_floor(values: list[float], floors: list[float]) -> dict[str, float |
     return found | {"ratio": found["value"] / found["floor"] if found["floor"] > 0 else None}
 
 
-def score_features(sides: Sides, options: Options) -> dict[str, dict[str, Any]]:
-    """Feature -> its distribution among generated and real clips, how far apart they are, and how far real ones are."""
-    real, fake = sides.reference, sides.generated
-    pair = halves(real, options.seed) if sides.other is real else (real, sides.other)
+def score_features(comparison: Comparison, options: Options) -> dict[str, dict[str, Any]]:
+    """Returns feature -> its distribution in real and generated clips, their distance, the floor."""
+    real, fake = comparison.reference, comparison.generated
+    pair = split_tracks(real, options.seed) if comparison.other is real else (real, comparison.other)
     result = {}
-    for name, feature in musical.FEATURES.items():
-        found = _compare(real, fake, name, options)
+    for name, feature in musical.features().items():
+        found = _compare_feature(real, fake, name, options)
         result[name] = {"unit": feature.unit, "says": feature.says, **found._asdict()}
         result[name] |= {side: result[name][side]._asdict() for side in ("reference", "other")}
-        result[name]["floor"] = _compare(*pair, name, options).wasserstein
+        result[name]["floor"] = _compare_feature(*pair, name, options).wasserstein
         result[name]["generated"] = result[name].pop("other")
-
-    def mean_spectrum(heard: Heard) -> np.ndarray:
-        return np.mean(heard.bands_db, axis=0)
-
-    def mean_pattern(heard: Heard) -> np.ndarray | None:
-        known = np.isfinite(heard.pattern).all(axis=(1, 2))
-        return heard.pattern[known].mean(axis=0) if known.any() else None
-
-    shape_db, offset_db = musical.ltas_distance(mean_spectrum(real), mean_spectrum(fake))
-    floor_shape_db, floor_offset_db = musical.ltas_distance(*map(mean_spectrum, pair))
+    shape_db, offset_db = musical.ltas_distance(_mean_spectrum(real), _mean_spectrum(fake))
+    floor_shape_db, floor_offset_db = musical.ltas_distance(*map(_mean_spectrum, pair))
     result["ltas"] = {
         "unit": "dB",
         "shape_db": shape_db,
@@ -299,149 +291,166 @@ def score_features(sides: Sides, options: Options) -> dict[str, dict[str, Any]]:
     }
     result["onset_pattern"] = {"unit": "correlation"}
     for what, (first, second) in (("value", (real, fake)), ("floor", pair)):
-        patterns = mean_pattern(first), mean_pattern(second)
+        patterns = _mean_pattern(first), _mean_pattern(second)
         known = all(pattern is not None for pattern in patterns)
         result["onset_pattern"][what] = musical.pattern_correlation(*patterns) if known else None
     return result
 
 
-def _compare(first: Heard, second: Heard, name: str, options: Options) -> distances.FeatureComparison:
-    values = [item for heard in (first, second) for item in (heard.features[name], heard.tracks)]
-    return distances.compare_feature(*values, permutations=options.permutations, seed=options.seed)
+def _mean_spectrum(clips: ClipFeatures) -> np.ndarray:
+    return np.mean(clips.bands_db, axis=0)
 
 
-def score_two_sample(sides: Sides, name: str, options: Options) -> tuple[dict[str, Any], two_sample.Claim]:
-    """The classifier two-sample test on held-out tracks, with its audit and its controls; and what may be claimed.
+def _mean_pattern(clips: ClipFeatures) -> np.ndarray | None:
+    known = np.isfinite(clips.pattern).all(axis=(1, 2))
+    return clips.pattern[known].mean(axis=0) if known.any() else None
+
+
+def _compare_feature(
+    first: ClipFeatures, second: ClipFeatures, name: str, options: Options
+) -> feature_comparison.FeatureComparison:
+    values = [item for clips in (first, second) for item in (clips.features[name], clips.tracks)]
+    return feature_comparison.compare_feature(*values, permutations=options.permutations, seed=options.seed)
+
+
+def score_two_sample(comparison: Comparison, name: str, options: Options) -> tuple[dict[str, Any], two_sample.Claim]:
+    """Returns the classifier two-sample test with its shortcuts and controls, and the claim.
 
     Args:
-        sides: what was listened to.
-        name: of the embedding that the classifiers hear.
+        comparison: the features of all sets.
+        name: name of the embedding that the classifiers get.
         options: the seed.
     """
 
-    def test(real: Heard, fake: Heard, values: Callable[[Heard], np.ndarray]) -> two_sample.TwoSample:
+    def test(
+        real: ClipFeatures, fake: ClipFeatures, select: Callable[[ClipFeatures], np.ndarray]
+    ) -> two_sample.TwoSample:
         sets = [
-            distances.embedded(values(heard), heard.tracks, heard.clips.name, may_be_alike=heard is fake)
-            for heard in (real, fake)
+            make_embedded_set(select(clips), clips.tracks, clips.clips.name, may_be_alike=clips is fake)
+            for clips in (real, fake)
         ]
         return two_sample.best_of(
             [two_sample.classifier_test(*sets, classifier=kind, seed=options.seed) for kind in two_sample.CLASSIFIERS]
         )
 
-    def told(found: two_sample.TwoSample) -> dict[str, Any]:
+    def to_dict(found: two_sample.TwoSample) -> dict[str, Any]:
         return found._asdict() | {"verdict": two_sample.verdict(found)}
 
-    def heard_values(heard: Heard) -> np.ndarray:
-        return heard.values[name]
+    def embedding(clips: ClipFeatures) -> np.ndarray:
+        return clips.values[name]
 
-    reference, other = (sides.reference, sides.train) if sides.train else halves(sides.reference, options.seed)
+    real, fake = comparison.reference, comparison.generated
+    pair = (real, comparison.train) if comparison.train else split_tracks(real, options.seed)
     noisy = f"real against real with noise {CONTROL_SNR_DB:g} dB below"
-    known = {OTHER_REAL: (reference, other), noisy: (reference, sides.noisy)}
-    if sides.earlier is not None:
-        known[f"real against {sides.earlier.clips.name}"] = (sides.reference, sides.earlier)
-    main = test(sides.reference, sides.generated, heard_values)
+    pairs = {OTHER_REAL: pair, noisy: (pair[0], comparison.noisy)}
+    if comparison.earlier is not None:
+        pairs[f"real against {comparison.earlier.clips.name}"] = (real, comparison.earlier)
+    main = test(real, fake, embedding)
     controls = {
-        what: test(*pair, heard_values)
-        for what, pair in known.items()
-        if min(len(np.unique(heard.tracks)) for heard in pair) >= two_sample.LEAST_TRACKS
+        what: test(*pair, embedding)
+        for what, pair in pairs.items()
+        if min(len(np.unique(clips.tracks)) for clips in pair) >= two_sample.LEAST_TRACKS
     }
     result = {
-        "test": told(main),
-        "shortcuts": told(test(sides.reference, sides.generated, lambda heard: heard.trivial)),
-        "controls": {what: told(found) for what, found in controls.items()},
+        "test": to_dict(main),
+        "shortcuts": to_dict(test(real, fake, lambda clips: clips.trivial)),
+        "controls": {what: to_dict(found) for what, found in controls.items()},
     }
-    # Where clean clips of those tracks are told apart, it is not the noise that is heard.
-    confounded = OTHER_REAL in controls and controls[OTHER_REAL].p < TOLD_P
+    # If the classifier distinguishes those tracks without noise, the noise is not what it detects.
+    confounded = OTHER_REAL in controls and controls[OTHER_REAL].p < WARNING_P
     return result, two_sample.claim(main, None if confounded else controls.get(noisy))
 
 
-def score_memorisation(sides: Sides, options: Options) -> dict[str, Any]:
-    """Whether clips were copied: the panel of detectors, and statistics of sets beside the same of real clips.
+def score_memorisation(comparison: Comparison, options: Options) -> dict[str, Any]:
+    """Returns whether clips were copied: the panel, and statistics of sets beside those of real clips.
 
-    Distances to the training clips are taken in tmr-v1 of clips at one loudness: a copy with another gain is a copy.
+    Distances to the training clips are computed in tmr-v1 of clips at one loudness: a copy with
+    another gain is a copy.
 
     Args:
-        sides: what was listened to, with the training clips.
+        comparison: the features of all sets, with those of the training clips.
         options: the seed.
     """
-    known = sides.train
+    known = comparison.train
     blocks = {"all": slice(0, known.matched.shape[1])}
-    project = embeddings.fit_projection(known.matched, known.tracks, blocks, embeddings.MOST_DIMENSIONS).apply
-    real, train, fake = (project(heard.matched)["all"] for heard in (sides.reference, known, sides.generated))
+    project = fit_projection(known.matched, known.tracks, blocks, MOST_DIMENSIONS).apply
+    sides = comparison.reference, known, comparison.generated
+    real, train, fake = (project(clips.matched)["all"] for clips in sides)
     random = np.random.default_rng(options.seed)
-    panel = detection.panel(sides.generated.prints, sides.train_prints, sides.reference.prints)
-    singles = real[_one_a_track(sides.reference, np.unique(sides.reference.tracks), random)]
-    result = panel._asdict() | {"flagged": [flag._asdict() for flag in panel.flagged]}
+    train_fingerprints = comparison.train_fingerprints
+    fake_fingerprints, real_fingerprints = comparison.generated.fingerprints, comparison.reference.fingerprints
+    found = panel.detect_copies(fake_fingerprints, train_fingerprints, real_fingerprints)
+    singles = real[_choose_one_a_track(comparison.reference, np.unique(comparison.reference.tracks), random)]
+    result = found._asdict() | {"flagged": [flag._asdict() for flag in found.flagged]}
     result |= {
-        "auth_pct": detection.auth_pct(fake, train, known.tracks),
-        "auth_pct_held_out": detection.auth_pct(real, train, known.tracks),
-        "z_u": detection.data_copying_test(fake, singles, train),
+        "auth_pct": set_statistics.auth_pct(fake, train, known.tracks),
+        "auth_pct_held_out": set_statistics.auth_pct(real, train, known.tracks),
+        "z_u": set_statistics.data_copying_test(fake, singles, train),
     }
     with contextlib.suppress(ValueError):  # too few clips for cells
         cells = max(2, len(singles) // 20)
-        result["c_t"] = detection.data_copying_by_cell(fake, real, train, cells=cells, seed=options.seed)
-    images = [
-        _images(prints, most, random)
-        for prints, most in (
-            (sides.generated.prints, _MOST_IMAGES),
-            (sides.reference.prints, _MOST_IMAGES),
-            (sides.train_prints, 2 * _MOST_IMAGES),
+        result["c_t"] = set_statistics.data_copying_by_cell(fake, real, train, cells=cells, seed=options.seed)
+    fake, real, train = (
+        _choose_images(fingerprints, most, random)
+        for fingerprints, most in (
+            (fake_fingerprints, _MOST_IMAGES),
+            (real_fingerprints, _MOST_IMAGES),
+            (train_fingerprints, 2 * _MOST_IMAGES),
         )
-    ]
-    size = min(len(images[0]), len(images[1]))
-    fake, real, train = images[0][:size], images[1][:size], images[2]
+    )
+    size = min(len(fake), len(real))
+    fake, real = fake[:size], real[:size]
     return result | {
-        "d_self": detection.self_distance(fake),
-        "d_self_held_out": detection.self_distance(real),
-        "d_train": detection.train_distance(fake, train),
-        "d_train_held_out": detection.train_distance(real, train),
+        "d_self": set_statistics.self_distance(fake),
+        "d_self_held_out": set_statistics.self_distance(real),
+        "d_train": set_statistics.train_distance(fake, train),
+        "d_train_held_out": set_statistics.train_distance(real, train),
     }
 
 
-def _images(prints: detection.Prints, most: int, random: np.random.Generator) -> np.ndarray:
-    """`[n, D]` flattened log-mel images of at most so many clips."""
-    images = prints.images.reshape(len(prints.ids), -1)
+def _choose_images(fingerprints: Fingerprints, most: int, random: np.random.Generator) -> np.ndarray:
+    """Flattened log-mel images of at most `most` clips, `[n, D]`."""
+    images = fingerprints.images.reshape(len(fingerprints.ids), -1)
     chosen = np.sort(random.permutation(len(images))[:most])
     return images[chosen].astype(np.float64)
 
 
-def score_labels(sides: Sides, by: embeddings.Embedding) -> dict[str, Any]:
-    """Inception score of as many generated and real clips, and which labels they are taken for.
+def score_labels(comparison: Comparison, classifier: Embedding) -> dict[str, Any]:
+    """Returns the inception score of as many generated and real clips, and their predicted labels.
 
     Args:
-        sides: what was listened to.
-        by: gives probabilities of labels.
+        comparison: the features of all sets.
+        classifier: an embedding whose values are probabilities of labels.
 
-    *Source*: Salimans et al., "Improved Techniques for Training GANs" (2016), section 4.
+    Reference: Salimans et al., "Improved Techniques for Training GANs" (2016), section 4.
     """
-    known = by.describe(sides.reference.clips.sample_rate_hz)
-    fake, real = sides.generated.values[by.name], sides.reference.values[by.name]
+    known = classifier.describe(comparison.reference.clips.sample_rate_hz)
+    fake, real = comparison.generated.values[classifier.name], comparison.reference.values[classifier.name]
     random, size = np.random.default_rng(0), min(len(fake), len(real))
     fake, real = (random.permutation(rows)[:size] for rows in (fake, real))
 
-    def shares(rows: np.ndarray) -> dict[str, float]:
-        return dict(
-            zip(known["classes"], (rows.argmax(axis=1)[:, None] == np.arange(rows.shape[1])).mean(0), strict=True)
-        )
+    def label_shares(rows: np.ndarray) -> dict[str, float]:
+        shares = (rows.argmax(axis=1)[:, None] == np.arange(rows.shape[1])).mean(0)
+        return {name: float(share) for name, share in zip(known["classes"], shares, strict=True)}
 
     return {
         "clips": size,
-        "inception_score": distances.inception_score(fake)[0],
-        "inception_score_held_out": distances.inception_score(real)[0],
+        "inception_score": distances.inception_score(fake),
+        "inception_score_held_out": distances.inception_score(real),
         "validation_accuracy": known["validation_accuracy"],
-        "generated": {name: float(share) for name, share in shares(fake).items()},
-        "real": {name: float(share) for name, share in shares(real).items()},
+        "generated": label_shares(fake),
+        "real": label_shares(real),
     }
 
 
-def _one_a_track(heard: Heard, tracks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A row of each track."""
-    order = random.permutation(len(heard.tracks))
-    names, first = np.unique(heard.tracks[order], return_index=True)
+def _choose_one_a_track(clips: ClipFeatures, tracks: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The number of one row of each track."""
+    order = random.permutation(len(clips.tracks))
+    names, first = np.unique(clips.tracks[order], return_index=True)
     return order[first[np.searchsorted(names, tracks)]]
 
 
-def _some(heard: Heard, most: int, random: np.random.Generator) -> np.ndarray:
-    """At most so many of its tracks."""
-    tracks = np.unique(heard.tracks)
+def _choose_tracks(clips: ClipFeatures, most: int, random: np.random.Generator) -> np.ndarray:
+    """At most `most` of its tracks."""
+    tracks = np.unique(clips.tracks)
     return tracks if len(tracks) <= most else random.permutation(tracks)[:most]

@@ -20,7 +20,7 @@ from technogen_jax.common import array_files
 from technogen_jax.data import tfrecords
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.evaluation.clip_sets import ClipSet, ClipSetError
-from technogen_jax.evaluation.features import embeddings, musical
+from technogen_jax.evaluation.features import musical, tmr
 
 MOST_SECONDS = 12.0  # of a clip: ITU-R BS.1534-3's limit
 MOST_PAIRS = 100
@@ -100,7 +100,7 @@ def open_sets(
     prepared = None
     if (pathlib.Path(paths[0]) / tfrecords.MANIFEST_FILE).is_file():
         prepared = clip_sets.from_records(paths[0], ["test"])
-    folders = [clip_sets.look(path) for path in (paths[1:] if prepared else paths)]
+    folders = [clip_sets.find_files(path) for path in (paths[1:] if prepared else paths)]
     rates = {rate for folder in folders for rate in folder.rates_hz} | (
         {prepared.sample_rate_hz} if prepared else set()
     )
@@ -272,7 +272,7 @@ def _match(
     The distance is that of `tmr-v1` embeddings of equally loud clips, standardized over both sets.
     """
     equal = audio_files.from_int16(_level([*real, *fake], rate_hz))
-    values = np.concatenate([embeddings.tmr(clip[None], rate_hz, loop=True) for clip in equal])
+    values = np.concatenate([tmr.embed(clip[None], rate_hz, loop=True) for clip in equal])
     deviation = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.maximum(deviation, 1e-3 * deviation.max())
     squares = (values**2).sum(axis=1)

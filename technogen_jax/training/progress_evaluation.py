@@ -9,9 +9,12 @@ from ml_collections import ConfigDict
 
 from technogen_jax import models
 from technogen_jax.audio import audio_files
-from technogen_jax.evaluation import clip_sets, scoring
-from technogen_jax.evaluation.features import embeddings, musical
+from technogen_jax.evaluation import clip_sets
+from technogen_jax.evaluation.features import musical
+from technogen_jax.evaluation.features.projection import LEAST_TRACKS, MOST_DIMENSIONS, Projection, fit_projection
+from technogen_jax.evaluation.features.tmr import TMR_V1
 from technogen_jax.evaluation.metrics import distances
+from technogen_jax.evaluation.metrics.embedded_set import EmbeddedSet, make_embedded_set
 from technogen_jax.runs.metrics_log import MetricsLog
 from technogen_jax.training import previews
 
@@ -32,7 +35,7 @@ class ValidationMetric(NamedTuple):
     """
 
     sample_rate_hz: int
-    projection: embeddings.Projection
+    projection: Projection
     reference: np.ndarray
     tracks: np.ndarray
     floor: float
@@ -48,21 +51,21 @@ class ValidationMetric(NamedTuple):
             "eval/coverage", 0 where no more than 5 clips differ; medians of "eval/clipped_share",
             "eval/beat_regularity_low" and "eval/kick_similarity", where they are defined.
         """
-        values = embeddings.EMBEDDINGS["tmr-v1"].embed(clips, self.sample_rate_hz, loop=False)
+        values = TMR_V1.embed(clips, self.sample_rate_hz, loop=False)
         fake, real = self.projection.apply(values), self.projection.apply(self.reference)
         tracks = np.arange(len(clips))
         metrics = {}
         for block in fake:
             name = BEST_METRIC if block == "all" else f"{BEST_METRIC}_{block}"
             metrics[name] = distances.rbf_mmd(
-                distances.embedded(real[block], self.tracks, "valid"),
-                distances.embedded(fake[block], tracks, "generated", may_be_alike=True),
+                make_embedded_set(real[block], self.tracks, "valid"),
+                make_embedded_set(fake[block], tracks, "generated", may_be_alike=True),
             )
         size = min(len(values), len(self.reference))
         metrics["eval/coverage"] = 0.0
-        if min(size, len(np.unique(fake["all"], axis=0))) > scoring.NEIGHBOURS:
-            pair = (distances.Embedded(side["all"][:size], tracks[:size]) for side in (real, fake))
-            metrics["eval/coverage"] = distances.prdc(*pair, k=scoring.NEIGHBOURS).coverage
+        if min(size, len(np.unique(fake["all"], axis=0))) > distances.NEIGHBOURS:
+            pair = (EmbeddedSet(side["all"][:size], tracks[:size]) for side in (real, fake))
+            metrics["eval/coverage"] = distances.prdc(*pair).coverage
         measured = [musical.measure(clip, self.sample_rate_hz) for clip in clips[:_MOST_MUSICAL]]
         for name in _MUSICAL_METRICS:
             known = [row[name] for row in measured if row[name] is not None]
@@ -82,10 +85,9 @@ def make_validation_metric(valid: clip_sets.ClipSet, train: clip_sets.ClipSet, m
     Raises:
         ValueError: too few tracks, or clips too short for the embedding; says what to do.
     """
-    tmr = embeddings.EMBEDDINGS["tmr-v1"]
     rate = valid.sample_rate_hz
     values, tracks = [], []
-    for clips, least in ((valid, 2), (train, embeddings.LEAST_TRACKS)):
+    for clips, least in ((valid, 2), (train, LEAST_TRACKS)):
         count = len(np.unique(clips.tracks))
         if count < least:
             raise clip_sets.ClipSetError(
@@ -93,13 +95,12 @@ def make_validation_metric(valid: clip_sets.ClipSet, train: clip_sets.ClipSet, m
             )
         indices = clip_sets.choose(clips, per_track=max(1, most_clips // count), tracks=most_clips)
         stacked = np.stack([audio_files.from_int16(pcm) for pcm in clips.read(indices)])
-        values.append(tmr.embed(stacked, rate, loop=False))
+        values.append(TMR_V1.embed(stacked, rate, loop=False))
         tracks.append(clips.tracks[indices])
     # With few tracks a Frechet distance could not use as many dimensions, but MMD estimates no covariance.
-    dimensions = embeddings.MOST_DIMENSIONS
-    projection = embeddings.fit_projection(values[1], tracks[1], tmr.blocks(valid.channels), dimensions)
+    projection = fit_projection(values[1], tracks[1], TMR_V1.blocks(valid.channels), MOST_DIMENSIONS)
     sides = [
-        distances.embedded(projection.apply(value)["all"], track, clips.name)
+        make_embedded_set(projection.apply(value)["all"], track, clips.name)
         for value, track, clips in zip(values, tracks, (valid, train), strict=True)
     ]
     return ValidationMetric(rate, projection, values[0], tracks[0], distances.rbf_mmd(*sides))

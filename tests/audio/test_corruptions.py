@@ -16,7 +16,7 @@ def loop():
     return np.stack([0.5 * beat, 0.3 * beat[::-1]], axis=1)
 
 
-def test_noise_has_the_power_that_was_asked_for(loop):
+def test_add_noise_has_the_requested_power(loop):
     noise = corruptions.add_noise(loop, 20, seed=1) - loop
     assert 10 * np.log10(np.mean(loop**2) / np.mean(noise**2)) == pytest.approx(20, abs=0.1)
     assert abs(np.corrcoef(noise.T)[0, 1]) < 0.05
@@ -24,7 +24,7 @@ def test_noise_has_the_power_that_was_asked_for(loop):
         corruptions.add_noise(np.zeros((100, 1)), 20, seed=1)
 
 
-def test_low_pass_is_the_steady_state_of_scipys_filter(loop):
+def test_low_pass_equals_the_steady_state_of_scipys_filter(loop):
     sections = signal.butter(8, 3000, fs=RATE_HZ, output="sos")
     expected = signal.sosfilt(sections, np.tile(loop, (3, 1)), axis=0)[-RATE_HZ:]
     np.testing.assert_allclose(corruptions.low_pass(loop, RATE_HZ, 3000), expected, atol=1e-9)
@@ -32,15 +32,8 @@ def test_low_pass_is_the_steady_state_of_scipys_filter(loop):
         corruptions.low_pass(loop, RATE_HZ, 9000)
 
 
-def test_change_of_speed_moves_a_tone_and_keeps_the_loop_whole():
-    tone = np.sin(2 * np.pi * 100 * np.arange(RATE_HZ) / RATE_HZ)[:, None]
-    faster = corruptions.change_speed(tone, 1.25)
-    assert faster.shape == (12800, 1)
-    np.testing.assert_allclose(faster[:, 0], np.sin(2 * np.pi * 125 * np.arange(12800) / RATE_HZ), atol=1e-9)
-
-
 @pytest.mark.parametrize("pieces", [4, 7])
-def test_shuffle_keeps_the_pieces_and_the_seams_of_neighbours(loop, pieces):
+def test_shuffle_keeps_the_pieces_and_equal_neighbours(loop, pieces):
     alike = np.tile(loop[: RATE_HZ // 4], (4, 1))
     shuffled = corruptions.shuffle(loop, RATE_HZ, pieces, seed=3, crossfade_s=0)
     np.testing.assert_array_equal(np.sort(shuffled, axis=0), np.sort(loop, axis=0))
@@ -49,7 +42,7 @@ def test_shuffle_keeps_the_pieces_and_the_seams_of_neighbours(loop, pieces):
     np.testing.assert_allclose(corruptions.shuffle(loop, RATE_HZ, 1, seed=3), loop, atol=1e-12)
 
 
-def test_a_shuffle_has_no_clicks():
+def test_shuffle_makes_no_clicks():
     tone = np.sin(2 * np.pi * 101 * np.arange(RATE_HZ) / RATE_HZ)[:, None]  # no whole number of periods a piece
     step = np.abs(np.diff(tone, axis=0)).max()
     cut, faded = (corruptions.shuffle(tone, RATE_HZ, 8, 0, crossfade_s) for crossfade_s in (0, 0.005))
@@ -57,7 +50,7 @@ def test_a_shuffle_has_no_clicks():
     assert np.abs(np.diff(faded, axis=0)).max() < 2 * step
 
 
-def test_jitter_moves_beats_by_the_deviation_and_leaves_attacks_alone():
+def test_jitter_moves_beats_by_the_deviation_and_keeps_attacks():
     beats, rng = 64, np.random.default_rng(0)
     impulses = np.zeros((beats * 4000, 1))
     impulses[::4000] = rng.uniform(1, 2, (beats, 1))
@@ -69,7 +62,7 @@ def test_jitter_moves_beats_by_the_deviation_and_leaves_attacks_alone():
     np.testing.assert_allclose(corruptions.jitter(impulses, RATE_HZ, beats, 0, seed=5), impulses, atol=1e-12)
 
 
-def test_phase_is_randomised_by_degrees_and_the_spectrum_stays(loop):
+def test_randomise_phase_is_gradual_and_keeps_the_spectrum(loop):
     np.testing.assert_allclose(corruptions.randomise_phase(loop, RATE_HZ, 0, seed=1), loop, atol=1e-12)
     mild, full = (corruptions.randomise_phase(loop, RATE_HZ, amount, seed=1) for amount in (0.25, 1))
     likeness = [np.corrcoef(changed[:, 0], loop[:, 0])[0, 1] for changed in (mild, full)]
@@ -78,19 +71,18 @@ def test_phase_is_randomised_by_degrees_and_the_spectrum_stays(loop):
     assert np.abs(10 * np.log10(bands[1][1:20] / bands[0][1:20])).max() < 4
 
 
-def test_clip_gain_reverse_and_rotate(loop):
+def test_clip_gain_and_reverse_change_samples_as_defined(loop):
     clipped = corruptions.clip(loop, 6)
     assert np.abs(clipped).max() == pytest.approx(np.abs(loop).max() / 10**0.3)
     quiet = np.abs(loop) < np.abs(clipped).max()
     np.testing.assert_array_equal(clipped[quiet], loop[quiet])
     np.testing.assert_allclose(corruptions.gain(loop, -20), loop / 10)
     np.testing.assert_array_equal(corruptions.reverse(loop)[0], loop[-1])
-    np.testing.assert_array_equal(corruptions.rotate(loop, 3)[3], loop[0])
 
 
 @pytest.mark.parametrize("samples", [RATE_HZ, 4001])
 @pytest.mark.parametrize("name", corruptions.CORRUPTIONS)
-def test_each_corruption_of_the_net_changes_audio_and_follows_its_seed(loop, name, samples):
+def test_each_corruption_changes_audio_and_depends_on_its_seed(loop, name, samples):
     clip = loop[:samples]
     first, again, other = (
         corruptions.CORRUPTIONS[name](clip, RATE_HZ, np.random.default_rng(seed)) for seed in (1, 1, 2)

@@ -11,6 +11,7 @@ from technogen_jax.audio import audio_files, corruptions
 from technogen_jax.evaluation import classifier, feature_extraction, results, scoring
 from technogen_jax.evaluation import run as run_module
 from technogen_jax.evaluation.metrics import distances
+from technogen_jax.evaluation.metrics.embedded_set import make_embedded_set
 
 TRACKS, TAKES = 24, 2
 
@@ -283,7 +284,7 @@ def test_options_that_cannot_work(capsys, arguments, message):
 
 def test_unknown_embeddings_and_training_tracks_as_reference_are_errors(folders, trained_workdir, tmp_path, capsys):
     assert run(folders, "good", tmp_path, "--embeddings", "fad") == 1
-    assert "--embeddings fad: expected some of tmr-v1, artefact=FILE, vggish=PATH" in capsys.readouterr().err
+    assert "--embeddings fad: expected some of tmr-v1, artefact=FILE" in capsys.readouterr().err
     assert evaluate.main(["--workdir", str(trained_workdir), "--split", "train", "--output", str(tmp_path)]) == 1
     assert "were trained on" in capsys.readouterr().err
 
@@ -292,18 +293,18 @@ def test_a_draw_takes_one_clip_of_each_track_and_no_track_twice(folders):
     def heard(prefix, tracks, takes):
         rows = tracks * takes
         names = np.array([f"{prefix}{index // takes}" for index in range(rows)])
-        empty = dict.fromkeys(feature_extraction.Heard._fields)
-        return feature_extraction.Heard(**(empty | {"tracks": names}))
+        empty = dict.fromkeys(feature_extraction.ClipFeatures._fields)
+        return feature_extraction.ClipFeatures(**(empty | {"tracks": names}))
 
     real, other, fake = heard("r", 20, 3), heard("o", 50, 3), heard("g", 200, 1)
-    sides = feature_extraction.Sides(real, other, fake, *[None] * 5)
-    made = scoring.draws(sides, feature_extraction.Options(draws=4))
+    sides = feature_extraction.Comparison(real, other, fake, *[None] * 5)
+    made = scoring.make_draws(sides, feature_extraction.Options(draws=4))
     assert len(made) == 4
     for draw in made:
         for side, rows in zip((real, other, fake), draw, strict=True):
             assert len(set(side.tracks[rows])) == len(rows) == 20
     assert any((made[0].generated != draw.generated).any() for draw in made[1:])
-    pooled = scoring.draws(sides._replace(other=real), feature_extraction.Options(draws=4))
+    pooled = scoring.make_draws(sides._replace(other=real), feature_extraction.Options(draws=4))
     for draw in pooled:
         assert len(draw.reference) == len(draw.other) == len(draw.generated) == 10
         assert not set(real.tracks[draw.reference]) & set(real.tracks[draw.other])
@@ -312,6 +313,6 @@ def test_a_draw_takes_one_clip_of_each_track_and_no_track_twice(folders):
 def test_nearly_equal_clips_are_worth_one_clip():
     random, tracks = np.random.default_rng(0), np.arange(80)
     values = random.standard_normal((80, 16))
-    real = distances.embedded(values, tracks, "real")
-    collapsed = distances.embedded(values[0] + 1e-3 * random.standard_normal(values.shape), tracks + 80, "generated")
-    assert scoring._all_distances(real, collapsed)["vendi"] == pytest.approx(1, abs=0.01)
+    real = make_embedded_set(values, tracks, "real")
+    collapsed = make_embedded_set(values[0] + 1e-3 * random.standard_normal(values.shape), tracks + 80, "generated")
+    assert distances.compute_all(real, collapsed)["vendi"] == pytest.approx(1, abs=0.01)

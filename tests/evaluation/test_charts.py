@@ -23,14 +23,14 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_a_chart_is_svg_that_needs_nothing_else(name):
+def test_a_chart_is_self_contained_svg(name):
     svg = DRAWN[name]()
     root = ET.fromstring(svg)
     assert root.tag.endswith("svg") and float(root.get("width").removesuffix("pt")) > 100
     assert "<metadata" not in svg and 'href="http' not in svg
 
 
-def test_a_chart_says_what_it_shows_and_is_the_same_again():
+def test_a_chart_contains_its_labels_and_is_reproducible():
     chart = DRAWN["ratios"]()
     texts = " ".join(ET.fromstring(chart).itertext())
     assert "timbre" in texts and "0.001" in texts and "40" in texts

@@ -25,10 +25,10 @@ def folder(tmp_path):
 
 def cut(folder, **changes):
     how = dict(sample_rate_hz=8000, channels=1, clip_samples=8000) | changes
-    return clip_sets.from_folder(clip_sets.look(folder), "real", **how)
+    return clip_sets.from_folder(clip_sets.find_files(folder), "real", **how)
 
 
-def test_files_are_cut_into_whole_clips_and_bad_ones_are_named(folder):
+def test_files_are_cut_into_whole_clips_and_bad_files_are_listed(folder):
     clips = cut(folder)
     assert len(clips.ids) == 1 + 1 + 2 + 3
     assert (
@@ -54,13 +54,13 @@ def test_clips_of_a_long_file_are_read_in_blocks(tmp_path, monkeypatch):
         np.testing.assert_array_equal(pcm, audio_files.to_int16(sound.astype(np.float32))[index * 7000 :][:7000])
 
 
-def test_another_rate_and_channel_count(folder):
+def test_files_are_resampled_and_converted_to_stereo(folder):
     clips = cut(folder, sample_rate_hz=16000, channels=2, clip_samples=16000)
     assert len(clips.ids) == 7
     assert all(clip.shape == (16000, 2) for clip in clips.read(np.arange(7)))
 
 
-def test_a_pattern_says_which_files_are_one_track(folder):
+def test_a_track_pattern_groups_files_into_tracks(folder):
     clips = cut(folder, track_pattern=r"(t\d)-")
     assert set(clips.tracks) == {"real: t1", "real: t2", "real: t3"}
     with pytest.raises(clip_sets.ClipSetError, match="expected a regular expression whose first group is found in"):
@@ -69,14 +69,14 @@ def test_a_pattern_says_which_files_are_one_track(folder):
         cut(folder, track_pattern=r"t\d-")
 
 
-def test_folders_without_audio_are_errors(tmp_path, folder):
+def test_folders_without_audio_raise(tmp_path, folder):
     with pytest.raises(clip_sets.ClipSetError, match="no file is as long as a clip of 10 s"):
         cut(folder, clip_samples=80000)
     (tmp_path / "empty").mkdir()
     with pytest.raises(clip_sets.ClipSetError, match="no audio file that can be read"):
-        clip_sets.look(tmp_path / "empty")
+        clip_sets.find_files(tmp_path / "empty")
     with pytest.raises(clip_sets.ClipSetError, match="expected a folder"):
-        clip_sets.look(tmp_path / "nothing")
+        clip_sets.find_files(tmp_path / "nothing")
 
 
 def test_records_of_several_splits_with_their_tracks(prepared_set):
@@ -93,7 +93,7 @@ def test_records_of_several_splits_with_their_tracks(prepared_set):
         clip_sets.from_records(prepared_set, ["test"], 5000)
 
 
-def test_a_generators_clips_are_those_that_sample_writes(trained_workdir):
+def test_clips_of_a_generator_equal_those_that_sample_writes(trained_workdir):
     trained = generator.load(trained_workdir)
     clips = clip_sets.from_generator(trained, 20, seed=3)
     latents = generator.draw_latents(trained.gan, 3, [0, 17, 19])
@@ -103,14 +103,14 @@ def test_a_generators_clips_are_those_that_sample_writes(trained_workdir):
     assert len(set(clips.tracks)) == 20
 
 
-def test_a_generator_that_makes_nan_is_an_error(trained_workdir):
+def test_a_generator_that_outputs_nan_raises(trained_workdir):
     trained = generator.load(trained_workdir)
     broken = trained._replace(params=jax.tree.map(lambda x: x * np.nan, trained.params))
     with pytest.raises(clip_sets.ClipSetError, match="makes NaN or Inf"):
         list(clip_sets.from_generator(broken, 2, 0).read(np.arange(2)))
 
 
-def test_choosing_clips_spread_over_tracks(folder):
+def test_choose_spreads_clips_over_tracks(folder):
     clips = cut(folder, clip_samples=1000)  # 8, 8, 16 and 24 clips
     every = clip_sets.choose(clips, per_track=99)
     np.testing.assert_array_equal(every, np.arange(56))
@@ -121,6 +121,6 @@ def test_choosing_clips_spread_over_tracks(folder):
     assert {tuple(clip_sets.choose(clips, per_track=1, tracks=2, seed=seed)) for seed in range(20)} > {tuple(fewer)}
 
 
-def test_more_of_a_generators_clips_go_on_where_fewer_ended(trained_workdir):
+def test_more_clips_of_a_generator_include_fewer(trained_workdir):
     clips = clip_sets.from_generator(generator.load(trained_workdir), 30, 0)
     np.testing.assert_array_equal(clip_sets.choose(clips, per_track=8, tracks=12, seed=5), np.arange(12))

@@ -65,7 +65,7 @@ def test_results_of_one_reference_are_compared(pair):
         (("version",), 2),
     ],
 )
-def test_results_that_mean_something_else_are_not_compared(pair, path, value):
+def test_results_with_different_settings_are_not_compared(pair, path, value):
     def change(result):
         for name in path[:-1]:
             result = result[name]
@@ -78,7 +78,7 @@ def test_results_that_mean_something_else_are_not_compared(pair, path, value):
     assert table.startswith("WARNING") and "7.125" in table
 
 
-def test_the_line_for_scripts_is_json_without_the_long_lists(pair):
+def test_line_is_json_without_the_long_lists(pair):
     line = results.line(RESULT)
     assert "\n" not in line
     content = json.loads(line)
@@ -86,7 +86,7 @@ def test_the_line_for_scripts_is_json_without_the_long_lists(pair):
     assert content["distances"] == RESULT["distances"]
 
 
-def test_what_is_no_result_is_named(tmp_path):
+def test_a_file_without_a_result_raises(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     for path in (tmp_path / "x.json", tmp_path / "missing", tmp_path):
         with pytest.raises(results.ResultError, match="expected the result.json of an evaluation"):
@@ -99,7 +99,7 @@ def test_nan_is_never_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_result_that_was_edited_by_hand_is_an_error(pair):
+def test_an_incomplete_result_raises(pair):
     def edit(result):
         result["distances"]["tmr-v1"]["all"]["frechet"] = {}
 

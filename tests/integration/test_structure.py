@@ -39,8 +39,6 @@ HOMES = {
     "google_crc32c": {"technogen_jax/data/tfrecords.py"},
     "tqdm": {"technogen_jax/common/progress.py"},
     "matplotlib": {"technogen_jax/audio/spectrogram_images.py", "technogen_jax/evaluation/charts.py"},
-    "torch": {"technogen_jax/evaluation/features/pretrained.py"},
-    "transformers": {"technogen_jax/evaluation/features/pretrained.py"},
     "tensorboardX": {"technogen_jax/runs/metrics_log.py"},
     "absl": {"technogen_jax/train.py"},
     "onnx": {"technogen_jax/exporting/onnx_graph.py"},

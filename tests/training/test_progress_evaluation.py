@@ -10,8 +10,10 @@ from technogen_jax import models
 from technogen_jax.audio import audio_files
 from technogen_jax.data import tfrecords
 from technogen_jax.evaluation import clip_sets
-from technogen_jax.evaluation.features import embeddings
+from technogen_jax.evaluation.features.projection import fit_projection
+from technogen_jax.evaluation.features.tmr import TMR_V1
 from technogen_jax.evaluation.metrics import distances
+from technogen_jax.evaluation.metrics.embedded_set import make_embedded_set
 from technogen_jax.runs.metrics_log import METRICS_FILE, MetricsLog
 from technogen_jax.sampling import generator
 from technogen_jax.training.progress_evaluation import BEST_METRIC, evaluate, make_validation_metric
@@ -32,7 +34,6 @@ def test_an_evaluation_is_the_distance_of_generated_from_real_clips(evaluation, 
     params = gan.init_g(jax.random.key(0))
     score = run_evaluation(3, params)
     assert score == run_evaluation(4, params), "the latents are fixed"
-    tmr = embeddings.EMBEDDINGS["tmr-v1"]
     values, tracks = {}, {}
     for split in ("train", "valid"):
         source = tfrecords.ClipSource(prepared_set, split)
@@ -43,13 +44,13 @@ def test_an_evaluation_is_the_distance_of_generated_from_real_clips(evaluation, 
             clips, tracks[split] = clips[kept], tracks["all"][kept]
         else:
             tracks[split] = np.array([clip["track"] for clip in source])
-        values[split] = tmr.embed(clips, RATE_HZ, loop=False)
+        values[split] = TMR_V1.embed(clips, RATE_HZ, loop=False)
     latents = gan.sample_latents(jax.random.fold_in(jax.random.key(tiny_config.seed), 3), tiny_config.eval.clips)
-    fake = tmr.embed(generator.render_batches(gan, params, np.asarray(latents), 10), RATE_HZ, loop=False)
-    project = embeddings.fit_projection(values["train"], tracks["train"], tmr.blocks(1), 32).apply
+    fake = TMR_V1.embed(generator.render_batches(gan, params, np.asarray(latents), 10), RATE_HZ, loop=False)
+    project = fit_projection(values["train"], tracks["train"], TMR_V1.blocks(1), 32).apply
     expected = distances.rbf_mmd(
-        distances.embedded(project(values["valid"])["all"], tracks["valid"], "valid"),
-        distances.embedded(project(fake)["all"], np.arange(len(fake)), "fake"),
+        make_embedded_set(project(values["valid"])["all"], tracks["valid"], "valid"),
+        make_embedded_set(project(fake)["all"], np.arange(len(fake)), "fake"),
     )
     assert score == pytest.approx(expected, abs=1e-6)
     first = json.loads((tmp_path / METRICS_FILE).read_text().splitlines()[0])

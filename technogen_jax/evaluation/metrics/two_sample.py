@@ -1,9 +1,9 @@
-"""Can a classifier tell generated clips from real ones? The two-sample test, and the words its result allows.
+"""Can a classifier distinguish generated clips from real ones? The two-sample test and its claims.
 
-Tracks are held out, and the test half has one clip of each: only so are its answers independent, and only so is the number
-of right ones binomial for two sets of one distribution.
+Whole tracks are held out, and one clip of each is tested. Only then are the answers independent, and
+the number of right answers binomial for two sets of one distribution.
 
-*Source*: Lopez-Paz & Oquab, "Revisiting Classifier Two-Sample Tests" (arXiv 1610.06545).
+Reference: Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests" (arXiv 1610.06545).
 """
 
 from __future__ import annotations
@@ -20,36 +20,50 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from technogen_jax.evaluation.metrics import distances
+from technogen_jax.evaluation.metrics.embedded_set import EmbeddedSet, check_pair, choose_one_a_track
 
-# Rejection level of the words; intervals and the detectable accuracy are at .05.
-_ALPHA = 0.01
+_ALPHA = 0.01  # significance level of the claims; intervals and the detectable accuracy are at .05
 _POWER = 0.8
-LEAST_TRACKS = 6  # half of each set is tested: six answers, all right, are the fewest that are significant at .05
+LEAST_TRACKS = 6  # half of each set is tested; six right answers of six are significant at .05, five are not
 
 CLAIMS = {
     "L0": "No claim: {reason}.",
-    "L1": "A machine test tells generated clips from real ones (p = {p:.2g}, {accuracy:.1%} of {clips} right).",
-    "L2": "A machine test does not tell generated clips from real ones at n = {clips} (smallest detectable accuracy {detectable:.1%}).",
-    "L3": "Listeners do not tell generated from real clips above chance ({correct} of {clips} right, 95 % interval {low:.1%} to {high:.1%}).",
+    "L1": "A machine test distinguishes generated clips from real ones (p = {p:.2g}, {accuracy:.1%} of {clips} right).",
+    "L2": "A machine test does not distinguish generated clips from real ones at n = {clips} (smallest detectable accuracy {detectable:.1%}).",
+    "L3": "Listeners do not distinguish generated from real clips above chance ({correct} of {clips} right, 95 % interval {low:.1%} to {high:.1%}).",
     "L4": "Generated {clip_kind} are indistinguishable from real ones for {population} within {delta:.0%} of chance.",
 }
 
 
 class TwoSample(NamedTuple):
-    """The result of a test."""
+    """The result of a test.
+
+    Attributes:
+        classifier: its name.
+        correct: number of right answers.
+        clips: number of clips tested, as many real as generated.
+        accuracy: `correct / clips`.
+        p: one-sided: the probability of as many right answers by chance.
+        low: lower end of the exact 95 % interval of the accuracy.
+        high: its upper end.
+        upper: one-sided 95 % upper bound of the accuracy.
+        auc: area under the ROC curve.
+        detectable: smallest accuracy that is detected with power .8 at one-sided .05.
+        compared: number of classifiers that this one is the best of. p, interval and detectable
+            accuracy are corrected for it.
+    """
 
     classifier: str
     correct: int
-    clips: int  # tested, as many real as generated
+    clips: int
     accuracy: float
-    p: float  # one-sided: chance of as many right answers from a coin
-    low: float  # of the accuracy's exact 95 % interval
+    p: float
+    low: float
     high: float
-    upper: float  # one-sided 95 % bound of the accuracy
+    upper: float
     auc: float
-    detectable: float  # smallest accuracy that is found with power .8 at one-sided .05
-    compared: int = 1  # classifiers that this one is the best of; p, interval and detectable are corrected for them
+    detectable: float
+    compared: int = 1
 
 
 class Claim(NamedTuple):
@@ -59,12 +73,12 @@ class Claim(NamedTuple):
     sentence: str
 
 
-# Takes rows to train on `[n, D]`, their labels (0 real, 1 generated; as many of each), rows to test `[m, D]` and an
-# integer seed; gives scores `[m]`: above .5 is generated.
+# (training rows `[n, D]`, their labels: 0 real, 1 generated, test rows `[m, D]`, seed) -> scores `[m]`;
+# a score above .5 means generated.
 Classifier = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
 
-# Threads that wait for each other in many small products take far longer than one thread.
+# Many small products: threads that wait for each other would take far longer than one thread.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def _logistic(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, seed: int) -> np.ndarray:
     del seed  # the problem is convex
@@ -81,37 +95,39 @@ CLASSIFIERS: dict[str, Classifier] = {"logistic": _logistic, "forest": _forest}
 
 
 def classifier_test(
-    real: distances.Embedded,
-    generated: distances.Embedded,
+    real: EmbeddedSet,
+    generated: EmbeddedSet,
     *,
     classifier: str | Classifier = "logistic",
     seed: int = 0,
 ) -> TwoSample:
-    """How often a classifier is right about clips of tracks that it was not trained on.
+    """Returns how often a classifier is right about clips of tracks that it was not trained on.
 
-    As many tracks of both sets, drawn by the seed; half of them train, with all their clips (of the set that has more, as
-    many as the other has), and one clip of each of the others is tested. Choose the classifier and the seed before looking.
+    As many tracks of both sets are drawn by the seed. Half of them train the classifier with all
+    their clips (of the larger set only as many as the other has). Of each of the other tracks one
+    clip is tested. Choose the classifier and the seed before you look at a result.
 
     Args:
         real: clips that neither the model nor the embedding was trained on.
-        generated: rendered as the real ones are (rate, level, bit depth, length), or that is what the test finds.
-        classifier: a name in `CLASSIFIERS`, or a function as these are.
+        generated: clips of the same sample rate, level, bit depth and length as the real ones; if
+            they differ, the test detects that difference.
+        classifier: a name in `CLASSIFIERS`, or a function of the same form.
         seed: of the tracks and the classifier.
 
     Raises:
-        ValueError: a name that is not known; the sets do not fit (`distances.check_pair`); a track in both sets; fewer
-            than 6 tracks; scores that are not finite, one a clip.
+        ValueError: an unknown name; sets that do not fit (`check_pair`); a track in both sets;
+            fewer than 6 tracks; scores that are not one finite number a clip.
     """
     if isinstance(classifier, str) and classifier not in CLASSIFIERS:
         raise ValueError(f"expected a classifier of {sorted(CLASSIFIERS)} or a function, got {classifier!r}")
     fit_predict = CLASSIFIERS[classifier] if isinstance(classifier, str) else classifier
-    distances.check_pair(real, generated, disjoint=True)
+    check_pair(real, generated, disjoint=True)
     count = min(len(np.unique(clips.tracks)) for clips in (real, generated))
     if count < LEAST_TRACKS:
         raise ValueError(f"expected at least {LEAST_TRACKS} tracks in both sets, got {count}; add tracks")
 
-    train, test = zip(*(_halves(clips, count, seed) for clips in (real, generated)), strict=True)
-    # A forest that trains on more of one class leans to it, whatever its weights.
+    train, test = zip(*(_split_tracks(clips, count, seed) for clips in (real, generated)), strict=True)
+    # A forest that is trained on more clips of one class prefers it, even with class weights.
     rng, most = np.random.default_rng(seed), min(len(part) for part in train)
     train = [rng.permutation(part)[:most] for part in train]
     train_y, test_y = (np.repeat([0, 1], [len(part) for part in parts]) for parts in (train, test))
@@ -125,7 +141,7 @@ def classifier_test(
 
 
 def best_of(tests: Sequence[TwoSample]) -> TwoSample:
-    """The test with most right answers; p, interval and detectable accuracy corrected for the choice (Bonferroni).
+    """Returns the test with most right answers, corrected for the choice (Bonferroni).
 
     Raises:
         ValueError: no test, or tests of different sizes.
@@ -138,10 +154,10 @@ def best_of(tests: Sequence[TwoSample]) -> TwoSample:
 
 
 def verdict(test: TwoSample, *, delta: float = 0.1) -> str:
-    """What the test found, in words.
+    """Returns the result of a test in words.
 
     Args:
-        test: of `classifier_test` or `best_of`.
+        test: from `classifier_test` or `best_of`.
         delta: accuracies below `.5 + delta` count as chance; chosen before the test.
     """
     if test.p < _ALPHA:
@@ -153,12 +169,12 @@ def verdict(test: TwoSample, *, delta: float = 0.1) -> str:
 
 
 def claim(test: TwoSample | None, control: TwoSample | None) -> Claim:
-    """The highest level of the claim ladder that machine results carry: L0, L1 or L2. L3 and L4 need listeners.
+    """Returns the highest claim that machine results allow: L0, L1 or L2. L3 and L4 need listeners.
 
     Args:
         test: of real and generated clips; None where there were too few.
-        control: the same test of real clips and slightly worse real ones (noise 40 dB below them), which a test that means
-            something tells apart; None where it was not made.
+        control: the same test of real clips and of real clips with noise 40 dB below them, which a
+            sensitive test distinguishes; None where it was not made.
     """
     if test is None:
         return Claim("L0", CLAIMS["L0"].format(reason="no test was made"))
@@ -171,42 +187,29 @@ def claim(test: TwoSample | None, control: TwoSample | None) -> Claim:
 
 
 def clopper_pearson(correct: int, clips: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Exact two-sided interval of a proportion: for claims."""
+    """Returns the exact two-sided confidence interval of a proportion."""
     interval = stats.binomtest(correct, clips).proportion_ci(level, method="exact")
     return float(interval.low), float(interval.high)
 
 
-def wilson(correct: int, clips: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's two-sided interval of a proportion: narrower, for display."""
-    interval = stats.binomtest(correct, clips).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def upper_bound(correct: int, clips: int, *, level: float = 0.95) -> float:
-    """Exact one-sided upper bound of a proportion (Clopper-Pearson)."""
+    """Returns the exact one-sided upper bound of a proportion (Clopper-Pearson)."""
     return float(stats.binomtest(correct, clips, alternative="less").proportion_ci(level, method="exact").high)
 
 
-def most_correct(clips: int, *, delta: float = 0.1) -> int:
-    """The most right answers of `clips` whose `upper_bound` is below `.5 + delta`.
-
-    Raises:
-        ValueError: too few clips: not even 0 right answers are enough.
-    """
-    most = int(stats.binom.ppf(0.05, clips, 0.5 + delta)) - 1
-    if most < 0:
-        raise ValueError(f"expected more clips for a bound below {0.5 + delta:.0%}, got {clips}")
-    return most
-
-
 def clips_for_power(accuracy: float) -> int:
-    """Clips to test so that an accuracy is found with power .8 at one-sided .05, by the normal approximation."""
+    """Returns how many clips detect an accuracy with power .8 at one-sided .05.
+
+    By the normal approximation.
+    """
     deviations = stats.norm.isf(0.05) / 2 + stats.norm.ppf(_POWER) * np.sqrt(accuracy * (1 - accuracy))
     return int(np.ceil((deviations / (accuracy - 0.5)) ** 2))
 
 
 def detectable_accuracy(clips: int, *, alpha: float = 0.05) -> float:
-    """The smallest accuracy that is found with power .8 at one-sided `alpha`, by the exact binomial test.
+    """Returns the smallest accuracy detected with power .8 at one-sided `alpha`.
+
+    By the exact binomial test.
 
     Raises:
         ValueError: too few clips: all of them right is not significant.
@@ -217,10 +220,10 @@ def detectable_accuracy(clips: int, *, alpha: float = 0.05) -> float:
     return float(optimize.brentq(lambda accuracy: stats.binom.sf(critical - 1, clips, accuracy) - _POWER, 0.5, 1))
 
 
-def _halves(clips: distances.Embedded, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to test, of `count` tracks."""
+def _split_tracks(clips: EmbeddedSet, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows and test rows of `count` tracks."""
     tracks = np.random.default_rng(seed).permutation(np.unique(clips.tracks))[:count]
-    tested = distances.one_a_track(clips, seed=seed)
+    tested = choose_one_a_track(clips, seed=seed)
     return (
         clips.values[np.isin(clips.tracks, tracks[count // 2 :])],
         tested.values[np.isin(tested.tracks, tracks[: count // 2])],
@@ -237,7 +240,7 @@ def _result(classifier: str, correct: int, clips: int, auc: float, compared: int
         p=min(1.0, compared * float(stats.binomtest(correct, clips, alternative="greater").pvalue)),
         low=low,
         high=high,
-        # Not corrected: that all accuracies are low is claimed only where the bound of each is.
+        # Not corrected: the claim that all accuracies are low needs a low bound of each one.
         upper=upper_bound(correct, clips),
         auc=auc,
         detectable=detectable_accuracy(clips, alpha=0.05 / compared),
