@@ -1,10 +1,11 @@
-"""One second of 16 kHz techno from a small WaveGAN, in minutes on a CPU: what `make demo`, the README and the tests run.
+"""One second of 16 kHz techno from a small WaveGAN, in minutes on a CPU. `make demo`, the README and the tests run it.
 
     python -m technogen_jax.train --config configs/demo.py --workdir demo/run
 
-A quarter of the paper's width, and the relativistic loss with R1 and R2 at one critic update a step, which in trials of three
-and four minutes on two cores was ahead of dcgan at half the width (experiments/README.md has the figures). Each start
-trains for four minutes and ends; the next goes on.
+Cost: four minutes. Each start trains for four minutes and ends; the same command resumes the run.
+Expected result: a first impression. Among trials of three and four minutes on two cores, the relativistic loss with R1 and R2,
+one discriminator update a step and a quarter of the paper's width was ahead of dcgan at half the width (figures in
+experiments/README.md).
 """
 
 from ml_collections import ConfigDict
