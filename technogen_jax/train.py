@@ -2,7 +2,7 @@
 
     python -m technogen_jax.train --config configs/wavegan.py --workdir runs/wavegan --config.data.dir=data/16k
 
-Any field of the config can be set on the command line; configs/default.py explains them all. For example, half the batch,
+Any field of the config can be set on the command line; docs/configuration.md lists them all. For example, half the batch,
 an hour at most, checkpoints more often:
 
     ... --config.train.batch_size=32 --config.train.minutes=60 --config.train.save_every=500 --config.eval.every=500
@@ -50,7 +50,7 @@ def _parse(argv: list[str]) -> list[str]:
         if len(rest) > 1:
             raise loop.TrainError(f"did not expect {' '.join(rest[1:])}")
     except (AttributeError, KeyError) as error:
-        _exit(f"the config has no field {' '.join(str(error.args[0]).split())}; configs/default.py has them all")
+        _exit(f"the config has no field {' '.join(str(error.args[0]).split())}; docs/configuration.md lists them all")
     except (flags.Error, TypeError, ValueError, OSError) as error:
         _exit(str(error).strip().splitlines()[-1])  # of a traceback within, the last line
     if not flags.FLAGS["verbosity"].present:

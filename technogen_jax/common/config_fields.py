@@ -88,7 +88,8 @@ class FieldSpec:
                 text += f" from {self.least} to {self.most}"
             else:
                 bounds = {"of at least": self.least, "above": self.above, "below": self.below, "of at most": self.most}
-                text += "".join(f" {word} {bound}" for word, bound in bounds.items() if bound is not None)
+                bounds = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
+                text = " ".join([text, " and ".join(bounds)]).strip()
         else:
             text = {bool: "True or False", str: "a text", tuple: "a tuple of different names"}[self.kind]
         return f"None or {text}" if self.optional else text

@@ -53,7 +53,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     """Trains up to `config.train.steps`, from the workdir's newest checkpoint if it has one.
 
     Args:
-        config: every field of `configs/default.py`; those that a config leaves to the set, with None, are what the set says.
+        config: every field (docs/configuration.md lists them); those that a config leaves to the set, with None, are what the set says.
         workdir: the run's folder, made if it is not there.
         say: takes lines for people.
 

@@ -48,7 +48,9 @@ class TechnoGANConfig(Section):
     mid_components: int = field(
         40, "Principal components of the spectra of the mid signal (mono: of the signal).", least=1, most=_MOST
     )
-    side_components: int = field(16, "The same of the side signal (stereo).", least=1, most=_MOST)
+    side_components: int = field(
+        16, "Principal components of the spectra of the side signal (stereo).", least=1, most=_MOST
+    )
     low_components: int = field(
         36, "Principal components of the waveform of the mid signal below the crossover.", least=1, most=_MOST
     )
@@ -59,7 +61,10 @@ class TechnoGANConfig(Section):
         20, "Principal components of the sustained partials in the mid signal (with a shaper).", least=1, most=_MOST
     )
     side_partial_components: int = field(
-        20, "The same of the side signal (stereo, with a shaper).", least=1, most=_MOST
+        20,
+        "Principal components of the sustained partials in the side signal (stereo, with a shaper).",
+        least=1,
+        most=_MOST,
     )
     pan_components: int = field(
         4, "Principal components of the correlation between mid and side (stereo).", least=1, most=_MOST
