@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
-FUZZED = ("data/test_tfrecords.py", "common/test_config_fields.py")
+FUZZED = ("data/test_tfrecords.py", "common/test_run_config.py")
 RATE_HZ = 8000
 TINY = {  # flags of the smallest models that do all that large ones do
     "wavegan": "--config configs/wavegan.py:relativistic --config.audio.clip_samples=8192 --config.model.channels=2 "

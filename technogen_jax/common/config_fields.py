@@ -14,6 +14,7 @@ default, meaning, unit and range. The check, the text of an error, the defaults 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import types
@@ -27,7 +28,7 @@ from ml_collections.config_dict import placeholder
 # The largest number of a field without a largest value of its own: JAX counts in int32; squares of 1e30 overflow float32.
 _LARGEST = {int: 2**31 - 1, float: 1e30}
 
-# Fields that earlier versions wrote to config.json under another name: model -> old name -> new name.
+# Fields that earlier versions wrote to config.json under another name: the model that has them -> old name -> new name.
 OLD_NAMES = {
     "technogan": {
         "model.line_components": "model.partial_components",
@@ -35,8 +36,6 @@ OLD_NAMES = {
         "train.shaping_steps": "model.shaping_steps",
     },
 }
-# Fields of earlier versions that a model without an entry in `OLD_NAMES` does not have; their values had no effect.
-_DROPPED = ("train.shaping_steps",)
 
 
 class FieldError(ValueError):
@@ -188,7 +187,8 @@ def check_value(spec: FieldSpec, value: Any, name: str) -> None:
     if spec.accepts(value):
         return
     expected = spec.expected
-    if spec.most is None and type(value) in (int, float) and value > _LARGEST.get(spec.kind, value):
+    unlimited = spec.most is None and spec.below is None
+    if unlimited and type(value) in (int, float) and value > _LARGEST.get(spec.kind, value):
         expected += f" and at most {_LARGEST[spec.kind]}"
     raise FieldError(f"config.{name}: expected {expected}, got {value!r:.80}")
 
@@ -232,17 +232,23 @@ def default_section(section: type[Section]) -> ConfigDict:
 
 
 def rename_old_fields(content: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config, as a nested dict, with fields that earlier versions wrote under their names of today."""
-    content = {name: dict(value) if isinstance(value, dict) else value for name, value in content.items()}
+    """Returns a config, a nested dict, in which the fields of `OLD_NAMES` have their names of today.
+
+    Other models than their owner had no use for these fields and lose them.
+    """
+    content = copy.deepcopy(content)
     model = content.get("model")
-    new_names = OLD_NAMES.get(model.get("name"), {}) if isinstance(model, dict) else {}
-    for old in [*new_names, *(name for name in _DROPPED if name not in new_names)]:
-        section, name = old.split(".")
-        if isinstance(content.get(section), dict) and name in content[section]:
-            moved = content[section].pop(name)
-            if old in new_names:
-                section, name = new_names[old].split(".")
-                content[section][name] = moved
+    name = model.get("name") if isinstance(model, dict) else None
+    for owner, new_names in OLD_NAMES.items():
+        for old, new in new_names.items():
+            old_section, old_field = old.split(".")
+            section = content.get(old_section)
+            if not isinstance(section, dict) or old_field not in section:
+                continue
+            moved = section.pop(old_field)
+            if name == owner:
+                new_section, new_field = new.split(".")
+                content[new_section][new_field] = moved
     return content
 
 

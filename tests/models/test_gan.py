@@ -1,15 +1,9 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from configs import default
-from technogen_jax import models
-from technogen_jax.common.config_fields import Section, field
-from technogen_jax.models import GAN, build
 from technogen_jax.models import gan as contract
 from technogen_jax.models.layers import BatchNorm, Dense
 
@@ -80,46 +74,3 @@ def test_statistics_are_of_the_call_and_are_used_once_among_the_parameters(small
     np.testing.assert_allclose(statistics["norm"]["var"], hidden.var(0), atol=1e-6)
     stored = params | {"norm": params["norm"] | statistics["norm"]}
     np.testing.assert_allclose(small.apply(stored, x[:1]), small.apply(params, x)[:1], atol=1e-6)
-
-
-def test_build_reads_the_config():
-    config = default.get_config()
-    with config.unlocked():
-        config.update(dict(audio=dict(clip_samples=512, channels=2), model=dict(channels=1, max_channels=1)))
-    gan = build(config)
-    assert isinstance(gan, GAN)
-    assert gan.generate(gan.init_g(KEY), gan.sample_latents(KEY, 3)).shape == (3, 512, 2)
-
-
-def test_only_a_model_that_measures_is_given_statistics(monkeypatch):
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class FakeConfig(Section):
-        section = "model"
-        size: int = field(1, "A factor.")
-
-    def measure(batches, config, audio):
-        return {"sum": sum(batch.sum() for batch in batches) * config.size * audio.sample_rate_hz}
-
-    def fake(config, audio, statistics):
-        return audio.clip_samples, config.size, statistics
-
-    monkeypatch.setitem(models.MODELS, "fake", models.Model(FakeConfig, fake, measure))
-    config = default.get_config().unlock()
-    config.model = dict(name="fake", size=3)
-    statistics = models.measure(config, iter([np.ones(2), np.ones(3)]))
-    assert statistics == {"sum": 5 * 3 * 16000}
-    assert build(config, statistics) == (16384, 3, statistics)
-    assert build(config) == (16384, 3, None)
-    assert models.find(default.get_config()).measure is None
-
-
-def test_build_names_what_it_does_not_know():
-    config = default.get_config()
-    config.model.name = "wavegun"
-    with pytest.raises(ValueError, match="config.model.name: expected one of wavegan.*, got 'wavegun'"):
-        build(config)
-    config = default.get_config()
-    with config.unlocked():
-        config.model.chanels = 3
-    with pytest.raises(ValueError, match="wavegan has no field chanels"):
-        build(config)

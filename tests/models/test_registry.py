@@ -1,0 +1,67 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from conftest import load_config
+
+from configs import default
+from technogen_jax import models
+from technogen_jax.common.config_fields import Section, field
+from technogen_jax.models import GAN, build
+
+KEY = jax.random.key(0)
+
+
+def test_build_reads_the_config():
+    config = default.get_config()
+    with config.unlocked():
+        config.update(dict(audio=dict(clip_samples=512, channels=2), model=dict(channels=1, max_channels=1)))
+    gan = build(config)
+    assert isinstance(gan, GAN)
+    assert gan.generate(gan.init_g(KEY), gan.sample_latents(KEY, 3)).shape == (3, 512, 2)
+
+
+def test_a_model_receives_its_fields_the_audio_and_the_statistics(monkeypatch):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class FakeConfig(Section):
+        section = "model"
+        size: int = field(1, "A factor.")
+
+    def measure(batches, config, audio):
+        return {"sum": sum(batch.sum() for batch in batches) * config.size * audio.sample_rate_hz}
+
+    def fake(config, audio, statistics):
+        return audio.clip_samples, config.size, statistics
+
+    monkeypatch.setitem(models.MODELS, "fake", models.Model(FakeConfig, fake, measure))
+    config = default.get_config().unlock()
+    config.model = dict(name="fake", size=3)
+    statistics = models.measure(config, iter([np.ones(2), np.ones(3)]))
+    assert statistics == {"sum": 5 * 3 * 16000}
+    assert build(config, statistics) == (16384, 3, statistics)
+    assert build(config) == (16384, 3, None)
+    assert models.find(default.get_config()).measure is None
+
+
+def test_an_unknown_model_or_field_is_an_error():
+    config = default.get_config()
+    config.model.name = "wavegun"
+    with pytest.raises(ValueError, match="config.model.name: expected one of wavegan.*, got 'wavegun'"):
+        build(config)
+    config = default.get_config()
+    with config.unlocked():
+        config.model.chanels = 3
+    with pytest.raises(ValueError, match="wavegan has no field chanels"):
+        build(config)
+
+
+def test_configs_differ_by_the_fields_that_decide_what_is_learned():
+    config, other = load_config("default"), load_config("default")
+    other.data.dir = "elsewhere"
+    other.train.steps = 5
+    assert models.first_difference(config, other) is None
+    other.train.n_critic = 2
+    assert models.first_difference(config, other) == "train.n_critic"
+    del other.train.n_critic
+    assert models.first_difference(config, other) == "train.n_critic"
