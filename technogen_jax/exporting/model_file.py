@@ -17,7 +17,7 @@ SUFFIXES = {"npz": bundle.SUFFIX, **standalone.SUFFIXES}
 
 
 def export(options: argparse.Namespace) -> pathlib.Path:
-    """What the command line says; see `--help`. Returns the file."""
+    """Writes the file that the options of the command ask for and returns its path."""
     trained = generator.load(options.workdir, int(options.step) if options.step.isdigit() else options.step)
     path = pathlib.Path(options.output or _default_output(options.workdir, trained.step, options.format))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def export(options: argparse.Namespace) -> pathlib.Path:
         statistics = read_statistics(options.workdir) if models.find(trained.config).measure else {}
         card = dict(**words, step=trained.step, weights=trained.weights)
         bundle.write(path, config=trained.config, params=trained.params, statistics=statistics, card=card)
-        card = bundle.read(path).card  # what cannot be read here cannot be read anywhere
+        card = bundle.read(path).card  # reading it back checks the file
     else:
         card = standalone.write(path, trained, words)
     print(
@@ -37,12 +37,14 @@ def export(options: argparse.Namespace) -> pathlib.Path:
 
 def _default_output(workdir: str, step: int, kind: str) -> pathlib.Path:
     if pathlib.Path(workdir).suffix == bundle.SUFFIX:
-        return pathlib.Path(pathlib.Path(workdir).with_suffix(SUFFIXES[kind]).name)  # a file is made where one is
+        return pathlib.Path(
+            pathlib.Path(workdir).with_suffix(SUFFIXES[kind]).name
+        )  # without a workdir: into the current folder
     return pathlib.Path(workdir) / f"step{step}{SUFFIXES[kind]}"
 
 
 def _words(options: argparse.Namespace) -> dict[str, Any]:
-    """Licence, data and the training set's fingerprint: as given, else from the file that is made into another."""
+    """Returns licence, data and the fingerprint of the training dataset, from the options or from the given file."""
     if pathlib.Path(options.workdir).suffix == bundle.SUFFIX:
         card = bundle.read(options.workdir).card
         words = {name: card[name] for name in ("licence", "data", "fingerprint") if name in card}

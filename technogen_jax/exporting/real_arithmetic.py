@@ -1,12 +1,13 @@
-"""A function without what ONNX lacks or runtimes do badly: complex numbers, Fourier transforms, running sums, loops.
+"""Rewrites a JAX function without complex numbers, Fourier transforms, running sums and loops.
 
-`real_form` gives the same function of the same inputs in matrix products, sums and shapes alone. It works on the traced program,
-so it serves any model, and a new excitation as well, as long as that is made of what `_evaluate` knows.
+ONNX lacks these, or its runtimes compute them slowly or inexactly. `real_form` returns the same function in
+matrix products, sums and reshapes. It works on the traced program, so it serves every model.
 
-A Fourier transform becomes matrix products in a few factors. ONNX has an operator for it, but onnxruntime 1.32 takes 1.9 s for the
-frames of one bar, and is wrong by 0.7 per cent of the peak for 77,824 samples, no power of two.
+A Fourier transform becomes matrix products in a few factors. ONNX has an operator for it, but
+onnxruntime 1.32 takes 1.9 s for the frames of one bar and errs by 0.7 per cent of the peak for 77,824
+samples, which is not a power of two.
 
-*Source*: transforms in factors: Cooley, Tukey 1965 (Mathematics of Computation 19). Lengths with a large prime factor: Bluestein 1970
+Reference: transforms in factors: Cooley, Tukey 1965 (Mathematics of Computation 19). Lengths with a large prime factor: Bluestein 1970
 (IEEE Transactions on Audio and Electroacoustics 18), a convolution of a length that has small ones.
 """
 
@@ -21,8 +22,8 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-_LARGEST_FACTOR = 96  # a matrix of cosines of more is slower than two of fewer; a prime up to here has one of its own
-_FOLDED = 20_000  # numbers; larger results of constants alone are computed when the function runs, not stored with it
+_LARGEST_FACTOR = 96  # larger matrices are slower than two smaller ones; primes up to here get one matrix
+_FOLDED = 20_000  # elements; larger results of constants are computed at run time instead of being stored
 
 
 class Pair(NamedTuple):
@@ -33,10 +34,10 @@ class Pair(NamedTuple):
 
 
 def real_form(function: Callable) -> Callable:
-    """The function, made of real arithmetic without transforms and loops; its inputs and outputs are real arrays.
+    """Returns the function in real arithmetic without transforms and loops; inputs and outputs are real arrays.
 
     Raises (when it is called):
-        NotImplementedError: something complex that is not known here; names it.
+        NotImplementedError: an unsupported operation on complex numbers; names it.
     """
 
     def run(*args):
@@ -48,7 +49,7 @@ def real_form(function: Callable) -> Callable:
 
 
 def _evaluate(jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """The outputs of a traced program, its equations taken one by one."""
+    """Evaluates a traced program equation by equation and returns its outputs."""
     values = {}
 
     def read(atom):
@@ -101,7 +102,7 @@ def _real(value):
 
 
 def _imag(value):
-    """Zero of a real float; numbers that say where, indices, stay as they are."""
+    """Returns the imaginary part: zero for real floats; integers (indices) are returned unchanged."""
     if isinstance(value, Pair):
         return value.imag
     return jnp.zeros_like(value) if jnp.issubdtype(value.dtype, jnp.floating) else value
@@ -113,7 +114,7 @@ def _as_pair(value):
 
 # ------------------------------------------------------------------------------------------------------- complex numbers
 
-# Linear in what is complex, so that real and imaginary parts go through apart.
+# Linear operations: real and imaginary parts are computed separately.
 _LINEAR = {
     "broadcast_in_dim", "concatenate", "copy", "expand_dims", "gather", "neg", "pad", "reduce_sum", "reshape", "rev", "slice",
     "split", "squeeze", "stack", "tile", "transpose", "unstack",
@@ -263,7 +264,7 @@ def _matmul(x, matrix):
 
 
 def _running_sum(x, *, axis, reverse):
-    """In JAX's own order on a CPU: pairs first. One by one, as runtimes do it, sums of floats would drift apart."""
+    """Adds pairs first, as JAX does on a CPU. Runtimes add one by one, and float sums would drift from JAX's."""
     if reverse:
         return jnp.flip(_running_sum(jnp.flip(x, axis), axis=axis, reverse=False), axis)
     return jnp.moveaxis(_in_pairs(jnp.moveaxis(x, axis, -1)), -1, axis)
@@ -280,10 +281,10 @@ def _in_pairs(x):
 
 
 def _unrolled(equation, inputs):
-    """A loop with a known number of turns, written out."""
+    """Unrolls a loop with a known number of iterations."""
     jaxpr, length, reverse = (equation.params[name] for name in ("jaxpr", "length", "reverse"))
     jaxpr, consts = (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "consts") else (jaxpr, ())
-    # What a turn sees a row of has an axis less within. JAX 0.10 and 0.11 say it in different words.
+    # Scanned inputs lose their first axis inside the loop. JAX 0.10 and 0.11 name these parameters differently.
     whole, kept = (
         sum(within.aval.ndim == without.aval.ndim for within, without in zip(*pair, strict=True))
         for pair in ((jaxpr.invars, equation.invars), (jaxpr.outvars, equation.outvars))

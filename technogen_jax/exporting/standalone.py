@@ -1,9 +1,10 @@
-"""A trained generator for programs that have no TechnoGen: StableHLO or ONNX, latents in, audio out, and a card beside it.
+"""A trained generator for programs without TechnoGen: StableHLO or ONNX, latents in, audio out, and a card beside it.
 
-What `models` build is traced as it is, so that a file makes the same sound as `generate.render`. StableHLO does so to the bit's
-neighbourhood, noise included. The noise of a sound follows from the bits of its sequence, and no two runtimes agree on last bits;
-therefore a graph in ONNX is given its noise as a second input. Then it is TechnoGAN's sound within 1e-4, but for a few samples of
-some sounds, 2e-4: two Fourier transforms agree to 1e-7 of the peak, and bands 80 dB below it are brought to its power.
+The model's own functions are traced, so a file makes the same sound as `generator.render`. StableHLO does so
+up to rounding, noise included. The noise of a sound is computed from the bits of its code, and no two
+runtimes agree in the last bits; so an ONNX graph takes its noise as a second input. Its sound is then
+TechnoGAN's within 1e-4, for a few samples of some sounds within 2e-4: two Fourier transforms agree to
+1e-7 of the peak, and the decoder amplifies bands that are 80 dB below the peak.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from technogen_jax.sampling import generator
 
 SUFFIXES = {"stablehlo": ".stablehlo", "onnx": ".onnx"}
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_DRAWN = 1000  # latents that tell how they are drawn
+_DRAWN = 1000  # latents from which their distribution is recognized
 
 
-def write(path: str | os.PathLike, trained: generator.Trained, words: dict[str, Any]) -> dict[str, Any]:
-    """Writes the file and, beside it, its card, FILE.json; returns the card.
+def write(path: str | os.PathLike, trained: generator.Trained, facts: dict[str, Any]) -> dict[str, Any]:
+    """Writes the file and its card, FILE.json, and returns the card.
 
     Args:
-        path: ends in one of `SUFFIXES`, which says what it becomes.
+        path: its suffix, one of `SUFFIXES`, decides the format.
         trained: the generator.
-        words: what the card says besides: licence, data, fingerprint of the training set.
+        facts: more entries of the card: licence, data, fingerprint of the training dataset.
 
     Raises:
-        ValueError: the model does something that ONNX, or we, cannot write down; names it.
+        ValueError: the model has an operation that cannot be written; names it.
     """
     path = pathlib.Path(path)
-    card = {**words, **describe(trained)}
+    card = {**facts, **describe(trained)}
     if path.suffix == SUFFIXES["stablehlo"]:
         content = stablehlo(trained)
         card["needs"] = f"jax {jax.__version__} or newer: an older one cannot read the file"
@@ -55,22 +56,22 @@ def write(path: str | os.PathLike, trained: generator.Trained, words: dict[str, 
 
 
 def card_path(path: str | os.PathLike) -> pathlib.Path:
-    """Where the card of a file lies."""
+    """Returns the path of a file's card."""
     return pathlib.Path(f"{path}.json")
 
 
 def describe(trained: generator.Trained) -> dict[str, Any]:
-    """What one has to know to play the generator: rate, length, tempo, and what latents are made of, in order."""
+    """Returns what a program needs to play the generator: rate, length, tempo, and the parts of a latent in order."""
     gan, shape = trained.gan, trained.config.audio
     drawn = np.asarray(gan.sample_latents(jax.random.key(0), _DRAWN))
-    numbers = drawn.shape[1] - len(gan.classes)
+    size = drawn.shape[1] - len(gan.classes)
     if gan.endless:
         style = gan.endless.style_size
         parts = [("style", style), *[("anchor of a bar", gan.endless.anchor_size)] * gan.endless.bars]
     else:
-        parts = [("latent", numbers)]
-    law = "uniform from -1 to 1" if np.abs(drawn[:, :numbers]).max() <= 1 else "normal"
-    latents = [{"name": name, "size": size, "draw": law} for name, size in parts]
+        parts = [("latent", size)]
+    law = "uniform from -1 to 1" if np.abs(drawn[:, :size]).max() <= 1 else "normal"
+    latents = [{"name": name, "size": count, "draw": law} for name, count in parts]
     if gan.classes:
         latents.append({"name": "labels", "size": len(gan.classes), "draw": "weights that sum to 1"})
     tempo = {}
@@ -92,19 +93,23 @@ def describe(trained: generator.Trained) -> dict[str, Any]:
 
 
 def stablehlo(trained: generator.Trained) -> bytes:
-    """What `jax.export.deserialize` reads: latents `[B, Z]` to audio `[B, T, C]`, for any B, on a CPU, a GPU or a TPU."""
+    """Returns bytes for `jax.export.deserialize`: latents `[B, Z]` to audio `[B, T, C]`, for any B, on CPU, GPU or TPU."""
     (batch,) = jax.export.symbolic_shape("batch")
     latents = jax.ShapeDtypeStruct((batch, _latent_size(trained)), np.float32)
     sound = _sound(trained)
-    each = jax.jit(lambda z: jax.lax.map(lambda one: sound(one[None])[0], z))  # clip by clip, as `generate.render` does
+    each = jax.jit(
+        lambda z: jax.lax.map(lambda one: sound(one[None])[0], z)
+    )  # clip by clip, as `generator.render` does
     return jax.export.export(each, platforms=_PLATFORMS)(latents).serialize()
 
 
 def onnx(trained: generator.Trained) -> tuple[bytes, dict[str, Any] | None]:
-    """(the model, how its noise is drawn): latents `[1, Z]`, and noise where the model has some, to audio `[1, T, C]`.
+    """Returns (the model file, a description of its noise or None).
+
+    The graph maps latents `[1, Z]`, and noise if the model needs it, to audio `[1, T, C]`.
 
     Raises:
-        ValueError: an operation that cannot be written down; names it.
+        ValueError: an operation that cannot be written; names it.
     """
     from technogen_jax.exporting import onnx_graph
 
@@ -116,7 +121,7 @@ def onnx(trained: generator.Trained) -> tuple[bytes, dict[str, Any] | None]:
         model = onnx_graph.convert(real_arithmetic.real_form(with_noise(trained)), inputs, "audio")
     except NotImplementedError as error:
         raise ValueError(f"{error}; --format stablehlo has no such limits") from error
-    law = "uniform from -sqrt(3) to sqrt(3), apart for each clip"
+    law = "uniform from -sqrt(3) to sqrt(3), new for each clip"
     return model.SerializeToString(), {"shape": list(shape), "draw": law} if shape else None
 
 

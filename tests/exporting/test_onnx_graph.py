@@ -47,7 +47,7 @@ def run(function, *inputs):
         lambda x: layers.conv_transpose(x, TABLE[:6].reshape(3, 2, 3)[:, :, :].repeat(2, 1), 2),
     ],
 )
-def test_functions_come_out_as_jaxs(function):
+def test_graphs_compute_what_jax_computes(function):
     from technogen_jax.exporting import real_arithmetic
 
     x = RNG.standard_normal((2, 5, 4)).astype(np.float32)
@@ -56,7 +56,7 @@ def test_functions_come_out_as_jaxs(function):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_not_known_is_named():
+def test_an_unsupported_operation_is_named():
     with pytest.raises(NotImplementedError, match="no rule for the operation sort"):
         run(jnp.sort, np.ones(3))
     with pytest.raises(NotImplementedError, match="no rule for the operation while"):
@@ -69,7 +69,7 @@ def test_a_constant_is_stored_once():
     assert len(model.graph.initializer) == 1
 
 
-def test_what_16_bits_hold_is_stored_in_16_bits_and_heard_in_full():
+def test_constants_that_fit_16_bits_are_stored_so_and_used_in_float32():
     exact = RNG.standard_normal((40, 40)).astype(np.float16).astype(np.float32)
     for table, bits in ((exact, 16), (exact * np.float32(1.001), 32), (exact * np.float32(1e6), 32), (exact[:20], 32)):
 

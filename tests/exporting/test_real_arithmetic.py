@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("n", [2, 7, 202, 1216, 77824])
 @pytest.mark.parametrize("kind", ["rfft", "irfft"])
-def test_transforms_are_numpys(n, kind):
+def test_transforms_equal_those_of_numpy(n, kind):
     """Powers of two, mixed and large prime factors: 202 = 2 * 101 needs Bluestein's form."""
     x = RNG.standard_normal((2, n)).astype(np.float32)
     if kind == "rfft":
@@ -28,7 +28,7 @@ def test_transforms_are_numpys(n, kind):
     np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max())
 
 
-def test_complex_arithmetic_and_windows_are_jaxs():
+def test_complex_arithmetic_and_windows_equal_those_of_jax():
     def function(x, y):
         a, b = jnp.fft.rfft(x), jnp.fft.rfft(y)
         c = (a * b - a / (b + 3)) * x[..., :1] + 1j * jnp.conj(a)
@@ -41,13 +41,13 @@ def test_complex_arithmetic_and_windows_are_jaxs():
 
 
 @pytest.mark.parametrize("n", [1, 19])
-def test_running_sums_of_whole_numbers_wrap_as_jaxs(n):
+def test_integer_running_sums_overflow_as_in_jax(n):
     x = RNG.integers(-(2**31), 2**31, (2, n)).astype(np.int32)
     for function in (lambda x: jnp.cumsum(x, 1), lambda x: jax.lax.cumsum(x, 1, reverse=True)):
         np.testing.assert_array_equal(jax.jit(real_arithmetic.real_form(function))(x), function(x))
 
 
-def test_loops_are_written_out():
+def test_loops_are_unrolled():
     magnitude = np.abs(RNG.standard_normal((1, 5, 17))).astype(np.float32)
 
     def function(magnitude):
@@ -58,6 +58,6 @@ def test_loops_are_written_out():
     np.testing.assert_allclose(jax.jit(real_arithmetic.real_form(function))(magnitude), function(magnitude), atol=1e-4)
 
 
-def test_what_is_not_known_is_named():
+def test_an_unsupported_operation_is_named():
     with pytest.raises(NotImplementedError, match="no rule for exp of complex numbers"):
         real_arithmetic.real_form(lambda x: jnp.exp(1j * x).real)(np.ones(3, np.float32))

@@ -90,7 +90,7 @@ def test_a_model_sounds_the_same_in_both_formats(name, tmp_path):
     np.testing.assert_allclose(play(tmp_path / "a.onnx", latents), wanted, atol=1e-4)
 
 
-def test_a_card_says_how_latents_are_drawn():
+def test_the_card_describes_the_latents():
     card = standalone.describe(technogan())
     assert [(part["name"], part["draw"]) for part in card["latents"]] == [
         ("style", "normal"),
@@ -109,7 +109,7 @@ def shipped(tmp_path_factory):
     return path, json.loads(standalone.card_path(path).read_text())
 
 
-def test_the_shipped_model_is_small_and_says_whose_it_is(shipped):
+def test_the_shipped_model_is_small_and_names_its_licence(shipped):
     path, card = shipped
     assert path.stat().st_size < 10e6
     assert card["licence"] == "Apache-2.0" and card["weights"] == generator.load(SHIPPED).weights
@@ -122,7 +122,7 @@ def test_the_shipped_model_sounds_the_same_in_onnx(shipped):
     np.testing.assert_allclose(play(shipped[0], latents, noise), wanted, atol=1e-4)
 
 
-def test_the_lines_of_the_help_read_it_where_technogen_is_not(tmp_path):
+def test_the_example_in_the_help_works_without_technogen(tmp_path):
     trained = technogan()
     standalone.write(tmp_path / "techno.stablehlo", trained, WORDS)
     lines = export.RELOAD.replace('"acid"', repr(trained.gan.classes[0]))
@@ -155,7 +155,7 @@ def page(request, shipped, tmp_path_factory):
     server.shutdown()
 
 
-def test_a_click_in_the_browser_plays_what_onnxruntime_makes(page, shipped):
+def test_the_browser_plays_what_onnxruntime_computes(page, shipped):
     page.wait_for_function("document.getElementById('status').textContent !== 'Loading.'", timeout=60000)
     assert page.text_content("#status") == "Ready."
     page.fill("#seed", "5")
@@ -171,7 +171,7 @@ def test_a_click_in_the_browser_plays_what_onnxruntime_makes(page, shipped):
     assert loop == [True, card["clip_samples"], card["sample_rate_hz"]]
 
 
-def test_a_file_is_not_made_into_itself(capsys):
+def test_an_npz_file_is_not_exported_as_npz_again(capsys):
     with pytest.raises(SystemExit):
         export.main(["--workdir", "a.npz"])
     assert "is such a file already" in capsys.readouterr().err
