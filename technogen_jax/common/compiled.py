@@ -1,6 +1,7 @@
-"""Loops for which numpy has no operation, compiled by numba at the first call.
+"""Compiles loops for which numpy has no operation, with numba, at their first call.
 
-That takes seconds once, later a third of a second: to import numba, and to read what was compiled.
+The first call takes seconds. Later processes need a third of a second, to import numba and to read
+the machine code that the first one stored.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Callable
 
 
 def compiled(function: Callable) -> Callable:
-    """The function, of arrays and numbers, as machine code, kept on disk for the next process where there is room for it."""
+    """Returns a function of arrays and numbers that compiles `function` at its first call.
+
+    The machine code is stored on disk for the next process, if a folder for it can be written.
+    """
     made, lock = [], threading.Lock()
 
     @functools.wraps(function)
@@ -27,14 +31,12 @@ def compiled(function: Callable) -> Callable:
 def _compile(function, args):
     import numba
 
-    options = {"nogil": True, "error_model": "numpy"}  # what is kept on disk does not know of a change here
+    # If these options change, the stored machine code stays valid: delete __pycache__.
+    options = {"nogil": True, "error_model": "numpy"}
     types = tuple(map(numba.typeof, args))
     try:
         code = numba.njit(cache=True, **options)(function)
         code.compile(types)
-    except (
-        RuntimeError,
-        OSError,
-    ):  # neither beside the module nor at home may anything be written, or the disk is full
+    except (RuntimeError, OSError):  # no folder that can be written, or the disk is full
         code = numba.njit(**options)(function)
     return code
