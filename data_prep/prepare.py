@@ -34,13 +34,14 @@ from technogen_jax.audio import audio_files
 from technogen_jax.common import atomic_files, command_line, progress
 from technogen_jax.common.command_line import CommandError, OptionError, cpu_count, option_text
 from technogen_jax.data import tfrecords
+from technogen_jax.data.manifest import CLIPS_FILE, MANIFEST_FILE, Manifest, read_manifest
 
 _PARTS = "parts"
 _BEATS = "beats"
 _PART_VERSION = 3  # to be raised when the same file and options give another part
 
 
-def prepare(options: Options, say: Callable[[str], None] = print) -> tfrecords.Manifest | None:
+def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | None:
     """Makes the set, or finds that it is there already; None: it was one task of an array, which leave parts.
 
     Args:
@@ -92,7 +93,7 @@ def _build(
     fingerprint: str,
     folder: pathlib.Path,
     say: Callable[[str], None],
-) -> tfrecords.Manifest | None:
+) -> Manifest | None:
     """Both phases; everything but the final renaming. Of a task its share of the first, and None."""
     if not options.task:
         for name in os.listdir(folder):  # an interrupted second phase is done again
@@ -227,7 +228,7 @@ def _answer(
 # ------------------------------------------------------------------------------------------------ folders and old sets
 
 
-def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) -> tfrecords.Manifest | None:
+def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) -> Manifest | None:
     """The manifest in the output folder, None where there is no folder or an empty one.
 
     Raises:
@@ -243,7 +244,7 @@ def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) ->
     if not output.exists() or not any(output.iterdir()):
         return None
     try:
-        return tfrecords.read_manifest(output)
+        return read_manifest(output)
     except tfrecords.RecordError as error:
         raise OptionError(
             f"--output {options.output}: holds files but no set made by this command; name a folder that does not exist "
@@ -283,7 +284,7 @@ def _fingerprint(options: Options, sources: list[decode.Source], rejected: list[
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _differences(old: tfrecords.Manifest, options: Options) -> str:
+def _differences(old: Manifest, options: Options) -> str:
     """In words: how the set that is there differs from the one asked for."""
     before, now = old.options, options.shaping
     changed = [
@@ -297,7 +298,7 @@ def _differences(old: tfrecords.Manifest, options: Options) -> str:
 # ----------------------------------------------------------------------------------------------------- what the user sees
 
 
-def _report(manifest: tfrecords.Manifest, options: Options, say: Callable[[str], None]) -> None:
+def _report(manifest: Manifest, options: Options, say: Callable[[str], None]) -> None:
     seconds = manifest.clip_samples / manifest.sample_rate_hz
     say(f"{shards.heading(options, manifest.options.get('reference_bpm'))}, {len(manifest.tracks)} tracks")
     for split, entry in manifest.splits.items():
@@ -326,8 +327,8 @@ def _report(manifest: tfrecords.Manifest, options: Options, say: Callable[[str],
         for entry in manifest.rejected[:10]:
             say(f"    {_line(entry)}")
         if len(manifest.rejected) > 10:
-            say(f'    ... and {len(manifest.rejected) - 10} more: see "rejected" in {tfrecords.MANIFEST_FILE}')
-    files = f"{tfrecords.MANIFEST_FILE}, {tfrecords.CLIPS_FILE} (every clip), {shards.CONTACT_SHEET_FILE} (look at it)"
+            say(f'    ... and {len(manifest.rejected) - 10} more: see "rejected" in {MANIFEST_FILE}')
+    files = f"{MANIFEST_FILE}, {CLIPS_FILE} (every clip), {shards.CONTACT_SHEET_FILE} (look at it)"
     say(f"in {options.output}: {files}")
     config = "wavegan.py" if options.grid == "none" else "technogan.py:xs"
     train = f"python -m technogen_jax.train --config configs/{config} --workdir runs/x"

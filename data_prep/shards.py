@@ -14,8 +14,9 @@ from data_prep import clips, workers
 from data_prep.options import Options
 from data_prep.tracks.decode import Cut, Place, Source, safe
 from technogen_jax.audio import audio_files
-from technogen_jax.common import progress
+from technogen_jax.common import atomic_files, progress
 from technogen_jax.data import tfrecords
+from technogen_jax.data.manifest import CLIPS_FILE, Manifest, write_manifest
 
 CONTACT_SHEET_FILE = "contact_sheet.png"
 _CONTACT_SHEET_CLIPS = 12
@@ -59,7 +60,7 @@ def write_set(
     rejected: list[dict[str, str]],
     fingerprint: str,
     pool: workers.Workers,
-) -> tfrecords.Manifest:
+) -> Manifest:
     """Writes all files of a set from the tracks' parts, the manifest last.
 
     Raises:
@@ -95,7 +96,7 @@ def write_set(
 
     about = heading(options, cut.bpm)
     grid = {"reference_bpm": cut.bpm} if cut.bars else {}
-    manifest = tfrecords.Manifest(
+    manifest = Manifest(
         sample_rate_hz=options.sample_rate,
         channels=options.channels,
         clip_samples=cut.clip_samples,
@@ -112,8 +113,8 @@ def write_set(
         _draw(folder / CONTACT_SHEET_FILE, shards, options, cut, about)
         features = tfrecords.make_features(cut.clip_samples, options.channels, labels)
         tfrecords.write_dataset_info(folder, features, info_splits, f"Techno: {about}, split by track.", metadata)
-        tfrecords.write_text_atomically(folder / tfrecords.CLIPS_FILE, _lines(shards, manifest, tracks))
-        tfrecords.write_manifest(folder, manifest)
+        atomic_files.write_text(folder / CLIPS_FILE, _lines(shards, manifest, tracks))
+        write_manifest(folder, manifest)
     except OSError as error:
         raise workers.JobError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return manifest
@@ -219,7 +220,7 @@ def _entry(track: Track, split: str) -> dict[str, Any]:
     } | grid
 
 
-def _lines(shards: dict[str, list[list[Clip]]], manifest: tfrecords.Manifest, tracks: list[Track]) -> Iterator[str]:
+def _lines(shards: dict[str, list[list[Clip]]], manifest: Manifest, tracks: list[Track]) -> Iterator[str]:
     """The lines of clips.jsonl: the records in the order of the shards, then the clips that were left out."""
 
     def line(where: dict[str, Any], track: Track, index: int, place: Place) -> str:

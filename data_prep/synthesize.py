@@ -24,9 +24,8 @@ from data_prep import workers
 from data_prep.corpus.compose import GENRES, SHORTEST_MINUTES, Track, compose
 from data_prep.corpus.render import render
 from technogen_jax.audio import audio_files
-from technogen_jax.common import command_line, progress
+from technogen_jax.common import atomic_files, command_line, progress
 from technogen_jax.common.command_line import OptionError, cpu_count, numbers, option
-from technogen_jax.data import tfrecords
 
 FORMATS = ("wav", "flac", "mp3")
 VERSION = 1  # to be raised when the same options give other audio
@@ -161,7 +160,7 @@ def make_track(job: TrackJob) -> float:
         audio_files.write(path, sound, shaping["sample_rate"])
         fields = describe(track, shaping["sample_rate"], len(sound))
         fields |= {"file": path.name, "bytes": path.stat().st_size, "options": shaping}
-        tfrecords.write_text_atomically(path.with_suffix(".json"), json.dumps(fields))
+        atomic_files.write_text(path.with_suffix(".json"), json.dumps(fields))
     except (OSError, ValueError) as error:
         raise workers.JobError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     return len(sound) / shaping["sample_rate"]

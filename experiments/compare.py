@@ -21,7 +21,7 @@ import numpy as np
 
 from technogen_jax import models
 from technogen_jax.audio import audio_files, spectrogram_images
-from technogen_jax.data import tfrecords
+from technogen_jax.common import atomic_files
 from technogen_jax.evaluation import clip_sets, feature_extraction, results, scoring
 from technogen_jax.evaluation.features.tmr import TMR_V1
 from technogen_jax.runs import bundle
@@ -147,7 +147,7 @@ def compare(options: argparse.Namespace) -> str:
         draw(name, clips, sides.generated.indices)
         # After each run, so that a stopped comparison has the runs before.
         table = "\n".join([HEAD, "| --- " * HEAD.count(" | ") + "| --- |", *lines]) + "\n"
-        tfrecords.write_text_atomically(folder / "table.md", table)
+        atomic_files.write_text(folder / "table.md", table)
         spectrogram_images.write_contact_sheet(
             folder / "clips.png", drawn, real.sample_rate_hz, titles, columns=COLUMNS
         )

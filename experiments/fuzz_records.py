@@ -19,7 +19,10 @@ import numpy as np
 with atheris.instrument_imports(
     include=["technogen_jax.data.tfrecords", "tensorflow_datasets.core.features", "google.protobuf"]
 ):
+    from technogen_jax.common import atomic_files
     from technogen_jax.data import tfrecords
+    from technogen_jax.data.clip_source import ClipSource
+    from technogen_jax.data.manifest import CLIPS_FILE, Manifest, write_manifest
 
     tfrecords.make_features(1, 1, ["acid"])  # loads what it needs, so that it is instrumented too
 
@@ -36,8 +39,8 @@ def make_set(folder: pathlib.Path) -> bytes:
     shape = dict(sample_rate_hz=16000, channels=1, clip_samples=CLIP_SAMPLES, stride_samples=CLIP_SAMPLES)
     lists = dict(labels=["acid"], splits=splits, tracks=[], rejected=[], options={}, fingerprint="")
     line = {"split": "train", "shard": 0, "index": 0, "track": "a.wav", "offset": 0, "label": "acid"}
-    tfrecords.write_text_atomically(folder / tfrecords.CLIPS_FILE, json.dumps(line) + "\n")
-    tfrecords.write_manifest(folder, tfrecords.Manifest(**shape, **lists))
+    atomic_files.write_text(folder / CLIPS_FILE, json.dumps(line) + "\n")
+    write_manifest(folder, Manifest(**shape, **lists))
     return record
 
 
@@ -47,7 +50,7 @@ def main() -> None:
     corpus = folder / "corpus"
     corpus.mkdir()
     (corpus / "record").write_bytes(make_set(folder))
-    source = tfrecords.ClipSource(folder, "train")
+    source = ClipSource(folder, "train")
     (corpus / "shard").write_bytes(pathlib.Path(source._records.paths[0]).read_bytes())
 
     def read(content: bytes) -> None:

@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
-FUZZED = ("data/test_tfrecords.py", "common/test_run_config.py")
+FUZZED = ("data/test_tfrecords.py", "data/test_manifest.py", "data/test_clip_source.py", "common/test_run_config.py")
 RATE_HZ = 8000
 TINY = {  # flags of the smallest models that do all that large ones do
     "wavegan": "--config configs/wavegan.py:relativistic --config.audio.clip_samples=8192 --config.model.channels=2 "
@@ -391,7 +391,15 @@ def bars(options: argparse.Namespace) -> dict[str, Any]:
 
 def fuzz(options: argparse.Namespace) -> dict[str, Any]:
     """The number of inputs for each property test; a failing one is in pytest's words on stderr."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-k", "or_named or goes_or", *(f"tests/{name}" for name in FUZZED)]
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-k",
+        "or_named or goes_or or or_raises",
+        *(f"tests/{name}" for name in FUZZED),
+    ]
     environment = os.environ | {"FUZZ_INPUTS": str(options.inputs)}
     done = subprocess.run(argv, cwd=ROOT, env=environment, stdout=sys.stderr)
     if done.returncode:

@@ -26,7 +26,8 @@ import grain
 import numpy as np
 
 from experiments.bench import steps, timing
-from technogen_jax.data import batching, tfrecords
+from technogen_jax.data import batching
+from technogen_jax.data.clip_source import ClipSource
 
 CASES = {  # clip samples, channels, clips in the set, clips a batch
     "paper": (16384, 1, 4096, 320),
@@ -109,14 +110,16 @@ def consume(batches: Iterator[np.ndarray], seconds: float) -> float:
 
 def ours(folder, clip_samples, channels, batch, read_threads=2) -> Iterator[np.ndarray]:
     """As training reads."""
-    rows = batching.Rows(batch, 0, batch)
-    clips = batching.Audio(tfrecords.ClipSource(folder, "train"))
-    return batching.batches(clips, rows=rows, n_critic=1, length=clip_samples, seed=0, read_threads=read_threads)
+    rows = batching.ProcessRows(batch, 0, batch)
+    clips = batching.ClipAudio(ClipSource(folder, "train"))
+    return batching.iterate_batches(
+        clips, rows=rows, n_critic=1, length=clip_samples, seed=0, read_threads=read_threads
+    )
 
 
 def grain_plainly(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
     """Random access, by Grain's own defaults."""
-    source = tfrecords.ClipSource(folder, "train")
+    source = ClipSource(folder, "train")
     dataset = grain.MapDataset.source(source).seed(0).shuffle().repeat().map(lambda clip: clip["audio"]).batch(batch)
     return iter(dataset.to_iter_dataset())
 

@@ -13,7 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from technogen_jax import models
+from technogen_jax.common import atomic_files
 from technogen_jax.data import tfrecords
+from technogen_jax.data.manifest import CLIPS_FILE, Manifest, write_manifest
 from technogen_jax.training import loop
 from technogen_jax.training.step import run_several
 
@@ -94,9 +96,9 @@ def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples:
                 "label": "noise",
             }
             lines.append(json.dumps(where) + "\n")
-    tfrecords.write_text_atomically(folder / tfrecords.CLIPS_FILE, lines)
+    atomic_files.write_text(folder / CLIPS_FILE, lines)
     nothing = {"clips": 0, "tracks": 0, "shards": []}
-    manifest = tfrecords.Manifest(
+    manifest = Manifest(
         sample_rate_hz=rate_hz,
         channels=channels,
         clip_samples=clip_samples,
@@ -108,5 +110,5 @@ def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples:
         options={},
         fingerprint="",
     )
-    tfrecords.write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     return folder

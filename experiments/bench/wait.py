@@ -19,7 +19,8 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from experiments.bench import steps, timing
-from technogen_jax.data import batching, tfrecords
+from technogen_jax.data import batching
+from technogen_jax.data.clip_source import ClipSource
 
 CONFIGS = {"cpu": ("demo", "technogan:xs"), "gpu": ("wavegan", "wavegan_44k", "specgan", "technogan:s")}
 _AHEAD = 2  # as in `train`
@@ -52,9 +53,9 @@ def case(name: str, dispatches: int, rounds: int) -> dict:
             count = max(64, min(2048, int(2e8 / audio.clip_samples)))
             shape = dict(rate_hz=audio.sample_rate_hz, channels=audio.channels, clip_samples=audio.clip_samples)
             folder = steps.make_set(pathlib.Path(folder) / "set", clips=count, **shape)
-            clips, read = batching.Audio(tfrecords.ClipSource(folder, "train")), 2 * audio.clip_samples * audio.channels
-        rows = batching.process_rows(every.batch_size)
-        local = batching.batches(
+            clips, read = batching.ClipAudio(ClipSource(folder, "train")), 2 * audio.clip_samples * audio.channels
+        rows = batching.assign_rows(every.batch_size)
+        local = batching.iterate_batches(
             clips,
             rows=rows,
             n_critic=every.n_critic,

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 @contextlib.contextmanager
@@ -32,6 +32,12 @@ def replacing(path: str | os.PathLike, *, shared: bool = False, synced: bool = T
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_text(path: str | os.PathLike, text: str | Iterable[str]) -> None:
+    """Writes a UTF-8 text file, given whole or in parts, completely or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines([text] if isinstance(text, str) else text)
 
 
 def lock(handle: int, *, shared: bool = False) -> bool:

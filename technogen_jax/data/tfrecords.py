@@ -1,26 +1,21 @@
-"""The bytes of a prepared set: TFRecord shards, TensorFlow Datasets' metadata, and the manifest.
+"""The bytes of a prepared dataset: TFRecord shards, and TensorFlow Datasets' description of them.
 
-A set is one folder:
+A dataset is one folder:
 
     techno-train.tfrecord-00000-of-00004 ...   tf.train.Example records, one a clip
     dataset_info.json  features.json           what `tfds.builder_from_directory` reads
-    manifest.json                              rate, geometry, labels, tracks, rejected files
-    clips.jsonl                                one line a clip: split, shard, track, offset, label, level; rejected ones too;
-                                               of a set cut at bars also section, bar and speed
+    manifest.json  clips.jsonl                 see `technogen_jax.data.manifest`
 
-Each record holds `audio` int16 `[clip_samples, channels]`, `label` int64, `track` (the track's id) and `offset`, the
-clip's first sample within its track, at the set's rate. TensorFlow is needed for none of it.
+Each record holds `audio` int16 `[clip_samples, channels]`, `label` int64, `track` (the track's id) and
+`offset`: the clip's first sample in its track, at the dataset's rate. TensorFlow is not needed.
 
-*Source*: the record framing and its masked CRC-32C are TensorFlow's (`tensorflow/core/lib/io/record_writer.h`).
+Reference: `tensorflow/core/lib/io/record_writer.h` defines the framing of records and their masked
+CRC-32C.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import pathlib
-import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -32,170 +27,21 @@ from technogen_jax.common import atomic_files
 
 DATASET_NAME = "techno"
 DATASET_VERSION = "1.0.0"
-MANIFEST_VERSION = 1
-MANIFEST_FILE = "manifest.json"
-CLIPS_FILE = "clips.jsonl"
 SPLITS = ("train", "valid", "test")
 
 _HEADER_BYTES = 12  # length, and the CRC of the length
 _FOOTER_BYTES = 4  # the CRC of the data
-# Up to a clip's samples, in protobuf's encoding: the name, then the lengths of a feature, of its list, of the list's bytes.
-_AUDIO = re.compile(rb"\x05audio\x12[\x80-\xff]*[\x00-\x7f]\n[\x80-\xff]*[\x00-\x7f]\n([\x80-\xff]*[\x00-\x7f])")
-_BEFORE_AUDIO_BYTES = 64  # more than all of it, with lengths below 2^64
 
 
 class RecordError(ValueError):
-    """A shard, record or manifest that is missing, truncated or damaged; names the file and, where known, the offset."""
+    """A shard, record or manifest that is missing, truncated or damaged.
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a prepared set is: enough to check a config against it and to trace each clip to its track.
-
-    Attributes:
-        sample_rate_hz: rate of every clip.
-        channels: 1 or 2.
-        clip_samples: length of every clip, in samples.
-        stride_samples: from one clip's start to the next one's within a track.
-        labels: class names; a record's label is an index into them.
-        splits: split -> {"clips", "tracks", "shards": file names in order}.
-        tracks: one dict a usable track: id, path, label, split, seconds, hash (of its decoded audio), peak_dbfs and
-            loudness_lufs (before gain_db was applied; null for -inf), gain_limited (the target loudness would have
-            clipped), clips, silent_clips (left out), tail_s (too short for a clip), size_bytes, modified_ns; of a set cut at
-            bars also sections: start_s, bars, bpm, confidence, downbeat_confidence and speed of each stretch of one tempo.
-        rejected: one dict a file that was left out: path, reason, kind (reasons of one sort have one kind).
-        options: the options that made the set, and of a set cut at bars its tempo, reference_bpm.
-        fingerprint: hash of the options and of the input files' names, sizes and times.
+    The message names the file and, where known, the byte offset.
     """
-
-    sample_rate_hz: int
-    channels: int
-    clip_samples: int
-    stride_samples: int
-    labels: list[str]
-    splits: dict[str, dict[str, Any]]
-    tracks: list[dict[str, Any]]
-    rejected: list[dict[str, str]]
-    options: dict[str, Any]
-    fingerprint: str
-    version: int = MANIFEST_VERSION
-
-
-def read_manifest(directory: str | os.PathLike) -> Manifest:
-    """The manifest of a finished set.
-
-    Raises:
-        RecordError: no manifest (not a set, or one that was not finished), or one this version does not understand.
-    """
-    path = pathlib.Path(directory) / MANIFEST_FILE
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordError(
-            f"{path}: not found. Expected a folder made by `python -m data_prep.prepare --input TRACKS --output {directory}`; "
-            "an interrupted run leaves none: run it again"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: unreadable ({error}); prepare the set again") from error
-    names = {field.name for field in dataclasses.fields(Manifest)}
-    if not isinstance(fields, dict) or fields.get("version") != MANIFEST_VERSION or set(fields) != names:
-        found = fields.get("version") if isinstance(fields, dict) else type(fields).__name__
-        raise RecordError(
-            f"{path}: expected a manifest of version {MANIFEST_VERSION}, got {found!r}; prepare the set again"
-        )
-    if name := _damaged_field(fields):
-        raise RecordError(f"{path}: damaged: {name} is {fields[name]!r:.80}; prepare the set again")
-    return Manifest(**fields)
-
-
-def _damaged_field(fields: dict[str, Any]) -> str | None:
-    """A field of a manifest that is not as `write_manifest` leaves it."""
-
-    def whole(value, least):
-        return type(value) is int and value >= least
-
-    def texts(value):
-        return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-    def split(name, entry):
-        return (
-            isinstance(entry, dict)
-            and whole(entry.get("clips"), 0)
-            and whole(entry.get("tracks"), 0)
-            and texts(entry.get("shards"))
-            # No other file: a name may say "../".
-            and entry["shards"] == shard_names(name, len(entry["shards"]))
-        )
-
-    def entries(value, *names):
-        return isinstance(value, list) and all(
-            isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names) for entry in value
-        )
-
-    splits, labels = fields["splits"], fields["labels"]
-    holds = {
-        "sample_rate_hz": whole(fields["sample_rate_hz"], 1),
-        "channels": whole(fields["channels"], 1) and fields["channels"] <= 2,
-        "clip_samples": whole(fields["clip_samples"], 1),
-        "stride_samples": whole(fields["stride_samples"], 1),
-        "labels": texts(labels) and 0 < len(labels) == len(set(labels)),
-        "splits": isinstance(splits, dict)
-        and sorted(splits) == sorted(SPLITS)
-        and all(split(*item) for item in splits.items()),
-        "tracks": entries(fields["tracks"], "id", "label", "split"),
-        "rejected": entries(fields["rejected"], "path", "reason", "kind"),
-        "options": isinstance(fields["options"], dict),
-        "fingerprint": isinstance(fields["fingerprint"], str),
-    }
-    return next((name for name, ok in holds.items() if not ok), None)
-
-
-def write_manifest(directory: str | os.PathLike, manifest: Manifest) -> None:
-    """Writes manifest.json, whole or not at all."""
-    write_text_atomically(
-        pathlib.Path(directory) / MANIFEST_FILE, json.dumps(dataclasses.asdict(manifest), indent=1) + "\n"
-    )
-
-
-def write_text_atomically(path: str | os.PathLike, text: str | Iterable[str]) -> None:
-    """Writes a text file, given whole or in parts, whole or not at all."""
-    with atomic_files.replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines([text] if isinstance(text, str) else text)
-
-
-def read_clip_table(directory: str | os.PathLike, split: str) -> list[dict[str, Any]]:
-    """The lines of clips.jsonl on a split's records, in the order of `ClipSource`: track, offset, label, level.
-
-    Raises:
-        RecordError: the file is missing or does not fit the manifest.
-    """
-    path = pathlib.Path(directory) / CLIPS_FILE
-    entry = read_manifest(directory).splits[split]
-    lines = list(_clip_lines(path, split))
-    lines.sort(key=lambda line: (line["shard"], line["index"]))
-    if len(lines) != entry["clips"]:
-        raise RecordError(f"{path}: expected {entry['clips']} {split} clips, found {len(lines)}; prepare the set again")
-    return lines
-
-
-def _clip_lines(path: pathlib.Path, split: str, having: str = "") -> Iterator[dict[str, Any]]:
-    """The lines of clips.jsonl on a split's records, of those that hold a text, as they come."""
-    kinds = {"shard": int, "index": int, "track": str, "offset": int, "label": str}
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, text in enumerate(file, 1):
-                line = json.loads(text) if having in text else {}
-                if line.get("split") != split or "shard" not in line:
-                    continue
-                if any(type(line.get(name)) is not kind for name, kind in kinds.items()):
-                    raise ValueError(f"line {number}: {text:.80}")
-                yield line
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise RecordError(f"{path}: unreadable ({error}); prepare the set again") from error
 
 
 def make_features(clip_samples: int, channels: int, labels: Sequence[str]):
-    """TensorFlow Datasets' description of a record: a `tfds.features.FeaturesDict`."""
+    """Returns TensorFlow Datasets' description of a record, a `tfds.features.FeaturesDict`."""
     import tensorflow_datasets as tfds
 
     return tfds.features.FeaturesDict(
@@ -210,10 +56,11 @@ def make_features(clip_samples: int, channels: int, labels: Sequence[str]):
 
 
 def serialize_example(audio: np.ndarray, label: int, track: str, offset: int) -> bytes:
-    """The record of a clip: what `make_features(...).serialize_example` gives, with the fields in one order.
+    """Returns the bytes of a clip's record.
 
-    TensorFlow Datasets leaves the order to protobuf's hash seed, which differs from process to process: the same clip
-    would give other bytes in another run.
+    They are those of `make_features(...).serialize_example`, but with the fields always in the same
+    order. TensorFlow Datasets leaves the order to protobuf's hash seed, which differs from process to
+    process, so that the same clip would have other bytes in another run.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -226,13 +73,30 @@ def serialize_example(audio: np.ndarray, label: int, track: str, offset: int) ->
     return proto.SerializeToString(deterministic=True)
 
 
+def parse_example(record: bytes) -> dict[str, Any]:
+    """Returns the fields of a record: `audio` as int16 `[clip_samples * channels]`, label, track, offset.
+
+    The decoder of TensorFlow Datasets serves features of any kind; it takes three times as long for a
+    second of 16 kHz.
+
+    Raises:
+        Exception: of any type, if the record is no such example.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    audio, track = (feature[name].bytes_list.value[0] for name in ("audio", "track"))
+    label, offset = (feature[name].int64_list.value[0] for name in ("label", "offset"))
+    return {"audio": np.frombuffer(audio, "<i2"), "label": label, "track": track.decode(), "offset": offset}
+
+
 def shard_names(split: str, shards: int) -> list[str]:
-    """TensorFlow Datasets' names for the shards of a split, in order."""
+    """Returns TensorFlow Datasets' names for the shards of a split, in order."""
     return [f"{DATASET_NAME}-{split}.tfrecord-{index:05d}-of-{shards:05d}" for index in range(shards)]
 
 
 def write_shard(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-    """Writes one TFRecord file, whole or not at all; the number of data bytes."""
+    """Writes one TFRecord file, completely or not at all, and returns the number of data bytes."""
     total = 0
     with atomic_files.replacing(path) as temporary, open(temporary, "wb") as file:
         for record in records:
@@ -257,8 +121,8 @@ def write_dataset_info(
         directory: the folder with the shards.
         features: from `make_features`.
         splits: split -> (records in each shard, total data bytes).
-        description: one sentence on the set.
-        metadata: what else `builder.info.metadata` is to say.
+        description: one sentence about the dataset.
+        metadata: entries for `builder.info.metadata`.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import splits as tfds_splits
@@ -288,7 +152,7 @@ def write_dataset_info(
 
 
 def masked_crc(data: bytes | np.ndarray) -> int:
-    """TensorFlow's masked CRC-32C of bytes, or of a uint8 array."""
+    """Returns TensorFlow's masked CRC-32C of bytes or of a uint8 array."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -296,14 +160,14 @@ def masked_crc(data: bytes | np.ndarray) -> int:
 class TFRecordSource(Sequence[bytes]):
     """Random access to the raw records of several TFRecord files; picklable.
 
-    The length fields and their CRCs are checked when it is made, a record's own CRC each time it is read.
+    The constructor checks the length fields and their CRCs; each access checks the record's own CRC.
 
     Raises:
-        RecordError: a shard is missing, truncated or damaged; names it and the byte offset.
+        RecordError: a shard is missing, truncated or damaged; the message has its name and the offset.
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike]):
-        """Reads the offsets of all records: twelve bytes each."""
+        """Reads the offsets of all records."""
         self.paths = [str(path) for path in paths]
         shards, offsets, lengths = [], [], []
         for shard, path in enumerate(self.paths):
@@ -311,20 +175,21 @@ class TFRecordSource(Sequence[bytes]):
                 shards.append(shard)
                 offsets.append(offset)
                 lengths.append(length)
-        self.shards = np.asarray(shards, np.int32)  # of each record
+        self.shards = np.asarray(shards, np.int32)  # index into `paths`, one a record
         self._offsets = np.asarray(offsets, np.int64)
         self._lengths = np.asarray(lengths, np.int64)
 
     def __len__(self) -> int:
-        """Number of records in all shards."""
+        """Returns the number of records in all shards."""
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> bytes:
-        """The bytes of one record, its CRC checked."""
-        index = range(len(self))[index]  # negative indices, and IndexError past the end
+        """Returns the bytes of one record after its CRC was checked."""
+        index = range(len(self))[index]  # handles negative indices and raises IndexError past the end
         length = int(self._lengths[index])
-        # Opened each time: a memory map costs as much and ends the process where a file has become shorter. Python's own files ask
-        # for a status and a place besides, a sixth of the time of a record of 32 kB.
+        # The file is opened anew each time. A memory map takes as long, and kills the process if the
+        # file has become shorter. Python's file objects make two more system calls, a sixth of the
+        # time of a record of 32 kB.
         try:
             file = os.open(self.paths[self.shards[index]], os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
@@ -336,101 +201,26 @@ class TFRecordSource(Sequence[bytes]):
             raise RecordError(f"{self.place(index)} cannot be read ({error.strerror})") from error
         if len(footer) != _FOOTER_BYTES or struct.unpack("<I", footer)[0] != masked_crc(record):
             raise RecordError(
-                f"{self.place(index)} is damaged (CRC mismatch); prepare the set again or copy the shard anew"
+                f"{self.place(index)} is damaged (CRC mismatch); prepare the dataset again or copy the shard anew"
             )
         return record
 
     def __repr__(self) -> str:
-        """A stable name: Grain puts it into its checkpoints."""
+        """Returns a name that does not change between runs: Grain stores it in its checkpoints."""
         return f"TFRecordSource({len(self.paths)} shards, {len(self)} records)"
 
     def place(self, index: int) -> str:
-        """Where a record is, for an error."""
+        """Returns the file and offset of a record, for error messages."""
         return f"{self.paths[self.shards[index]]}: the record at byte {self._offsets[index]}"
 
 
-class ClipSource(Sequence[dict[str, Any]]):
-    """Random access to one split's clips: {"audio": int16 [clip_samples, channels], "label", "track", "offset"}.
-
-    Raises:
-        RecordError: no such split; a shard missing, damaged or in another's place; another number of clips than the
-            manifest says; a record that is no clip of the set.
-    """
-
-    def __init__(self, directory: str | os.PathLike, split: str):
-        """Opens `split` ("train", "valid" or "test") of the set in `directory`."""
-        self.manifest = read_manifest(directory)
-        self.split = split
-        if split not in self.manifest.splits:
-            raise RecordError(f"{directory}: no split {split!r}; it has {', '.join(self.manifest.splits)}")
-        entry = self.manifest.splits[split]
-        self._records = TFRecordSource(pathlib.Path(directory) / name for name in entry["shards"])
-        if len(self._records) != entry["clips"]:
-            raise RecordError(
-                f"{directory}: the manifest promises {entry['clips']} {split} clips, its shards hold {len(self._records)}"
-            )
-        self._check_order(pathlib.Path(directory) / CLIPS_FILE)
-
-    def __len__(self) -> int:
-        """Number of clips in the split."""
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One clip, decoded; its audio is read-only."""
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        record, m = self._records[index], self.manifest
-        try:
-            # TensorFlow Datasets' own decoder, for features of any kind, takes three times as long for a second of 16 kHz.
-            feature = tf_example_pb2.Example.FromString(record).features.feature
-            pcm, track = (feature[name].bytes_list.value[0] for name in ("audio", "track"))
-            label, offset = (feature[name].int64_list.value[0] for name in ("label", "offset"))
-            audio = np.frombuffer(pcm, "<i2").reshape(m.clip_samples, m.channels)
-            clip = {"audio": audio, "label": label, "track": track.decode(), "offset": offset}
-            if not 0 <= label < len(m.labels):
-                raise ValueError(f"label {label} of {len(m.labels)}")
-        except Exception as error:  # protobuf raises all sorts
-            text = " ".join(str(error).split())[:200]
-            raise RecordError(
-                f"{self._records.place(index)} is no clip of this set ({text}); copy the shard anew or prepare the set again"
-            ) from error
-        return clip
-
-    def audio(self, index: int) -> np.ndarray:
-        """A clip's audio alone, read-only; from a record as `serialize_example` writes it without a copy."""
-        record, m = self._records[index], self.manifest
-        count = m.clip_samples * m.channels
-        found = _AUDIO.search(record, 0, _BEFORE_AUDIO_BYTES)
-        length = sum((byte & 127) << 7 * place for place, byte in enumerate(found[1])) if found else 0
-        if length != 2 * count or len(record) < found.end() + length:
-            return self[index]["audio"]
-        return np.frombuffer(record, "<i2", count, found.end()).reshape(m.clip_samples, m.channels)
-
-    def __repr__(self) -> str:
-        """A stable name: Grain puts it into its checkpoints."""
-        return f"ClipSource({self.split}, {len(self)} clips)"
-
-    def _check_order(self, path: pathlib.Path) -> None:
-        """Holds the first record of each shard against clips.jsonl: a shard's CRCs do not say which shard it is."""
-        wanted = {line["shard"]: line for line in _clip_lines(path, self.split, '"index": 0,')}
-        for shard, first in zip(*np.unique(self._records.shards, return_index=True), strict=True):
-            found, line = self[int(first)], wanted.get(int(shard), {})
-            names = ("track", "offset")
-            if any(found[name] != line.get(name) for name in names):
-                raise RecordError(
-                    f"{self._records.paths[shard]}: holds other clips than {path.name} says (first {found['track']} at "
-                    f"{found['offset']}, expected {line.get('track')} at {line.get('offset')}): another shard, or of "
-                    "another set; copy all files of the set anew or prepare it again"
-                )
-
-
-def _index(path: str):
+def _index(path: str) -> Iterator[tuple[int, int]]:
     """Yields (data offset, length) of each record of a file, checking the length fields and the file's end."""
     try:
         size = os.path.getsize(path)
         file = open(path, "rb")
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror}); is the set complete?") from error
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); is the dataset complete?") from error
     with file:
         offset = 0
         while offset < size:
@@ -438,18 +228,18 @@ def _index(path: str):
             header = file.read(_HEADER_BYTES)
             if len(header) < _HEADER_BYTES:
                 raise RecordError(
-                    f"{path}: truncated at byte {offset} of {size}; copy the shard anew or prepare the set again"
+                    f"{path}: truncated at byte {offset} of {size}; copy the shard anew or prepare the dataset again"
                 )
             length, crc = struct.unpack("<QI", header)
             if crc != masked_crc(header[:8]):
                 raise RecordError(
-                    f"{path}: damaged at byte {offset} (CRC of the length); copy the shard anew or prepare the set again"
+                    f"{path}: damaged at byte {offset} (CRC of the length); copy the shard anew or prepare the dataset again"
                 )
             start = offset + _HEADER_BYTES
             offset = start + length + _FOOTER_BYTES
             if offset > size:
                 raise RecordError(
                     f"{path}: truncated: the record at byte {start} needs {length} bytes, the file ends at {size}; "
-                    "copy the shard anew or prepare the set again"
+                    "copy the shard anew or prepare the dataset again"
                 )
             yield start, length

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from technogen_jax.audio import audio_files
-from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
+from technogen_jax.data.manifest import read_clip_table
 from technogen_jax.sampling import generator
 
 _RENDER_BATCH = 16
@@ -70,7 +71,7 @@ def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_sampl
         RecordError: the dataset cannot be read.
         ClipSetError: records shorter than `clip_samples`, or no clips.
     """
-    sources = [tfrecords.ClipSource(directory, split) for split in splits]
+    sources = [ClipSource(directory, split) for split in splits]
     manifest = sources[0].manifest
     clip_samples = clip_samples or manifest.clip_samples
     if manifest.clip_samples < clip_samples:
@@ -80,7 +81,7 @@ def from_records(directory: str | os.PathLike, splits: Sequence[str], clip_sampl
         )
     by_hash: dict[str, str] = {}
     same_as = {track["id"]: by_hash.setdefault(track["hash"], track["id"]) for track in manifest.tracks}
-    table = [line for split in splits for line in tfrecords.read_clip_table(directory, split)]
+    table = [line for split in splits for line in read_clip_table(directory, split)]
     name = f"{os.path.basename(os.path.abspath(directory))}:{'+'.join(splits)}"
     if not table:
         raise ClipSetError(f"{name}: no clips; prepare with a --split that gives it some")

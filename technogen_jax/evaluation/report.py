@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from technogen_jax.audio import audio_files, spectrogram_images
-from technogen_jax.data import tfrecords
+from technogen_jax.common import atomic_files
 from technogen_jax.evaluation import charts, embeddings
 from technogen_jax.evaluation.metrics import distances
 
@@ -101,7 +101,7 @@ def write(path: str | os.PathLike, result: dict[str, Any], exhibits: Exhibits) -
         "<p>Results are comparable where all of this but the generated set is the same.</p>"
         f"<details><summary>the whole result</summary><pre>{_text(json.dumps(result, indent=1))}</pre></details>",
     ]
-    tfrecords.write_text_atomically(
+    atomic_files.write_text(
         path,
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{_text(title)}</title><style>{_STYLE}</style><body>\n" + "\n".join(parts) + "\n</body></html>\n",

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from technogen_jax.data import tfrecords
+from technogen_jax.common import atomic_files
 
 RESULT_FILE = "result.json"
 # Two results can be compared only if these parts of them are equal.
@@ -38,7 +38,7 @@ def write(folder: str | os.PathLike, result: dict[str, Any]) -> None:
         ValueError: NaN or Inf in the result.
     """
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    tfrecords.write_text_atomically(pathlib.Path(folder) / RESULT_FILE, text)
+    atomic_files.write_text(pathlib.Path(folder) / RESULT_FILE, text)
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:

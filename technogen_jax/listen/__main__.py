@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from technogen_jax.data import tfrecords
+from technogen_jax.common import atomic_files
 from technogen_jax.listen import answers, verdict
 
 TEST_FILE = "test.json"  # private: the links, and the key of the sounds' addresses
@@ -70,7 +70,7 @@ def open_test(options: argparse.Namespace) -> tuple[dict, answers.Writer]:
     }
     links = [secrets.token_urlsafe(16) for _ in range(options.listeners)]
     test = {"asked": asked, "header": header, "links": links, "key": secrets.token_hex(32)}
-    tfrecords.write_text_atomically(folder / TEST_FILE, json.dumps(test, indent=1) + "\n")
+    atomic_files.write_text(folder / TEST_FILE, json.dumps(test, indent=1) + "\n")
     return test, answers.Writer(folder / answers.ANSWERS_FILE, header)
 
 
@@ -126,7 +126,7 @@ def write_report(path: str, final: bool) -> str:
     found = verdict.report(answers.read(path), final)
     content = (json.dumps(found, indent=1, allow_nan=False) + "\n", verdict.page(found))
     for name, text in zip(REPORT_FILES, content, strict=True):
-        tfrecords.write_text_atomically(path.parent / name, text)
+        atomic_files.write_text(path.parent / name, text)
     return verdict.text(found)
 
 

@@ -17,7 +17,7 @@ import scipy.optimize
 
 from technogen_jax.audio import audio_files, corruptions, loudness
 from technogen_jax.common import array_files
-from technogen_jax.data import tfrecords
+from technogen_jax.data.manifest import MANIFEST_FILE
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.evaluation.clip_sets import ClipSet, ClipSetError
 from technogen_jax.evaluation.features import musical, tmr
@@ -98,7 +98,7 @@ def open_sets(
         ClipSetError: no audio, or rates that differ.
     """
     prepared = None
-    if (pathlib.Path(paths[0]) / tfrecords.MANIFEST_FILE).is_file():
+    if (pathlib.Path(paths[0]) / MANIFEST_FILE).is_file():
         prepared = clip_sets.from_records(paths[0], ["test"])
     folders = [clip_sets.find_files(path) for path in (paths[1:] if prepared else paths)]
     rates = {rate for folder in folders for rate in folder.rates_hz} | (

@@ -23,8 +23,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from technogen_jax.common import distributed
-from technogen_jax.data import tfrecords
+from technogen_jax.common import atomic_files, distributed
 from technogen_jax.runs.workdir import WorkdirError, read_json_or_none
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -214,7 +213,7 @@ class Checkpoints:
             # All but a note of Orbax' own, which gets the time when the folder its name, and which nothing is restored by.
             files = (path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/**/*")) if path.is_file())
             checksums = {name: _checksum(folder / name) for name in files}
-            tfrecords.write_text_atomically(folder / CHECKSUMS_FILE, _as_text(checksums))
+            atomic_files.write_text(folder / CHECKSUMS_FILE, _as_text(checksums))
 
     def _set_aside(self, step: int) -> None:
         """Moves a checkpoint out of the way, so that its step can be saved again."""

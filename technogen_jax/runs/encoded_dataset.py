@@ -18,14 +18,15 @@ from ml_collections import ConfigDict
 
 from technogen_jax.audio import audio_files
 from technogen_jax.common import array_files, atomic_files
-from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
+from technogen_jax.data.manifest import Manifest
 from technogen_jax.models import GAN, Statistics
 
 _BATCH = 16  # clips encoded at a time
 
 
 def path_in(
-    workdir: pathlib.Path, config: ConfigDict, manifest: tfrecords.Manifest, statistics: Statistics | None
+    workdir: pathlib.Path, config: ConfigDict, manifest: Manifest, statistics: Statistics | None
 ) -> pathlib.Path:
     """The file of a run's codes, there or not."""
     facts = dict(set=manifest.fingerprint, split=config.data.split, audio=dict(config.audio), model=dict(config.model))
@@ -34,9 +35,7 @@ def path_in(
     return workdir / f"codes-{digest[:12]}.npy"
 
 
-def make(
-    path: pathlib.Path, gan: GAN, source: tfrecords.ClipSource, clip_samples: int, count: Callable[[int], object]
-) -> None:
+def make(path: pathlib.Path, gan: GAN, source: ClipSource, clip_samples: int, count: Callable[[int], object]) -> None:
     """Encodes all clips of a split into a file, whole or not at all; codes and half codes of before go.
 
     Args:

@@ -10,8 +10,7 @@ import pathlib
 import numpy as np
 import tensorboardX
 
-from technogen_jax.common import distributed
-from technogen_jax.data import tfrecords
+from technogen_jax.common import atomic_files, distributed
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -31,7 +30,7 @@ class MetricsLog:
             return
         path = workdir / METRICS_FILE
         with contextlib.suppress(FileNotFoundError):
-            tfrecords.write_text_atomically(path, _lines_up_to(path, start))
+            atomic_files.write_text(path, _lines_up_to(path, start))
         self._file = open(path, "a", encoding="utf-8", newline="\n")
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / TENSORBOARD_FOLDER),

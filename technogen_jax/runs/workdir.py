@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from technogen_jax import models
-from technogen_jax.common import array_files, config_fields
-from technogen_jax.data import tfrecords
+from technogen_jax.common import array_files, atomic_files, config_fields
+from technogen_jax.data.manifest import Manifest
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
@@ -27,7 +27,7 @@ class WorkdirError(ValueError):
 def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
     """Writes config.json, whole or not at all."""
     text = json.dumps(config.to_dict(), indent=1) + "\n"
-    tfrecords.write_text_atomically(pathlib.Path(workdir) / CONFIG_FILE, text)
+    atomic_files.write_text(pathlib.Path(workdir) / CONFIG_FILE, text)
 
 
 def read_config(workdir: str | os.PathLike) -> ConfigDict:
@@ -71,7 +71,7 @@ def read_statistics(workdir: str | os.PathLike) -> dict[str, np.ndarray]:
         raise WorkdirError(f"{error}, by deleting it and training on") from error
 
 
-def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: tfrecords.Manifest) -> None:
+def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest) -> None:
     """Creates the workdir of a run, or checks that an existing one belongs to the same run.
 
     Only one process of a run may call it.
@@ -92,10 +92,10 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: tfrecords
     # The config first: with it the folder is recognized as a run, even if the process is killed right after.
     write_config(workdir, config)
     identity = {"fingerprint": manifest.fingerprint, "labels": manifest.labels}
-    tfrecords.write_text_atomically(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
+    atomic_files.write_text(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
 
 
-def _check_same_run(workdir: pathlib.Path, config: ConfigDict, manifest: tfrecords.Manifest) -> None:
+def _check_same_run(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest) -> None:
     """Raises if the config or the dataset of an existing run differ in what decides the result."""
     old, new = read_config(workdir), ConfigDict(json.loads(json.dumps(config.to_dict())))
     if field := models.first_difference(old, new):

@@ -18,8 +18,9 @@ import jaxlib
 import numpy as np
 
 from technogen_jax.audio import audio_files, spectrogram_images
-from technogen_jax.common import progress
+from technogen_jax.common import atomic_files, progress
 from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.sampling import arrangement, generator
 
 FORMATS = ("wav", "flac")
@@ -112,7 +113,7 @@ def _write_card(trained, path, origin, shape, pcm_sha256) -> None:
         "pcm_sha256": pcm_sha256,
         "made_with": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "device": _device()},
     }
-    tfrecords.write_text_atomically(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    atomic_files.write_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
 
 
 def read_card(path: pathlib.Path) -> dict[str, Any]:
@@ -263,9 +264,7 @@ def _draw(trained: generator.Trained, clips: Sequence[np.ndarray], path: pathlib
     titles = [f"generated {index}" for index in range(len(drawn))]
     data = data or trained.config.data.dir
     try:
-        source = (
-            tfrecords.ClipSource(data, trained.config.data.split) if data else ()
-        )  # a generator in one file names no set
+        source = ClipSource(data, trained.config.data.split) if data else ()  # a generator in one file names no set
         window = trained.config.audio.clip_samples
         for index in np.linspace(0, len(source) - 1, len(drawn) if source else 0).astype(int):
             clip = source[int(index)]

@@ -20,7 +20,9 @@ from ml_collections import ConfigDict
 
 from technogen_jax import models
 from technogen_jax.common import config_fields, distributed, progress, run_config
-from technogen_jax.data import batching, tfrecords
+from technogen_jax.data import batching, dataset_config
+from technogen_jax.data.clip_source import ClipSource
+from technogen_jax.data.manifest import read_manifest
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.models.technogan import shaper_training
 from technogen_jax.runs import encoded_dataset
@@ -68,9 +70,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     mesh = distributed.mesh()
     say = say if distributed.is_first() else lambda line: None
     if config_fields.value(config, "data.dir"):
-        config = batching.follow(config, tfrecords.read_manifest(config.data.dir))
+        config = dataset_config.complete_config(config, read_manifest(config.data.dir))
     gan, _, new_state = build_training(config)  # so that a field that cannot work is named before anything is made
-    rows = batching.process_rows(config.train.batch_size)
+    rows = batching.assign_rows(config.train.batch_size)
     shapes = jax.eval_shape(new_state, jax.random.key(0))
     laid = distributed.shardings(shapes, mesh, config.train.shard_parameters)
     _check_memory(config, shapes, laid)
@@ -87,7 +89,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
                 config, distributed.by_row(mesh), statistics, laid if config.train.shard_parameters else None
             )
             clips = (
-                _codes(config, gan, workdir, source, statistics, stop) if gan.encode_once else batching.Audio(source)
+                _codes(config, gan, workdir, source, statistics, stop)
+                if gan.encode_once
+                else batching.ClipAudio(source)
             )
         except _Stopped:
             say(f"stopped before the first step; the same command goes on in {workdir}")
@@ -112,7 +116,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
         metric = _validation_metric(config, say) if distributed.is_first() else None
         observer = _Observer(config, gan, metric, workdir, logbook)
         resident = _is_resident(config, clips)
-        local = batching.batches(
+        local = batching.iterate_batches(
             clips,
             rows=rows,
             n_critic=config.train.n_critic,
@@ -127,7 +131,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
         )
         batches, gather = batching.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows), None
         if resident:
-            there = batching.stacked(clips)
+            there = batching.stack_clips(clips)
             length = there.shape[1] if gan.encode_once else config.audio.clip_samples
             there = jax.make_array_from_callback(there.shape, everywhere, there.__getitem__)
             batches, gather = zip(itertools.repeat(there), batches), functools.partial(batching.gather, length=length)
@@ -151,7 +155,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     return state
 
 
-def _claim(workdir: pathlib.Path, config: ConfigDict, source: tfrecords.ClipSource) -> None:
+def _claim(workdir: pathlib.Path, config: ConfigDict, source: ClipSource) -> None:
     """Makes the workdir this run's, and clears what a killed one left in it."""
     claim_workdir(workdir, config, source.manifest)
     previews.delete_unfinished(workdir)
@@ -319,17 +323,17 @@ def _check_dispatch(config: ConfigDict) -> None:
             )
 
 
-def _open_set(config: ConfigDict, gan: models.GAN) -> tfrecords.ClipSource:
+def _open_set(config: ConfigDict, gan: models.GAN) -> ClipSource:
     """The clips to train on, their set held against the config."""
-    manifest = tfrecords.read_manifest(config.data.dir)
+    manifest = read_manifest(config.data.dir)
     sizes = dict(
         sample_rate_hz=config.audio.sample_rate_hz,
         channels=config.audio.channels,
         clip_samples=config.audio.clip_samples,
     )
     model = dict(classes=gan.classes, encode_once=gan.encode_once)
-    batching.check(manifest, config.data.split, config.data.crop, **sizes, **model)
-    return tfrecords.ClipSource(config.data.dir, config.data.split)
+    dataset_config.check_config(manifest, config.data.split, config.data.crop, **sizes, **model)
+    return ClipSource(config.data.dir, config.data.split)
 
 
 def _validation_metric(config: ConfigDict, say: Callable[[str], None]) -> ValidationMetric | None:
@@ -350,7 +354,7 @@ def _validation_metric(config: ConfigDict, say: Callable[[str], None]) -> Valida
 
 
 def _statistics(
-    config: ConfigDict, workdir: pathlib.Path, source: tfrecords.ClipSource, stop: threading.Event
+    config: ConfigDict, workdir: pathlib.Path, source: ClipSource, stop: threading.Event
 ) -> models.Statistics | None:
     """What the model has to know of the set: measured when a run first starts, by one process, then read by all."""
     if models.find(config).measure is None:
@@ -360,7 +364,7 @@ def _statistics(
         if (workdir / STATISTICS_FILE).exists():
             return
         with _progress("measuring the set", len(source), " clips", stop) as count:
-            statistics = models.measure(config, batching.whole(source, count))
+            statistics = models.measure(config, batching.iterate_in_order(source, count))
         if steps := config.model.get("shaping_steps"):
             path = workdir / _SHAPING_FILE
             with _progress("shaping", steps, " steps", stop) as count:
@@ -371,7 +375,7 @@ def _statistics(
 
             def heard():
                 with _progress("hearing it coded", clips, " clips", stop) as count:
-                    yield from batching.whole(some, count)
+                    yield from batching.iterate_in_order(some, count)
 
             statistics = models.correct(config, heard, statistics)
         write_statistics(workdir, statistics)
@@ -385,7 +389,7 @@ def _codes(
     config: ConfigDict,
     gan: models.GAN,
     workdir: pathlib.Path,
-    source: tfrecords.ClipSource,
+    source: ClipSource,
     statistics: models.Statistics | None,
     stop: threading.Event,
 ) -> np.ndarray:
@@ -457,10 +461,10 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _greeting(config: ConfigDict, gan: models.GAN, source: tfrecords.ClipSource, state: TrainState, mesh) -> str:
+def _greeting(config: ConfigDict, gan: models.GAN, source: ClipSource, state: TrainState, mesh) -> str:
     generator, discriminator = (models.count_parameters(params) / 1e6 for params in state.params)
     tracks = source.manifest.splits[config.data.split]["tracks"]
-    labels = batching.clips_of_labels(source.manifest, config.data.split)
+    labels = dataset_config.count_clips_by_label(source.manifest, config.data.split)
     others = sum(count for label, count in labels.items() if label not in gan.classes) if gan.classes else 0
     return (
         f"{config.model.name}: generator {generator:.2f} M parameters, discriminator {discriminator:.2f} M; "

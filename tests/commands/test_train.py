@@ -14,7 +14,8 @@ import soundfile
 from conftest import RATE_HZ, ROOT
 from ml_collections import ConfigDict
 
-from technogen_jax.data import tfrecords
+from technogen_jax.data import clip_source
+from technogen_jax.data.manifest import read_manifest
 from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.runs.workdir import CONFIG_FILE, DATA_FILE, SAMPLES_FOLDER, WorkdirError, claim_workdir, read_config
@@ -265,9 +266,9 @@ def test_a_run_with_fields_that_were_others_is_refused(tiny_config, trained_work
 
 
 def test_a_run_on_another_set_is_refused(tiny_config, trained_workdir, tmp_path, monkeypatch):
-    read = tfrecords.read_manifest
+    read = read_manifest
     monkeypatch.setattr(
-        tfrecords, "read_manifest", lambda path: read(path).__class__(**vars(read(path)) | {"fingerprint": "x"})
+        clip_source, "read_manifest", lambda path: read(path).__class__(**vars(read(path)) | {"fingerprint": "x"})
     )
     with pytest.raises(WorkdirError, match="begun on another dataset"):
         loop.train(tiny_config, trained_workdir, say=quiet)
@@ -341,6 +342,6 @@ def test_a_command_line_that_cannot_work_is_one_line(argv, message):
 def test_a_run_killed_while_it_made_its_workdir_begins_again(tiny_config, trained_workdir, tmp_path, left):
     whole = trained_workdir / CONFIG_FILE
     (tmp_path / left).write_bytes(whole.read_bytes())
-    claim_workdir(tmp_path, tiny_config, tfrecords.read_manifest(tiny_config.data.dir))
+    claim_workdir(tmp_path, tiny_config, read_manifest(tiny_config.data.dir))
     assert sorted(os.listdir(tmp_path)) == [CONFIG_FILE, DATA_FILE]
     assert (tmp_path / CONFIG_FILE).read_bytes() == whole.read_bytes()

@@ -242,7 +242,7 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides(monkeypatch)
 def test_a_batch_that_does_not_divide_is_an_error(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     with pytest.raises(ValueError, match="config.train.batch_size: expected a multiple of the 8 devices, got 12"):
-        batching.process_rows(12)
+        batching.assign_rows(12)
 
 
 def test_one_process_asks_nobody(tmp_path):

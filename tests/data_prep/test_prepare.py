@@ -17,6 +17,8 @@ from helpers.beats import beat_times, drums
 from data_prep import options, prepare, workers
 from technogen_jax.audio import audio_files
 from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
+from technogen_jax.data.manifest import CLIPS_FILE, read_manifest
 
 RATE = 16000
 ROOT = pathlib.Path(prepare.__file__).parent.parent
@@ -64,7 +66,7 @@ def contents(folder):
 
 
 def clip_lines(folder):
-    return [json.loads(line) for line in (folder / tfrecords.CLIPS_FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / CLIPS_FILE).read_text().splitlines()]
 
 
 def start(corpus, output, *more, how=SMALL):
@@ -76,12 +78,12 @@ def start(corpus, output, *more, how=SMALL):
 
 def test_every_clip_is_its_stretch_of_its_track(corpus, whole):
     output, _ = whole
-    manifest = tfrecords.read_manifest(output)
+    manifest = read_manifest(output)
     tracks = {entry["id"]: entry for entry in manifest.tracks}
     assert len(tracks) == 10
     decoded, seen = {}, collections.Counter()
     for split in tfrecords.SPLITS:
-        for clip in tfrecords.ClipSource(output, split):
+        for clip in ClipSource(output, split):
             entry = tracks[clip["track"]]
             assert entry["split"] == split and manifest.labels[clip["label"]] == entry["label"]
             if clip["track"] not in decoded:
@@ -99,14 +101,14 @@ def test_every_clip_is_its_stretch_of_its_track(corpus, whole):
 
 def test_manifest_and_clip_list_agree_with_the_records(whole):
     output, _ = whole
-    manifest = tfrecords.read_manifest(output)
+    manifest = read_manifest(output)
     lines = clip_lines(output)
     assert len(lines) == sum(entry["clips"] for entry in manifest.splits.values())
     for split in tfrecords.SPLITS:
         shards = manifest.splits[split]["shards"]
         listed = [line for line in lines if line["split"] == split]
         assert listed == sorted(listed, key=lambda line: (line["shard"], line["index"]))
-        clips = list(tfrecords.ClipSource(output, split))
+        clips = list(ClipSource(output, split))
         assert len(clips) == len(listed) and listed[-1]["shard"] == len(shards) - 1
         for clip, line in zip(clips, listed, strict=True):
             assert (clip["track"], clip["offset"]) == (line["track"], line["offset"])
@@ -120,7 +122,7 @@ def test_manifest_and_clip_list_agree_with_the_records(whole):
 
 def test_the_same_audio_under_two_names_is_on_one_side_and_reported(whole):
     output, said = whole
-    tracks = {entry["id"]: entry for entry in tfrecords.read_manifest(output).tracks}
+    tracks = {entry["id"]: entry for entry in read_manifest(output).tracks}
     first, copy = tracks["acid/2.flac"], tracks["copy of 2.mp3"]
     assert first["hash"] == copy["hash"] and first["split"] == copy["split"]
     assert "1 tracks have the same audio as another" in said
@@ -128,7 +130,7 @@ def test_the_same_audio_under_two_names_is_on_one_side_and_reported(whole):
 
 def test_every_file_left_out_is_one_line(whole):
     output, said = whole
-    rejected = {entry["path"]: entry for entry in tfrecords.read_manifest(output).rejected}
+    rejected = {entry["path"]: entry for entry in read_manifest(output).rejected}
     kinds = {path: entry["kind"] for path, entry in rejected.items()}
     assert kinds == {
         "empty.mp3": "not usable audio",
@@ -145,7 +147,7 @@ def test_every_file_left_out_is_one_line(whole):
 
 def test_tensorflow_datasets_knows_the_set(whole):
     output, _ = whole
-    manifest, info = tfrecords.read_manifest(output), tfds.builder_from_directory(output).info
+    manifest, info = read_manifest(output), tfds.builder_from_directory(output).info
     assert {split: info.splits[split].num_examples for split in info.splits} == {
         split: entry["clips"] for split, entry in manifest.splits.items()
     }
@@ -158,7 +160,7 @@ def test_tensorflow_reads_the_set(whole):
     tf = pytest.importorskip("tensorflow")
     output, _ = whole
     for split in tfrecords.SPLITS:
-        want = list(tfrecords.ClipSource(output, split))
+        want = list(ClipSource(output, split))
         dataset = tfds.builder_from_directory(output).as_dataset(split=split, shuffle_files=False)
         got = {(e["track"].decode(), int(e["offset"])): e for e in tfds.as_numpy(dataset)}
         assert len(got) == len(want)
@@ -166,7 +168,7 @@ def test_tensorflow_reads_the_set(whole):
             example = got[clip["track"], clip["offset"]]
             np.testing.assert_array_equal(example["audio"], clip["audio"])
             assert example["audio"].dtype == np.int16 and example["label"] == clip["label"]
-        shards = [str(output / name) for name in tfrecords.read_manifest(output).splits[split]["shards"]]
+        shards = [str(output / name) for name in read_manifest(output).splits[split]["shards"]]
         fields = {name: tf.io.FixedLenFeature((), kind) for name, kind in (("audio", tf.string), ("offset", tf.int64))}
         raw = tf.data.TFRecordDataset(shards).map(lambda record: tf.io.parse_single_example(record, fields))  # noqa: B023
         for example, clip in zip(raw.as_numpy_iterator(), want, strict=True):
@@ -200,7 +202,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(corpus, whole, tmp_path, pattern
     assert run.returncode == (130 if number == signal.SIGINT else -number)
     assert not output.exists()
     with pytest.raises(tfrecords.RecordError, match="not found"):
-        tfrecords.read_manifest(output)
+        read_manifest(output)
     (incomplete / ".techno-train.tfrecord-00000-of-00001.tmp").write_bytes(b"left over")
     (incomplete / "parts" / "x.pcm.123.tmp").write_bytes(b"left over")
     run = start(corpus, output)
@@ -297,7 +299,7 @@ def test_options_shape_the_set(corpus, tmp_path):
     manifest = make("a", "--limit", "3", "--no-shuffle", "--labels", "none", "--channels", "2", "--stride", "0.25")
     assert [entry["id"] for entry in manifest.tracks] == ["acid/0.wav", "acid/1.mp3", "acid/2.flac"]
     assert manifest.labels == ["unlabelled"] and manifest.channels == 2 and manifest.stride_samples == 4000
-    source = tfrecords.ClipSource(tmp_path / "a", "train")
+    source = ClipSource(tmp_path / "a", "train")
     offsets = [clip["offset"] for clip in source]
     assert offsets == sorted(offsets) and np.diff(offsets).max() == 4000
     np.testing.assert_array_equal(source[0]["audio"][4000:], source[1]["audio"][:4000])
@@ -338,12 +340,12 @@ def in_bars(beats, tmp_path_factory):
 
 def test_every_clip_has_its_kicks_on_the_grid_of_the_sets_tempo(in_bars):
     output, _ = in_bars
-    manifest = tfrecords.read_manifest(output)
+    manifest = read_manifest(output)
     bpm = manifest.options["reference_bpm"]
     assert bpm == pytest.approx((131.37 + 135) / 2, abs=0.01)  # the median of the four that have a beat
     assert manifest.clip_samples == round(2 * 240 / bpm * RATE) == pytest.approx(2 * manifest.stride_samples, abs=1)
     beats_expected = np.arange(8) * manifest.clip_samples / 8
-    clips = [clip for split in tfrecords.SPLITS for clip in tfrecords.ClipSource(output, split)]
+    clips = [clip for split in tfrecords.SPLITS for clip in ClipSource(output, split)]
     assert len(clips) > 50
     for clip in clips:
         sound = np.abs(clip["audio"][:, 0].astype(float)) / 32768
@@ -356,7 +358,7 @@ def test_every_clip_has_its_kicks_on_the_grid_of_the_sets_tempo(in_bars):
 
 def test_manifest_and_clip_list_say_which_bar_and_how_fast(beats, in_bars):
     output, said = in_bars
-    manifest = tfrecords.read_manifest(output)
+    manifest = read_manifest(output)
     bpm = manifest.options["reference_bpm"]
     tracks = {entry["id"]: entry for entry in manifest.tracks}
     assert set(tracks) == set(TEMPOS_BPM)
@@ -379,7 +381,7 @@ def test_manifest_and_clip_list_say_which_bar_and_how_fast(beats, in_bars):
         assert line["offset"] == pytest.approx(start_s * RATE, abs=2)
         assert line["speed"] == section["speed"] and line["section"] == 0
     for split in tfrecords.SPLITS:
-        offsets = [clip["offset"] for clip in tfrecords.ClipSource(output, split)]
+        offsets = [clip["offset"] for clip in ClipSource(output, split)]
         assert offsets == [line["offset"] for line in lines if line["split"] == split]
     reasons = {entry["path"]: entry for entry in manifest.rejected}
     kinds = {path: entry["kind"] for path, entry in reasons.items()}
@@ -417,6 +419,6 @@ def test_a_given_tempo_and_what_it_leaves_out(beats, tmp_path, capsys):
     assert status == 1 and "no usable clip in 7 files: 4 other tempo" in said.err
     status, said = run_main(capsys, *given, "--max_speed", "4", "--bars", "16")
     assert status == 0
-    manifest = tfrecords.read_manifest(tmp_path / "set")
+    manifest = read_manifest(tmp_path / "set")
     assert [entry["id"] for entry in manifest.tracks] == ["c.wav"]
     assert manifest.clip_samples == 16 * round(240 / 140 * RATE)

@@ -4,7 +4,7 @@ import pytest
 from conftest import RATE_HZ
 
 from technogen_jax.audio import audio_files
-from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.sampling import generator
 
@@ -82,9 +82,7 @@ def test_folders_without_audio_raise(tmp_path, folder):
 def test_records_of_several_splits_with_their_tracks(prepared_set):
     clips = clip_sets.from_records(prepared_set, ["valid", "test"], 2048)
     assert len(clips.ids) == 48 and len(set(clips.tracks)) == 12
-    expected = [
-        tfrecords.ClipSource(prepared_set, split)[index] for split, index in (("valid", 7), ("test", 0), ("test", 39))
-    ]
+    expected = [ClipSource(prepared_set, split)[index] for split, index in (("valid", 7), ("test", 0), ("test", 39))]
     for index, pcm, clip in zip((7, 8, 47), clips.read(np.array([7, 8, 47])), expected, strict=True):
         np.testing.assert_array_equal(pcm, clip["audio"][:2048])
         assert clips.tracks[index] == clip["track"] and clips.labels[index] == clip["label"]

@@ -13,6 +13,8 @@ from helpers.beats import beat_times, drums
 
 from technogen_jax.audio import audio_files
 from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
+from technogen_jax.data.manifest import MANIFEST_FILE, read_manifest
 
 HALF_SECONDS = ("--hop_size", "0.5")
 BARS = ("--grid", "bars", "--bars", "1", "--bpm", "128")
@@ -39,7 +41,7 @@ def add_good(folder):
 
 def good_clips(folder):
     """(track, offset) -> PCM of all clips of the good files."""
-    clips = [clip for split in tfrecords.SPLITS for clip in tfrecords.ClipSource(folder, split)]
+    clips = [clip for split in tfrecords.SPLITS for clip in ClipSource(folder, split)]
     good = {(clip["track"], clip["offset"]): clip["audio"].tobytes() for clip in clips}
     return {where: pcm for where, pcm in good.items() if where[0].startswith("good/")}
 
@@ -51,7 +53,7 @@ def check_zoo(folder, seed, how=HALF_SECONDS):
     made = zoo.fill(folder / "zoo", seed)
     prepare(folder / "alone", folder / "alone_set", how)
     said = prepare(folder / "zoo", folder / "zoo_set", how)
-    manifest = tfrecords.read_manifest(folder / "zoo_set")
+    manifest = read_manifest(folder / "zoo_set")
     tracks = [entry["id"] for entry in manifest.tracks]
     rejected = {entry["path"]: entry["reason"] for entry in manifest.rejected}
     # Each file once, in one of the two lists; those that can be no track with a reason, in one line.
@@ -63,7 +65,7 @@ def check_zoo(folder, seed, how=HALF_SECONDS):
     assert all(reason.strip() and "\n" not in reason for reason in rejected.values())
     assert f"{len(rejected)} files left out" in said
     assert all(line.isprintable() for line in said.splitlines())
-    json.loads((folder / "zoo_set" / tfrecords.MANIFEST_FILE).read_text(), parse_constant=pytest.fail)
+    json.loads((folder / "zoo_set" / MANIFEST_FILE).read_text(), parse_constant=pytest.fail)
     good = good_clips(folder / "alone_set")
     assert good == good_clips(folder / "zoo_set") and len({track for track, _ in good}) == 5
     assert sorted(os.listdir(folder)) == ["alone", "alone_set", "zoo", "zoo_set"]

@@ -9,7 +9,7 @@ import pytest
 from technogen_jax import models
 from technogen_jax.audio import audio_files
 from technogen_jax.common.config_fields import Section, field
-from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.models import layers
 from technogen_jax.models.gan import GAN, functional
 from technogen_jax.runs import encoded_dataset
@@ -74,7 +74,7 @@ def config(tiny_config, monkeypatch):
 
 @pytest.fixture
 def source(prepared_set):
-    return tfrecords.ClipSource(prepared_set, "train")
+    return ClipSource(prepared_set, "train")
 
 
 def the_file(workdir):

@@ -8,7 +8,7 @@ from conftest import RATE_HZ
 
 from technogen_jax import models
 from technogen_jax.audio import audio_files
-from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.evaluation.features.projection import fit_projection
 from technogen_jax.evaluation.features.tmr import TMR_V1
@@ -36,7 +36,7 @@ def test_an_evaluation_is_the_distance_of_generated_from_real_clips(evaluation, 
     assert score == run_evaluation(4, params), "the latents are fixed"
     values, tracks = {}, {}
     for split in ("train", "valid"):
-        source = tfrecords.ClipSource(prepared_set, split)
+        source = ClipSource(prepared_set, split)
         clips = np.stack([audio_files.from_int16(clip["audio"][:2048]) for clip in source])
         if split == "train":  # 40 clips of 12 tracks are asked for: three a track, spread over it
             tracks["all"] = np.array([clip["track"] for clip in source])

@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from technogen_jax.audio import audio_files, spectral_distance
 from technogen_jax.common import array_files
-from technogen_jax.data import batching, tfrecords
+from technogen_jax.data import batching
+from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.models.technogan.codec import codec
 
 _BATCH = 4  # clips a step: with more a laptop's memory is short
@@ -100,7 +101,7 @@ def make_shaping_step(
 def train(
     config: ConfigDict,
     statistics: dict[str, np.ndarray],
-    source: tfrecords.ClipSource,
+    source: ClipSource,
     path: pathlib.Path,
     count: Callable[[int], object],
 ) -> dict[str, np.ndarray]:
@@ -133,9 +134,9 @@ def train(
         state = jax.tree.unflatten(tree, [jnp.asarray(found[str(index)]) for index in range(len(leaves))])
     begun = int(state.step)
     count(begun)
-    batches = batching.batches(
-        batching.Audio(source),
-        rows=batching.Rows(_BATCH, 0, _BATCH),
+    batches = batching.iterate_batches(
+        batching.ClipAudio(source),
+        rows=batching.ProcessRows(_BATCH, 0, _BATCH),
         n_critic=1,
         length=sizes.clip_samples,
         crop="start",
