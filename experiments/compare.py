@@ -1,11 +1,12 @@
-"""Runs side by side: every one judged by the same real clips with the same draws, in one table and one picture.
+"""Compares runs: all are evaluated on the same real clips with the same draws, in one table and one picture.
 
-    python -m experiments.compare --data data/bars --output compared small=runs/technogan-s wave=runs/wavegan made/clips
+    python -m experiments.compare --data data/bars --output compared small=runs/technogan-s wave=runs/wavegan other/clips
 
-A run is a workdir, a file of technogen_jax.export, or a folder of generated audio; before a "=" stands what it is called.
-Writes OUTPUT/NAME/result.json, which `technogen_jax.evaluate --compare` takes too, OUTPUT/table.md, a row a run below one of
-real clips, and OUTPUT/clips.png, eight clips a row. All must have the rate and the channels of the set; where a run's clips are
-shorter than the set's, they are judged by as much of those.
+A run is a workdir, a file of technogen_jax.export, or a folder of generated audio; NAME= in front of it
+gives its name. Writes OUTPUT/NAME/result.json, which `technogen_jax.evaluate --compare` also reads;
+OUTPUT/table.md, one row for each run below one of real clips; and OUTPUT/clips.png, eight clips in each
+row. All runs must have the sample rate and the channels of the dataset. If a run's clips are shorter
+than the dataset's, the real clips are cropped to their length.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from technogen_jax.sampling import generator
 COLUMNS = 8  # clips in a row of the picture
 SAME_TEMPO = 0.005  # share of the tempo
 HEAD = (
-    "| run | generator, M | minutes | fd / floor | mmd p | told apart | coverage / floor | recall | copies (held out) | "
+    "| run | generator, M | minutes | fd / floor | mmd p | classified correctly | coverage / floor | recall | copies (held out) | "
     "kick_similarity | tempo | x real time |"
 )
 _EMBEDDING = "tmr-v1"
-_TIMED = 8  # clips of the batch that is timed
+_TIMED = 8  # clips in the batch whose speed is measured
 
 
 def open_run(path: str, count: int, seed: int, whole: clip_sets.ClipSet) -> tuple[clip_sets.ClipSet, dict[str, Any]]:
-    """The clips of a workdir, a file or a folder, and what is known of how they are made: size, minutes, speed."""
+    """Returns the clips of a workdir, a file or a folder, and the size, training minutes and speed where they exist."""
     if not pathlib.Path(path, "config.json").exists() and pathlib.Path(path).suffix != bundle.SUFFIX:
         geometry = dict(sample_rate_hz=whole.sample_rate_hz, channels=whole.channels, clip_samples=whole.clip_samples)
         return clip_sets.from_folder(clip_sets.find_files(path), "generated", **geometry), {}
@@ -52,7 +53,7 @@ def open_run(path: str, count: int, seed: int, whole: clip_sets.ClipSet) -> tupl
 
 
 def trained_minutes(path: pathlib.Path, step: int) -> float | None:
-    """What the steps up to this one took, without evaluations and previews; None where nothing is known."""
+    """Returns the minutes that the steps up to this one took, without evaluations and previews; None if they are not recorded."""
     if not path.exists():
         return None
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -65,7 +66,7 @@ def trained_minutes(path: pathlib.Path, step: int) -> float | None:
 
 
 def speed(trained: generator.Trained) -> float:
-    """How many times faster than it plays sound is made by `sample` on this machine, once compiled: the median of three."""
+    """Returns how many times faster than real time `sample` renders on this machine, once compiled: the median of three."""
     latents = generator.draw_latents(trained.gan, 0, range(_TIMED))
     took_s = []
     for _ in range(4):
@@ -75,8 +76,10 @@ def speed(trained: generator.Trained) -> float:
     return _TIMED * trained.config.audio.clip_samples / trained.config.audio.sample_rate_hz / np.median(took_s[1:])
 
 
-def row(name: str, result: dict[str, Any], heard: feature_extraction.ClipFeatures, known: dict[str, Any]) -> str:
-    """A run's line of the table."""
+def row(
+    name: str, result: dict[str, Any], clip_features: feature_extraction.ClipFeatures, known: dict[str, Any]
+) -> str:
+    """Returns the table row of a run."""
     found, copied = result["distances"][_EMBEDDING]["all"], result["memorisation"]
     told, features = result["two_sample"]["test"], result["features"]
     cells = [
@@ -90,30 +93,30 @@ def row(name: str, result: dict[str, Any], heard: feature_extraction.ClipFeature
         _cell(found["recall"]["value"], "{:.2f}"),
         f"{copied['flagged_share']:.1%} ({copied['held_out_flagged_share']:.1%})",
         _cell(features["kick_similarity"]["generated"]["median"], "{:.3f}"),
-        on_tempo(heard, features),
+        on_tempo(clip_features, features),
         _cell(known.get("speed"), "{:.0f}"),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def real_row(result: dict[str, Any], heard: feature_extraction.ClipFeatures) -> str:
-    """The line of real clips: what a run has whose clips are like other real ones."""
+def real_row(result: dict[str, Any], clip_features: feature_extraction.ClipFeatures) -> str:
+    """Returns the table row of real clips: what a run would have if its clips were like other real ones."""
     found, features = result["distances"][_EMBEDDING]["all"], result["features"]
     recall = _cell(found["recall"]["floor"], "{:.2f}")
     kick = _cell(features["kick_similarity"]["reference"]["median"], "{:.3f}")
-    return f"| real | – | – | 1 | – | 50% | 1 | {recall} | – | {kick} | {on_tempo(heard, features)} | – |"
+    return f"| real | – | – | 1 | – | 50% | 1 | {recall} | – | {kick} | {on_tempo(clip_features, features)} | – |"
 
 
-def on_tempo(heard: feature_extraction.ClipFeatures, features: dict[str, Any]) -> str:
-    """The share of clips that have the tempo of the real ones."""
+def on_tempo(clip_features: feature_extraction.ClipFeatures, features: dict[str, Any]) -> str:
+    """Returns the share of clips with the tempo of the real ones."""
     tempo_bpm = features["tempo_bpm"]["reference"]["median"]
     if tempo_bpm is None:
         return "–"
-    return f"{np.mean(np.abs(heard.features['tempo_bpm'] / tempo_bpm - 1) <= SAME_TEMPO):.0%}"  # a NaN is no tempo
+    return f"{np.mean(np.abs(clip_features.features['tempo_bpm'] / tempo_bpm - 1) <= SAME_TEMPO):.0%}"  # NaN: no tempo
 
 
 def compare(options: argparse.Namespace) -> str:
-    """Everything that the command does but printing; returns the table."""
+    """Does everything except printing; returns the table."""
     chosen = {_EMBEDDING: TMR_V1}
     folder = pathlib.Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +162,7 @@ def _cell(value: float | None, form: str, scale: float = 1) -> str:
 
 
 def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options of a command line; exits with 2 and one line where they cannot work."""
+    """Returns the options of a command line; exits with 2 and one line if they are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.compare",
         description=__doc__,
@@ -172,13 +175,15 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
         "--data",
         required=True,
         metavar="DIR",
-        help="a prepared set: its test tracks judge, its train tracks are searched",
+        help="a prepared dataset: its test tracks are the reference, its train tracks are searched for copies",
     )
     add("--output", required=True, metavar="DIR", help="where the table, the picture and the results go")
     add("--n", type=int, default=500, metavar="N", help="clips to generate for each run (500)")
-    add("--per_track", type=int, default=8, metavar="N", help="real clips of a track at most (8)")
-    add("--train_clips", type=int, default=2000, metavar="N", help="training clips searched for copies at most (2000)")
-    add("--seed", type=int, default=0, metavar="N", help="of latents, draws and classifiers (0)")
+    add("--per_track", type=int, default=8, metavar="N", help="at most N real clips of a track (8)")
+    add(
+        "--train_clips", type=int, default=2000, metavar="N", help="at most N training clips searched for copies (2000)"
+    )
+    add("--seed", type=int, default=0, metavar="N", help="seed of latents, draws and classifiers (0)")
     options = parser.parse_args(argv)
     named = [path.partition("=") if "=" in path else (pathlib.Path(path).stem, "=", path) for path in options.paths]
     options.runs = {name: path for name, _, path in named}
@@ -188,7 +193,7 @@ def parse_options(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
+    """Runs the command. Returns its exit status: 0 done, 1 failed, 2 a wrong option."""
     options = parse_options(argv)
     try:
         print(compare(options), end="")

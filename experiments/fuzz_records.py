@@ -1,9 +1,10 @@
-"""Fuzzes the reader of records with inputs that follow the code's branches, by Atheris, which is no requirement.
+"""Fuzzes the reader of records with Atheris, whose inputs follow the branches of the code.
 
     pip install atheris; python -m experiments.fuzz_records -max_total_time=300
 
-Each input is read twice: as a whole shard, and as one record with the right checksums in the place of a set's only clip.
-A clip, or a RecordError that names the place, is what may come of it. The other arguments are libFuzzer's.
+Atheris is not one of our requirements. Each input is read twice: as a whole shard, and as one record
+with correct checksums in place of a dataset's only clip. The result must be a clip, or a RecordError that
+names the place. Other arguments are passed to libFuzzer.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ with atheris.instrument_imports(
     from technogen_jax.data.clip_source import ClipSource
     from technogen_jax.data.manifest import CLIPS_FILE, Manifest, write_manifest
 
-    tfrecords.make_features(1, 1, ["acid"])  # loads what it needs, so that it is instrumented too
+    tfrecords.make_features(1, 1, ["acid"])  # loads its imports here, so that they are instrumented too
 
 CLIP_SAMPLES = 8
 
 
 def make_set(folder: pathlib.Path) -> bytes:
-    """A set of one clip; its record."""
+    """Writes a dataset of one clip and returns its record."""
     record = tfrecords.serialize_example(np.zeros((CLIP_SAMPLES, 1), np.int16), 0, "a.wav", 0)
     shards = tfrecords.shard_names("train", 1)
     tfrecords.write_shard(folder / shards[0], [record])
@@ -45,7 +46,7 @@ def make_set(folder: pathlib.Path) -> bytes:
 
 
 def main() -> None:
-    """The command; never returns."""
+    """Runs the command; never returns."""
     folder = pathlib.Path(tempfile.mkdtemp())
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 class _One(list):
-    """A record whose checksums are right."""
+    """A list of one record whose checksums are correct."""
 
     def __init__(self, content: bytes):
         super().__init__([content])

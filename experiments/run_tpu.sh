@@ -3,24 +3,24 @@
 #
 #   experiments/run_tpu.sh create | status | install | data | train | log | stop | fetch | delete
 #
-# DRY_RUN=1 prints the commands and runs none. What is asked for stands in the environment:
+# DRY_RUN=1 prints the commands and runs none. The settings are environment variables:
 set -euo pipefail
 
-TPU=${TPU:-technogen}                   # its name
+TPU=${TPU:-technogen}                   # name of the TPU
 ZONE=${ZONE:-europe-west4-b}            # cloud.google.com/tpu/docs/regions-zones
 TYPE=${TYPE:-v5litepod-8}               # kind and number of chips
-VERSION=${VERSION:-v2-alpha-tpuv5-lite} # the machine's software, which goes with TYPE: cloud.google.com/tpu/docs/runtimes
-SPOT=${SPOT:-1}                         # 1: cheaper, and may be taken away at any time
-REPOSITORY=${REPOSITORY:-}              # its address
-RECORDS=${RECORDS:-}                    # gs://BUCKET/FOLDER: what data_prep.prepare wrote
+VERSION=${VERSION:-v2-alpha-tpuv5-lite} # software of the machine, which depends on TYPE: cloud.google.com/tpu/docs/runtimes
+SPOT=${SPOT:-1}                         # 1: cheaper, but can be taken away at any time
+REPOSITORY=${REPOSITORY:-}              # address of the git repository
+RECORDS=${RECORDS:-}                    # gs://BUCKET/FOLDER: the dataset that data_prep.prepare wrote
 CONFIG=${CONFIG:-configs/technogan.py:m}
 OPTIONS=${OPTIONS:-}                    # more options of technogen_jax.train
-RUN=${RUN:-first}                       # the run's name
-KEEP=${KEEP:-}                          # gs://BUCKET/FOLDER: one host copies its runs there,
-KEEP_S=${KEEP_S:-300}                   # at intervals of so many seconds
-SHARED=${SHARED:-}                      # SERVER:/FOLDER: an NFS share for the runs, which a pod slice needs
+RUN=${RUN:-first}                       # name of the run
+KEEP=${KEEP:-}                          # gs://BUCKET/FOLDER: one host copies its runs there
+KEEP_S=${KEEP_S:-300}                   # seconds between copies
+SHARED=${SHARED:-}                      # SERVER:/FOLDER: an NFS share for the runs; a pod slice needs it
 
-# ---------------------------------------------------------------- on the hosts: what `everywhere` and `first` send there
+# ---------------------------------------------------------------- on the hosts: functions that `on` sends there
 
 # The machine's own Python may be older than TechnoGen needs: uv brings one.
 remote_install() {
@@ -36,22 +36,22 @@ remote_install() {
   fi
 }
 
-# Batches are shuffled over the whole set, so each host has all of it.
+# Batches are shuffled over the whole dataset, so each host needs all of it.
 remote_data() {
   mkdir -p ~/records
   gcloud storage rsync --recursive "$RECORDS" ~/records
 }
 
-# In the background, so that a lost connection ends nothing.
+# In the background, so that a lost connection does not stop the training.
 remote_train() {
   local workdir=~/runs/$RUN
   if [ -n "$SHARED" ]; then workdir=/mnt/shared/$RUN; fi
-  if [ -n "$KEEP" ] && gcloud storage ls "$KEEP/$RUN/config.json"; then # by a machine that is gone
+  if [ -n "$KEEP" ] && gcloud storage ls "$KEEP/$RUN/config.json"; then # copied by a previous machine
     mkdir -p "$workdir"
     gcloud storage rsync --recursive "$KEEP/$RUN" "$workdir"
   fi
   cd ~/technogen
-  # shellcheck disable=SC2086 # OPTIONS are several words
+  # shellcheck disable=SC2086 # OPTIONS is several words
   nohup .venv/bin/python -m technogen_jax.train --config "$CONFIG" --workdir "$workdir" \
     --config.data.dir="$HOME/records" $OPTIONS >~/train.log 2>&1 </dev/null &
   local pid=$!
@@ -59,7 +59,7 @@ remote_train() {
   if [ -n "$KEEP" ]; then
     (
       trap "" HUP
-      while kill -0 $pid; do # once more after its end
+      while kill -0 $pid; do # copies once more after the training has ended
         sleep "$KEEP_S"
         gcloud storage rsync --recursive "$workdir" "$KEEP/$RUN" || true
       done
@@ -82,7 +82,7 @@ run() {
   fi
 }
 
-# on WORKER FUNCTION: runs a function of this file on one host (a number) or on all.
+# on WORKER FUNCTION: runs a function of this file on one host (a number) or on all of them.
 on() {
   local name script="set -euo pipefail"$'\n'
   for name in REPOSITORY RECORDS CONFIG OPTIONS RUN KEEP KEEP_S SHARED; do
@@ -94,7 +94,7 @@ on() {
 
 need() {
   if [[ -z ${!1} ]]; then
-    echo "run_tpu.sh: $1 is not set; the head of this file says what it is" >&2
+    echo "run_tpu.sh: $1 is not set; the head of this file explains it" >&2
     exit 2
   fi
 }

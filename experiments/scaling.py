@@ -1,10 +1,11 @@
-"""Weak scaling of WaveGAN's training step over simulated devices, and what it sends between them: one JSON line.
+"""Weak scaling of WaveGAN's training step over simulated devices, and the bytes sent between them: one JSON line.
 
     python -m experiments.scaling
 
-Simulated devices share the cores of one machine, so N of them with N times the rows take N times the time at best. What is
-measured is what splitting costs: one device with all the rows, over N devices with a share each; 1.0 is free. What is sent is
-counted in the compiled program: the results of its all-reduces, once for each critic update and once for the generator.
+Simulated devices share the cores of one machine, so N of them with N times the rows take N times the
+time at best. The result is the cost of splitting: the time of one device with all rows over that of N
+devices with a share each; 1.0 is free. The bytes sent are counted in the compiled program, as the
+results of its all-reduces, once for each critic update and once for the generator.
 """
 
 import argparse
@@ -17,7 +18,7 @@ DEVICES = (1, 2, 4, 8)
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={max(DEVICES)}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import jax  # noqa: E402  (the flags come first)
+import jax  # noqa: E402  (the flags must be set before)
 import numpy as np  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
@@ -29,7 +30,7 @@ from technogen_jax.training import loop  # noqa: E402
 
 
 def prepared(config, count, shard):
-    """(run one step and wait, bytes that its all-reduces give) for a batch over `count` devices."""
+    """Returns (a function that runs one step and waits, bytes of its all-reduces) for a batch over `count` devices."""
     mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
     key = jax.random.key(0)
     _, _, new_state = loop.build_training(config)
@@ -47,22 +48,22 @@ def prepared(config, count, shard):
 
 
 def reduced_bytes(program):
-    """Bytes of all float32 results of all-reduces in the text of a program."""
+    """Returns the bytes of all float32 results of all-reduces in the text of a program."""
     results = re.findall(r"= (\(.*?\)|\S+) all-reduce(?:-start)?\(", program)
     shapes = [shape for result in results for shape in re.findall(r"f32\[([\d,]*)\]", result)]
     return sum(4 * int(np.prod([int(n) for n in shape.split(",") if n], dtype=np.int64)) for shape in shapes)
 
 
 def main():
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=4, help="of a batch, each device")
+    parser.add_argument("--rows", type=int, default=4, help="rows of a batch on each device")
     parser.add_argument("--channels", type=int, default=8, help="width of the networks")
     parser.add_argument("--clip_samples", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     config = wavegan.get_config("wgan-gp").unlock()
-    config.data.dir, config.train.n_critic = "none", 1  # one, so that each all-reduce is in the program once
+    config.data.dir, config.train.n_critic = "none", 1  # 1, so that each all-reduce occurs once in the program
     config.model.channels, config.audio.clip_samples = given.channels, given.clip_samples
     runs, sent = {}, {}
     for count in DEVICES:

@@ -1,10 +1,10 @@
-"""What SpecGAN's domain keeps of real clips: encode, decode, and how far the spectrum is from the original's.
+"""Measures what SpecGAN's representation keeps of real clips, by encoding and decoding them.
 
     python -m experiments.specgan_roundtrip --data demo/records [--clips 32] [--output FOLDER]
 
-Prints a table of spectral convergence, || |S| - |S'| || / || |S| ||, mean over clips of the valid split; in each cell from the
-magnitudes alone, without normalising and clipping / through the whole of encode and decode. Writes the loudest clip and its
-decoded versions as WAV, and a picture of them.
+Prints a table of spectral convergence, || |S| - |S'| || / || |S| ||, as the mean over clips of the valid
+split. Each cell: from the magnitudes alone, without normalizing and clipping / through the whole of
+encode and decode. Writes the loudest clip and its decoded versions as WAV, and a picture of them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _BATCH = 16
 
 
 def magnitudes(clips: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
-    """`[B, C, N, F]` of clips `[B, T, C]`."""
+    """Returns `[B, C, N, F]` for clips `[B, T, C]`."""
     return np.abs(np.asarray(spectral.stft(np.moveaxis(clips, -1, 1), n_fft, hop_length, pad_end=True)))
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DIR", help="a prepared set of one channel")
+    parser.add_argument("--data", required=True, metavar="DIR", help="a prepared dataset with one channel")
     parser.add_argument("--clips", type=int, default=32, metavar="N", help="real clips (32)")
     parser.add_argument("--output", default=".", metavar="DIR", help="where the WAVs go (here)")
     options = parser.parse_args()

@@ -1,14 +1,17 @@
-"""What the suite tries once, tried long: kills, full disks, broken files, long runs, inputs made up by the ten thousand.
+"""Long trials of what the test suite tries once: kills, full disks, broken files, long runs, random inputs.
 
     python -m experiments.torture [--only kills|disk|drift|zoo|bars|fuzz] [--kills 50] [--seeds 5] [--inputs 20000]
 
-`kills` trains a tiny WaveGAN and a tiny TechnoGAN, prepares sets and evaluates a run, each SIGKILLed at random moments, or just when
-a checkpoint or a preview is being written, until that many kills are reached: what comes out must be, bit for bit, what comes
-out undisturbed, with no temporary file left. It then sends SIGTERM at moments of each phase. `disk` fills a small disk (as root, on Linux), makes a workdir read-only, and takes the set away.
-`drift` trains 20,000 tiny steps and looks at memory, file handles and threads. `zoo` prepares a folder of broken and odd files
-beside five good ones, as `tests/integration/test_zoo.py` does, for each seed; `bars` the same with --grid bars. `fuzz` runs the property tests of
-records and config fields, with so many inputs for each. Prints a JSON line for each, and on stderr what is going on; the
-status is 1 if one failed.
+kills   trains a tiny WaveGAN and a tiny TechnoGAN, prepares datasets and evaluates a run. Each is killed by SIGKILL at random
+        moments, or while a checkpoint or a preview is written, until `--kills` is reached. The results must equal those of
+        undisturbed runs, bit for bit, with no temporary file left. Then SIGTERM in each phase.
+disk    fills a small disk (as root, on Linux), makes a workdir read-only, and removes the dataset.
+drift   trains 20,000 tiny steps and compares memory, file handles and threads at the beginning and the end.
+zoo     prepares a folder of broken and odd files beside five good ones, as `tests/integration/test_zoo.py` does, for each seed.
+bars    the same with --grid bars.
+fuzz    runs the property tests of records and config fields, with `--inputs` inputs for each.
+
+Prints a JSON line for each trial, and its progress on stderr. The exit status is 1 if one failed.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parent.parent
 FUZZED = ("data/test_tfrecords.py", "data/test_manifest.py", "data/test_clip_source.py", "common/test_run_config.py")
 RATE_HZ = 8000
-TINY = {  # flags of the smallest models that do all that large ones do
+TINY = {  # flags of the smallest models that use every feature
     "wavegan": "--config configs/wavegan.py:relativistic --config.audio.clip_samples=8192 --config.model.channels=2 "
     "--config.model.latent_size=8 --config.train.batch_size=4",
     "technogan": "--config configs/technogan.py:xs --config.model.shaper=none "
@@ -49,34 +52,34 @@ DRIFTING = (
     "--config.train.save_every=1000 --config.train.sample_every=2000 --config.eval.every=2000 --config.eval.clips=16"
 )
 KILLS_A_RUN = 5
-SIGHTS = ("checkpoints/*tmp*", "samples/.*")  # what a training is just writing
-VOLATILE = ("time/",)  # of metrics.jsonl
+SIGHTS = ("checkpoints/*tmp*", "samples/.*")  # files that a training is writing
+VOLATILE = ("time/",)  # fields of metrics.jsonl that differ between runs
 
 
 # ------------------------------------------------------------------------------------------------------------- the runs
 
 
 def make_sets(folder: pathlib.Path) -> None:
-    """Tracks of the built-in corpus, and sets of their seconds and of their bars."""
+    """Makes tracks of the built-in corpus, and datasets of clips and of bars from them."""
     call("data_prep.synthesize", f"--output {folder}/tracks --tracks 24 --minutes 0.3,0.5 --sample_rate {RATE_HZ}")
     for model in CUTS:
         call("data_prep.prepare", preparing(folder, model, folder / model))
 
 
 def preparing(folder: pathlib.Path, model: str, output: pathlib.Path) -> str:
-    """Arguments of `prepare` for the set of a model."""
+    """Returns the arguments of `prepare` for the dataset of a model."""
     rest = f"--sample_rate {RATE_HZ} --split 0.5,0.1,0.4 --workers 1"
     return f"--input {folder}/tracks --output {output} {CUTS[model]} {rest}"
 
 
 def training(folder: pathlib.Path, model: str, workdir: pathlib.Path, steps: int = 32, more: str = SAVING) -> list[str]:
-    """The argv of a training."""
+    """Returns the argv of a training."""
     flags = f"{TINY[model]} --config.audio.sample_rate_hz={RATE_HZ} --config.data.dir={folder}/{model} {more}"
     return command("technogen_jax.train", f"{flags} --config.train.steps={steps} --workdir {workdir}")
 
 
 def command(module: str, arguments: str) -> list[str]:
-    """The argv of a command."""
+    """Returns the argv of a command."""
     return [sys.executable, "-m", module, *arguments.split()]
 
 
@@ -87,7 +90,7 @@ def call(module: str, arguments: str) -> None:
 
 
 def start(argv: list[str], more: dict[str, str] | None = None) -> subprocess.Popen:
-    """A process whose words can be read; `more` goes into its environment."""
+    """Starts a process whose output can be read; `more` is added to its environment."""
     environment = os.environ | (more or {})
     return subprocess.Popen(
         argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -95,17 +98,17 @@ def start(argv: list[str], more: dict[str, str] | None = None) -> subprocess.Pop
 
 
 def tell(line: str) -> None:
-    """Says how far it is."""
+    """Prints progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    """What a finished set, or a finished evaluation, consists of."""
+    """Returns the files of a finished dataset or evaluation."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
-    """The hash of a run's last state, and its metrics but for times."""
+    """Returns the hash of a run's last state, and its metrics without times."""
     import jax
 
     from technogen_jax.runs.checkpoints import Checkpoints
@@ -128,7 +131,7 @@ def state_of(workdir: pathlib.Path) -> tuple[str, list[dict]]:
 
 
 def phase_of(output: pathlib.Path, started: float = 0) -> str:
-    """What a run, started at a time, was doing when it was killed, as far as its files tell."""
+    """Returns what a run that was started at a time was doing when it was killed, judged by its files."""
     if not output.exists():
         return "preparing" if incomplete(output) else "before its first file"
     if list(output.glob("checkpoints/*tmp*")):
@@ -138,21 +141,21 @@ def phase_of(output: pathlib.Path, started: float = 0) -> str:
     if list(output.rglob(".*tmp*")):
         return "writing a file"
     if not (output / "config.json").exists():
-        return "writing what comes out"
+        return "writing its output"
     if not list(output.glob("checkpoints/*[0-9]")):
         return "before its first checkpoint"
     return "training" if (output / "metrics.jsonl").stat().st_mtime >= started else "starting again"
 
 
 def incomplete(output: pathlib.Path) -> list[pathlib.Path]:
-    """What stands beside an output that is not yet there."""
+    """Returns what lies beside an output that does not exist yet."""
     return [path for path in output.parent.iterdir() if output.name in path.name and path != output]
 
 
 def wait_until(
     process: subprocess.Popen, output: pathlib.Path, cpu_s: float, sight: str | None = None, after_s: float = 0
 ) -> None:
-    """Returns when it has had so much of the CPU, when it ends, or a little after a file appears that is named like the sight."""
+    """Returns after the process has used `cpu_s`, when it ends, or shortly after a new file matches `sight`."""
     old = set(output.glob(sight)) if sight else set()
     while process.poll() is None and cpu_of(process.pid) < cpu_s:
         if sight:
@@ -165,19 +168,19 @@ def wait_until(
 
 
 def cpu_of(pid: int | str) -> float:
-    """CPU seconds that a process and its children have had: a measure of its course that other programs do not stretch."""
+    """Returns the CPU seconds of a process and its children: a measure of progress that other programs do not disturb."""
     try:
         numbers = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = [
             one for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()
         ]
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return 0
     return sum(map(int, numbers[11:15])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_of, children))
 
 
 def cpu_of_ended() -> float:
-    """CPU seconds of all processes that were waited for."""
+    """Returns the CPU seconds of all processes that were waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -185,16 +188,16 @@ def cpu_of_ended() -> float:
 def kill_until_done(
     argv: list[str], output: pathlib.Path, draw: random.Random, takes_s: float, sights: tuple[str, ...], cache: dict
 ) -> Iterator[str]:
-    """Runs a command again and again, killed at random moments, then lets it end; yields what each kill met.
+    """Runs a command repeatedly, killed at random moments, then lets it end; yields the phase of each kill.
 
-    First it compiles anew; then it takes what it compiled from a cache, itself written under kills.
+    The first start compiles anew; the others use a compilation cache that is itself written under kills.
     """
     for number in range(KILLS_A_RUN):
         started, process = time.time(), start(argv, cache if number else None)
         if sights and number % 2:
             wait_until(process, output, takes_s, draw.choice(sights), draw.uniform(0, 0.02))
         else:
-            wait_until(process, output, draw.uniform(0.05, 0.7 if number else 1) * takes_s)  # the cache spares a third
+            wait_until(process, output, draw.uniform(0.05, 0.7 if number else 1) * takes_s)  # the cache saves a third
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.communicate()
@@ -244,25 +247,28 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
             for phase in kill_until_done(argv, output, draw, takes_s[name], sights, cache):
                 met[f"{name}: {phase}"] += 1
                 tell(f"kill {sum(met.values())}: {name}, {phase}")
-            assert results[name](output) == whole[name], f"{name}: not what it is undisturbed"
+            assert results[name](output) == whole[name], f"{name}: differs from the undisturbed run"
             left = [*output.rglob("*tmp*"), *incomplete(output)]
             assert not left, f"{name}: left {left}"
             shutil.rmtree(output)
             rounds[name] += 1
-            tell(f"{name}: the same as undisturbed")
+            tell(f"{name}: equal to the undisturbed run")
         stops = {model: stop_times(folder, model, takes_s[model], draw, cache) for model in TINY}
     return {"kills": sum(met.values()), "met": dict(met), "equal": dict(rounds), "seconds_to_stop": stops}
 
 
 def result_of(output: pathlib.Path) -> dict[str, Any]:
-    """An evaluation's figures; its report holds times."""
+    """Returns an evaluation's figures; its report contains times."""
     return json.loads((next(output.rglob("result.json"))).read_text())
 
 
 def stop_times(
     folder: pathlib.Path, model: str, takes_s: float, draw: random.Random, cache: dict, count: int = 6
 ) -> list[tuple[float, float]]:
-    """How long a training goes on after SIGTERM, in seconds and in those of CPU; it saves and ends with 0. One of three compiles anew."""
+    """Returns how long a training continues after SIGTERM, in seconds and in CPU seconds; it must save and end with 0.
+
+    One of three starts compiles anew.
+    """
     times_s = []
     for number in range(count):
         output, before_s = folder / f"stopped-{model}-{number}", cpu_of_ended()
@@ -275,16 +281,16 @@ def stop_times(
         times_s.append((round(time.monotonic() - begun, 1), round(cpu_of_ended() - before_s - had_s, 1)))
         ended = f"{model}: SIGTERM ended it with {process.returncode}: {said[-2000:]}"
         assert not process.returncode and "the same command goes on" in said, ended
-        tell(f"SIGTERM {number + 1}: {model}, over after {times_s[-1][0]} s, {times_s[-1][1]} of CPU")
+        tell(f"SIGTERM {number + 1}: {model}, ended after {times_s[-1][0]} s, {times_s[-1][1]} of CPU")
         shutil.rmtree(output)
     return sorted(times_s)
 
 
 def wait_for(path: pathlib.Path, process: subprocess.Popen, seconds: float = 120) -> None:
-    """Returns when a file is there; raises if the process ends before."""
+    """Returns when a file exists; raises if the process ends before."""
     end = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None and time.monotonic() < end, f"{path} does not come"
+        assert process.poll() is None and time.monotonic() < end, f"{path} does not appear"
         time.sleep(0.05)
 
 
@@ -292,7 +298,7 @@ def wait_for(path: pathlib.Path, process: subprocess.Popen, seconds: float = 120
 
 
 def disk(_: argparse.Namespace) -> dict[str, Any]:
-    """A disk that fills up, a workdir that cannot be written, a set that goes away."""
+    """A disk that fills up, a workdir that cannot be written, a dataset that disappears."""
     if not sys.platform.startswith("linux") or os.getuid():
         return {"skipped": "needs root on Linux, to mount small disks"}
     with tempfile.TemporaryDirectory() as name:
@@ -325,26 +331,28 @@ def disk(_: argparse.Namespace) -> dict[str, Any]:
         wait_for(folder / "run" / "checkpoints" / "8", process)
         shutil.rmtree(folder / "wavegan")
         said, _ = process.communicate(timeout=120)
-        # An open file goes on being read after its name is gone.
-        found["set gone"] = said.splitlines()[-1] if process.returncode else "read on to the end"
+        # An open file can still be read after its name is deleted.
+        found["dataset removed"] = said.splitlines()[-1] if process.returncode else "read to the end"
     return found
 
 
 def last_lines(done: subprocess.CompletedProcess) -> str:
-    """What a training that failed says in the end; raises if it says it by a traceback."""
+    """Returns the last lines of a training that failed; raises if it printed a traceback."""
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
     return done.stderr[done.stderr.rindex("train: ") :].strip()
 
 
 def drift(_: argparse.Namespace) -> dict[str, Any]:
-    """20,000 steps: the most of memory, file handles and threads in the first and in the last tenth of the time from step 2,000 on."""
+    """Compares the maximum of memory, file handles and threads in the first and the last tenth of the time from step 2,000
+    to 20,000.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, seen = pathlib.Path(name), []
         make_sets(folder)
         process = start(training(folder, "wavegan", folder / "run", 20_000, DRIFTING))
         wait_for(folder / "run" / "checkpoints" / "2000", process, 3600)
         while process.poll() is None:
-            with contextlib.suppress(OSError, KeyError):  # it ends meanwhile
+            with contextlib.suppress(OSError, KeyError):  # the process can end here
                 seen.append(load_of(process.pid))
             time.sleep(0.2)
         said, _ = process.communicate()
@@ -359,7 +367,7 @@ def drift(_: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_of(pid: int) -> dict[str, int]:
-    """What a process holds."""
+    """Returns memory, threads and file handles of a process."""
     status = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
     return {
         "memory_mb": int(status["VmRSS"].split()[0]) // 1024,
@@ -372,11 +380,11 @@ def load_of(pid: int) -> dict[str, int]:
 
 
 def zoo(options: argparse.Namespace, how: str = "HALF_SECONDS") -> dict[str, Any]:
-    """Broken and odd files of all seeds, and what became of them."""
+    """Prepares broken and odd files for all seeds; returns how many were left out."""
     import test_zoo
 
     found = {"seeds": options.seeds, "kinds": len(test_zoo.zoo.KINDS), "left_out": 0, "tracks": 0}
-    for seed in range(1, options.seeds + 1):  # the suite has 0
+    for seed in range(1, options.seeds + 1):  # the test suite uses 0
         with tempfile.TemporaryDirectory() as folder:
             left_out, tracks = test_zoo.check_zoo(pathlib.Path(folder), seed, getattr(test_zoo, how))
         found["left_out"] += left_out
@@ -385,12 +393,12 @@ def zoo(options: argparse.Namespace, how: str = "HALF_SECONDS") -> dict[str, Any
 
 
 def bars(options: argparse.Namespace) -> dict[str, Any]:
-    """The same, cut at bars."""
+    """The same as `zoo`, cut at bars."""
     return zoo(options, "BARS")
 
 
 def fuzz(options: argparse.Namespace) -> dict[str, Any]:
-    """The number of inputs for each property test; a failing one is in pytest's words on stderr."""
+    """Runs the property tests; a failure is shown by pytest on stderr."""
     argv = [
         sys.executable,
         "-m",
@@ -408,14 +416,14 @@ def fuzz(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command."""
     trials = {function.__name__: function for function in (kills, disk, drift, zoo, bars, fuzz)}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m experiments.torture"
     )
     parser.add_argument("--only", choices=trials, help="one of the trials (all)")
-    parser.add_argument("--kills", type=int, default=50, help="SIGKILLs at least (50)")
-    parser.add_argument("--seeds", type=int, default=5, help="zoos, and the seed of the kills' moments (5)")
+    parser.add_argument("--kills", type=int, default=50, help="at least N SIGKILLs (50)")
+    parser.add_argument("--seeds", type=int, default=5, help="number of zoos, and the seed of the kills (5)")
     parser.add_argument("--inputs", type=int, default=20_000, help="inputs for each property test (20000)")
     options = parser.parse_args()
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "integration")]

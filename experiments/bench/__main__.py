@@ -1,12 +1,13 @@
-"""How fast TechnoGen is, against what one would use instead and against the machine's limits.
+"""Benchmarks of TechnoGen against the usual alternatives and against the limits of the machine.
 
     python -m experiments.bench NAME [options]        one benchmark: one line of JSON
     python -m experiments.bench all --out FILE        all of them, a line each, added to FILE
     python -m experiments.bench NAME --help           what it measures, and how
 
-What is compared takes turns in one run, so that other load on the machine meets all alike: compare ratios, not seconds.
-Times are medians of `rounds`, with quartiles. What PyTorch or TensorFlow is needed for says so in its line where they are not
-installed (experiments/bench/requirements.txt). Nothing is fetched; sets and corpora are made, in a temporary folder.
+The compared sides take turns in one run, so that other load on the machine affects all of them alike:
+compare ratios, not seconds. Times are medians of `rounds`, with quartiles. A benchmark that needs
+PyTorch or TensorFlow says in its line if they are not installed (experiments/bench/requirements.txt).
+Nothing is downloaded; datasets and corpora are made in a temporary folder.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0 done, 1 a benchmark failed, 2 an option that cannot work."""
+    """Runs the command. Returns its exit status: 0 done, 1 a benchmark failed, 2 a wrong option."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_all(out: pathlib.Path) -> int:
-    """Each in a process of its own: none finds what another has compiled, and one that fails does not stop the rest."""
+    """Runs each benchmark in its own process: no shared compiled programs, and a failure does not stop the rest."""
     failed = 0
     for name in BENCHES:
         done = subprocess.run(

@@ -1,9 +1,10 @@
-"""How long the training step of each config takes to compile, and to find again in the next start.
+"""How long the training step of each config takes to compile, and to load at the next start.
 
-Each config in a fresh process that traces and compiles its step and runs nothing: first with an empty folder of compiled
-programs (`cold`), then again with what the first has left there (`again`), as `technogen_jax.common.compilation_cache` keeps them. One run
-each: they take long and differ little. `trace_s` is Python's part, `compile_s` XLA's, which uses several cores;
-`processor_s` is processor time of both, which other programs do not disturb.
+Each config runs in a fresh process that traces and compiles its step and executes nothing: first with
+an empty folder of compiled programs (`cold`), then with what the first left there (`again`), as
+`technogen_jax.common.compilation_cache` keeps them. One run each: they take long and vary little.
+`trace_s` is Python's part; `compile_s` is XLA's, which uses several cores; `processor_s` is the
+processor time of both, which other programs do not disturb.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def add_options(add):
-    """Which configs."""
+    """Adds the option that chooses configs."""
     add("--configs", default=",".join(steps.NAMES), help="(default: %(default)s)")
-    add("--child", metavar="CONFIG", help="what the fresh processes run")
+    add("--child", metavar="CONFIG", help="used internally, for the fresh processes")
 
 
 def run(options) -> dict:
-    """Each config, twice."""
+    """Measures each config twice."""
     if options.child:
         return child(options.child)
     cases = []
@@ -41,7 +42,7 @@ def run(options) -> dict:
 
 
 def in_fresh_process(name: str, folder: str) -> dict:
-    """What `child` says of a config, with programs kept in `folder`."""
+    """Returns the times of `child` for a config, with programs kept in `folder`."""
     command = [sys.executable, "-m", "experiments.bench", "compile", "--child", name]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -50,7 +51,7 @@ def in_fresh_process(name: str, folder: str) -> dict:
 
 
 def child(name: str) -> dict:
-    """Seconds of one config's step."""
+    """Returns the seconds that one config's step takes."""
     config = steps.load(name)
     step = steps.build(config)
     start, spent = time.perf_counter(), time.process_time()

@@ -1,8 +1,8 @@
-"""The time that WaveGAN's discriminator step would take if it did all its multiplications as fast as one large product.
+"""WaveGAN's discriminator step against the speed of one large matrix product.
 
-The step of `wavegan-step`, in turns with that product. `fraction` is the step's rate over the product's: the operations are
-those of plain sums (wavegan_step.needed_flops), not those that the program does. On a CPU it does fewer, so that the fraction
-may be above 1.
+The step of `wavegan-step` takes turns with that product. `fraction` is the rate of the step over the
+rate of the product. It counts the operations of plain sums (wavegan_step.needed_flops), not those of
+the program. On a CPU the program does fewer, so the fraction can be above 1.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import jax.numpy as jnp
 
 from experiments.bench import timing, wavegan_step
 
-SIZE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # of the product: large enough for its full rate
+SIZE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # size of the product: large enough for its full rate
 
 
 def add_options(add):
-    """Which steps, and how often."""
+    """Adds options: which steps, how many rounds."""
     wavegan_step.add_options(add)
 
 
 def run(options) -> dict:
-    """Each case in each precision."""
+    """Measures each case in each precision."""
     backend = jax.default_backend()
     dtypes = ["float32"] if backend == "cpu" else ["float32", "bfloat16"]
     cases = [
@@ -35,7 +35,7 @@ def run(options) -> dict:
 
 
 def case(channels: int, batch: int, dtype: str, size: int, rounds: int) -> dict:
-    """One step and one precision."""
+    """Measures one step in one precision."""
     side = wavegan_step.Ours(channels, wavegan_step.clips(batch), dtype)
     a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)

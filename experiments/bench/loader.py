@@ -1,15 +1,16 @@
-"""Batches from shards on disk: ours, Grain's and tf.data's, by the same consumer.
+"""Batches from shards on disk: TechnoGen's reader, Grain's and tf.data's, with the same consumer.
 
-A set of noise, its files in the page cache. Each side gives shuffled int16 batches, read and decoded on all cores:
+The dataset is noise, its files in the page cache. Each side gives shuffled int16 batches, read and
+decoded on all cores:
 
-    ours           technogen_jax.data.batches, as training uses it: shuffled over the whole set, resumable at any step
+    ours           technogen_jax.data.batching as training uses it: shuffled over the whole dataset, resumable at any step
     grain          grain.MapDataset over the same records, shuffled, batched, with Grain's own reading options
     grain_stream   grain.experimental.TFRecordIterDataset, files interleaved, shuffled in a window
     tf.data        TFRecordDataset, shuffled in a buffer, parsed in parallel, batched, prefetched: all by AUTOTUNE
 
-Every round starts each side anew; the first third of its time does not count, so that what was read
-ahead is used up. `ratio` is ours over
-theirs in clips a second; `fraction` ours over plain reading of the same files with Python.
+Every round starts each side again. The first third of its time does not count, so that everything
+that was read ahead is used up. `ratio` is our clips a second over theirs; `fraction` is ours over plain
+reading of the same files with Python.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from experiments.bench import steps, timing
 from technogen_jax.data import batching
 from technogen_jax.data.clip_source import ClipSource
 
-CASES = {  # clip samples, channels, clips in the set, clips a batch
+CASES = {  # clip samples, channels, clips in the dataset, clips in a batch
     "paper": (16384, 1, 4096, 320),
     "8 s stereo": (352_800, 2, 128, 16),
 }
-_WINDOW = 1024  # records, of shuffling in a stream
+_WINDOW = 1024  # records in the shuffle window of a stream
 
 
 def add_options(add):
-    """How long and how often."""
-    add("--seconds", type=float, default=1.0, help="of each side in a round, about (default: %(default)s)")
+    """Adds options: how long, how many rounds."""
+    add("--seconds", type=float, default=1.0, help="about how long each side runs in a round (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
     add("--read_threads", type=int, default=2, help="config.data.read_threads (default: %(default)s)")
 
 
 def run(options) -> dict:
-    """Each case."""
+    """Measures each case."""
     sides = {
         "ours": functools.partial(ours, read_threads=options.read_threads),
         "grain": grain_plainly,
@@ -65,7 +66,7 @@ def run(options) -> dict:
 
 
 def case(name: str, folder: pathlib.Path, sides: dict[str, Callable], options: argparse.Namespace) -> dict:
-    """One shape of clips."""
+    """Measures one shape of clips."""
     clip_samples, channels, clips, batch = CASES[name]
     steps.make_set(folder, rate_hz=44100, channels=channels, clip_samples=clip_samples, clips=clips)
     paths = sorted(folder.glob("*.tfrecord*"))
@@ -92,10 +93,10 @@ def case(name: str, folder: pathlib.Path, sides: dict[str, Callable], options: a
 
 
 def consume(batches: Iterator[np.ndarray], seconds: float) -> float:
-    """Clips a second; looks at one sample of each."""
-    begun, clips, start, heard = time.perf_counter(), 0, None, 0
+    """Returns clips a second, reading one sample of each clip."""
+    begun, clips, start, total = time.perf_counter(), 0, None, 0
     for batch in batches:
-        heard += int(batch[..., -1, 0].sum())
+        total += int(batch[..., -1, 0].sum())
         now = time.perf_counter()
         if start is not None:
             clips += batch[..., -1, 0].size
@@ -109,7 +110,7 @@ def consume(batches: Iterator[np.ndarray], seconds: float) -> float:
 
 
 def ours(folder, clip_samples, channels, batch, read_threads=2) -> Iterator[np.ndarray]:
-    """As training reads."""
+    """Reads as training does."""
     rows = batching.ProcessRows(batch, 0, batch)
     clips = batching.ClipAudio(ClipSource(folder, "train"))
     return batching.iterate_batches(
@@ -118,14 +119,14 @@ def ours(folder, clip_samples, channels, batch, read_threads=2) -> Iterator[np.n
 
 
 def grain_plainly(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
-    """Random access, by Grain's own defaults."""
+    """Reads by random access with Grain's defaults."""
     source = ClipSource(folder, "train")
     dataset = grain.MapDataset.source(source).seed(0).shuffle().repeat().map(lambda clip: clip["audio"]).batch(batch)
     return iter(dataset.to_iter_dataset())
 
 
 def grain_stream(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
-    """TFRecords one after the other."""
+    """Reads TFRecord files one after the other with Grain."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     def parse(record):
@@ -141,7 +142,7 @@ def grain_stream(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
 
 
 def tf_data(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
-    """As TensorFlow's guide has it."""
+    """Reads as TensorFlow's guide recommends."""
     import tensorflow as tf
 
     def parse(record):
@@ -156,7 +157,7 @@ def tf_data(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:
 
 
 def read_plainly(paths: list[pathlib.Path]) -> float:
-    """Bytes a second."""
+    """Returns bytes a second of plain reading."""
     start, count = time.perf_counter(), 0
     for path in paths:
         count += len(path.read_bytes())

@@ -1,8 +1,9 @@
-"""The memory of a training step over what must be there: parameters, optimisers, averages and the batch.
+"""The memory of a training step relative to what it cannot do without.
 
-`program_mb` is what XLA says that the compiled step needs beside its arguments; `ratio` that and the arguments together over
-the arguments alone. With `remat` the networks treat a quarter of the batch at a time (config.model.remat). On a GPU a step is run too:
-`peak_mb` is then the largest that the device had in use, in a fresh process for each.
+The minimum is parameters, optimizer states, averages and the batch (`arguments_mb`). `program_mb` is
+what XLA reports that the compiled step needs in addition. `ratio` is both together over the arguments
+alone. With `remat` the networks treat a quarter of the batch at a time (config.model.remat). On a GPU a
+step is also executed: `peak_mb` is the largest memory in use, measured in a fresh process.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ CONFIGS = ("demo", "wavegan", "wavegan_44k", "specgan_44k", "technogan:s")
 
 
 def add_options(add):
-    """Which configs, and changes to their sizes."""
+    """Adds options: which configs, and changes to their sizes."""
     add("--configs", default=",".join(CONFIGS), help="(default: %(default)s)")
-    add("--batch_size", type=int, help="of all of them, instead of their own")
+    add("--batch_size", type=int, help="batch size for all of them (their own)")
     add(
         "--child",
         nargs=2,
         metavar=("CONFIG", "MODEL"),
-        help="what the fresh processes run: a config, fields of its model",
+        help="used internally, for the fresh processes: a config, fields of its model",
     )
 
 
 def run(options) -> dict:
-    """Each config, and again with each thing that saves memory."""
+    """Measures each config, and again with each option that saves memory."""
     if options.child:
         return child(options.child[0], json.loads(options.child[1]), options.batch_size)
     cases = []
@@ -48,7 +49,7 @@ def run(options) -> dict:
 
 
 def in_fresh_process(name: str, model: dict, batch_size: int | None) -> dict:
-    """What `child` says."""
+    """Returns the result of `child`."""
     command = [sys.executable, "-m", "experiments.bench", "memory", "--child", name, json.dumps(model)]
     command += ["--batch_size", str(batch_size)] if batch_size else []
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
@@ -56,7 +57,7 @@ def in_fresh_process(name: str, model: dict, batch_size: int | None) -> dict:
 
 
 def child(name: str, model: dict, batch_size: int | None) -> dict:
-    """Megabytes of one config's step."""
+    """Returns the megabytes of one config's step."""
     config = steps.load(name, **model)
     config.train.batch_size = batch_size or config.train.batch_size
     step = steps.build(config)

@@ -1,10 +1,11 @@
-"""How fast `data_prep.prepare` is: times real time, and against plain decoding and resampling of the same files.
+"""Speed of `data_prep.prepare`: times real time, and relative to plain decoding and resampling.
 
-For each kind of file and rate of the set. `plain` reads the files with soundfile, in blocks with which that is fast, resamples their
-mono mix with soxr, and does nothing with it. It and `prepare`'s two phases, track to part and part to shard, take turns as jobs in the
-same worker process. `ratio` compares medians of processor time, `ratio_wall` of wall time, which other programs and the disk disturb;
-`linear` is what all cores gain over one, per core. What a run needs beside its jobs (starting Python, the contact sheet) does not grow
-with the corpus: `command_s` is the whole command, once.
+Measured for each kind of file and each rate of the dataset. `plain` reads the files with soundfile, in
+blocks of a favourable size, and resamples their mono mix with soxr. It takes turns with the two phases
+of `prepare` (track to part, part to shard) as jobs in the same worker process. `ratio` compares medians
+of processor time, `ratio_wall` of wall time, which other programs and the disk disturb. `linear` is the
+gain of all cores over one, divided by their number. What a run needs in addition to its jobs (starting
+Python, the contact sheet) does not grow with the corpus: `command_s` is the whole command, once.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ from experiments.bench import timing
 from technogen_jax.audio import audio_files
 
 TRACK_S = 180
-# Of a block. After each soundfile seeks: in smaller ones an mp3 takes longer, as a whole it takes as long.
+# Size of a block. soundfile seeks after each block, so an mp3 takes longer in smaller blocks.
 READ_SAMPLES = 1 << 17
 KINDS = {"mp3": 44100, "flac": 48000, "wav": 44100, "ogg": 44100}
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def add_options(add):
-    """Of the corpora, and how often."""
+    """Adds options: size of the corpora, how many rounds."""
     add(
         "--minutes",
         type=float,
         default=6,
-        help="of audio of each kind, at least one track a core (default: %(default)s)",
+        help="minutes of audio of each kind, at least one track per core (default: %(default)s)",
     )
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
     add("--kinds", default="mp3,flac,wav", help="(default: %(default)s)")
-    add("--rates", default="44100,16000", help="of the sets, Hz (default: %(default)s)")
+    add("--rates", default="44100,16000", help="sample rates of the datasets, Hz (default: %(default)s)")
 
 
 def run(options) -> dict:
-    """Makes the corpora and takes the times."""
+    """Makes the corpora and measures the times."""
     cores = timing.cores()
     count, cases = max(cores, round(options.minutes * 60 / TRACK_S)), []
     with tempfile.TemporaryDirectory() as temporary, workers.Workers(1) as one, workers.Workers(cores) as every:
@@ -60,7 +61,7 @@ def run(options) -> dict:
 
 
 def case(folder: pathlib.Path, kind: str, rate: int, one: workers.Workers, every: workers.Workers, rounds: int) -> dict:
-    """One kind of file, one rate."""
+    """Measures one kind of file and one rate."""
     files = sorted((folder / kind).iterdir())
     clip = 8 * rate if rate > 16000 else 16384
     cut = tracks.Cut(rate, 1, clip, clip, "peak", None, -60.0)
@@ -74,7 +75,7 @@ def case(folder: pathlib.Path, kind: str, rate: int, one: workers.Workers, every
         for name, phase in phases.items():
             seconds = timed(*phase)
             taken[name] += [] if warm else [seconds]
-            for part in parts:  # to replace a file is slower than to write one
+            for part in parts:  # replacing a file is slower than writing a new one
                 for suffix in (".pcm", ".tfrecord"):
                     pathlib.Path(part + suffix).unlink(missing_ok=True)
     wall, spent = ({name: [pair[i] for pair in pairs] for name, pairs in taken.items()} for i in (0, 1))
@@ -101,7 +102,7 @@ def case(folder: pathlib.Path, kind: str, rate: int, one: workers.Workers, every
 
 
 def make_corpus(folder: pathlib.Path, kind: str, count: int) -> None:
-    """Stereo tracks of tones and decaying noise, as hard to code as a dense mix."""
+    """Writes stereo tracks of tones and decaying noise, as hard to encode as a dense mix."""
     folder.mkdir(parents=True)
     rate = KINDS[kind]
     for index in range(count):
@@ -117,7 +118,7 @@ def make_corpus(folder: pathlib.Path, kind: str, count: int) -> None:
 
 
 def decode_plainly(job: tuple[str, int]) -> None:
-    """What `prepare` is measured against: (path, rate)."""
+    """Decodes and resamples a file without using the result; the job is (path, rate)."""
     path, rate = job
     with soundfile.SoundFile(path) as file:
         resampler = None
@@ -131,7 +132,7 @@ def decode_plainly(job: tuple[str, int]) -> None:
 
 
 def write_shards(job: tuple[str, tracks.Cut]) -> None:
-    """`prepare`'s second phase for one track."""
+    """Runs the second phase of `prepare` for one track."""
     part, cut = job
     places = cut.places(tracks.read_part(part, cut)["samples"])
     chosen = [(part, place, 0, "track") for place in places]
@@ -139,14 +140,14 @@ def write_shards(job: tuple[str, tracks.Cut]) -> None:
 
 
 def processor_time(job: tuple[Callable, Any]) -> float:
-    """Runs (function, argument), in a worker."""
+    """Runs (function, argument) in a worker and returns its processor time."""
     start = time.process_time()
     job[0](job[1])
     return time.process_time() - start
 
 
 def timed(pool: workers.Workers, *phases: list[tuple[Callable, Any]]) -> np.ndarray:
-    """[wall time, processor time] of phases of jobs."""
+    """Returns [wall time, processor time] of phases of jobs."""
     start = time.perf_counter()
     spent = sum(s for jobs in phases for _, s in pool.run([(processor_time, job) for job in jobs]))
     return np.array([time.perf_counter() - start, spent])

@@ -1,10 +1,11 @@
-"""Sound made, times as fast as it plays.
+"""Speed of generating sound, in times real time.
 
-From random weights for WaveGAN and SpecGAN, whose speed does not depend on them, and from the model that comes with TechnoGen:
-one clip; sixteen as `technogen_jax.sample` renders them, each by itself on the CPU's cores; sixteen in one call; and, of a model that
-plays without end, a track in blocks, its latents and the joints between blocks included. `x_realtime` is seconds of sound (of
-all channels together) over the median time, `x_processor` over the processor time of all cores, which other programs lengthen
-less.
+WaveGAN and SpecGAN have random weights, because their speed does not depend on them; TechnoGAN is the
+shipped model. Measured: one clip; sixteen clips as `technogen_jax.sample` renders them, each separately
+on the CPU's cores; sixteen in one call; and for a model that plays without end, a track in blocks, with
+its latents and the joins between blocks. `x_realtime` is seconds of sound (all channels together) over
+the median time; `x_processor` is the same over the processor time of all cores, which other programs
+affect less.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from technogen_jax.sampling import arrangement, generator
 PRETRAINED = "technogen_jax/pretrained/technogan.npz"
 MODELS = ("wavegan", "specgan", "wavegan_44k", "specgan_44k")
 _MANY = 16
-_BARS = 30  # of the track: two blocks
+_BARS = 30  # length of the track: two blocks
 
 
 def add_options(add):
-    """Which models, and how often."""
+    """Adds options: which models, how many rounds."""
     add("--models", default=",".join((*MODELS, PRETRAINED)), help="configs, files, workdirs (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
 
 
 def run(options) -> dict:
-    """Each model."""
+    """Measures each model."""
     return timing.about() | {"cases": [case(name, options.rounds) for name in options.models.split(",")]}
 
 
 def case(name: str, rounds: int) -> dict:
-    """One model, in each way that it makes sound."""
+    """Measures one model in each way of rendering."""
     try:
         trained = generator.load(name) if os.path.exists(name) else random(name)
     except ValueError as error:
@@ -71,7 +72,7 @@ def case(name: str, rounds: int) -> dict:
 
 
 def random(name: str) -> generator.Trained:
-    """A generator of a config as it is before training."""
+    """Returns an untrained generator of a config."""
     config = steps.load(name)
     gan = models.build(config, steps.statistics(config))
     return generator.Trained(gan, jax.jit(gan.init_g)(jax.random.key(0)), config, name, 0, "")

@@ -1,4 +1,4 @@
-"""The training steps of this project's configs, and sets of noise to train on."""
+"""Training steps of the configs, and datasets of noise to train on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Step(NamedTuple):
 
     Attributes:
         gan: the model.
-        jitted: (state, clips, key) -> (state, metrics), of `config.train.steps_per_dispatch` steps; it takes the state over.
+        jitted: (state, clips, key) -> (state, metrics), for `config.train.steps_per_dispatch` steps. Donates `state`.
         new_state: key -> the first state.
-        clips: shape and type of what it learns from.
+        clips: shape and type of the training clips.
     """
 
     gan: models.GAN
@@ -38,17 +38,17 @@ class Step(NamedTuple):
     clips: jax.ShapeDtypeStruct
 
     def lower(self):
-        """Traced, not compiled, and with no arrays made."""
+        """Returns the traced step. It is not compiled, and no arrays are made."""
         key = jax.eval_shape(lambda: jax.random.key(0))
         return self.jitted.lower(jax.eval_shape(self.new_state, key), self.clips, key)
 
 
 def load(name: str, **model: Any) -> ConfigDict:
-    """The config of "wavegan_44k:stereo", with fields of its model changed."""
+    """Returns the config of a name such as "wavegan_44k:stereo", with some fields of its model changed."""
     module, _, argument = name.partition(":")
     config = importlib.import_module(f"configs.{module}").get_config(*[argument] * bool(argument)).unlock()
     config.data.dir = "unused"
-    if config.audio.clip_samples is None:  # what a set would say; this is a bar at 136 BPM
+    if config.audio.clip_samples is None:  # normally from the dataset; this is a bar at 136 BPM
         config.audio.update(sample_rate_hz=44100, channels=2, clip_samples=77824)
         config.model.bars = 1
     config.model.update(model)
@@ -56,7 +56,7 @@ def load(name: str, **model: Any) -> ConfigDict:
 
 
 def statistics(config: ConfigDict) -> models.Statistics | None:
-    """What the model has to know of a set, of one of noise; None where it has to know nothing."""
+    """Returns what the model measures on a dataset of noise; None for a model that measures nothing."""
     if not models.find(config).measure:
         return None
     noise = np.random.default_rng(0).normal(0, 0.1, (2, config.audio.clip_samples, config.audio.channels))
@@ -64,7 +64,7 @@ def statistics(config: ConfigDict) -> models.Statistics | None:
 
 
 def build(config: ConfigDict) -> Step:
-    """As `technogen_jax.train` builds it."""
+    """Builds a step as `technogen_jax.train` does."""
     gan, train_step, new_state = loop.build_training(config, None, statistics(config))
     every, audio = config.train, config.audio
     leading = (every.steps_per_dispatch, every.n_critic, every.batch_size)
@@ -76,7 +76,7 @@ def build(config: ConfigDict) -> Step:
 
 
 def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples: int, clips: int) -> pathlib.Path:
-    """A prepared set of noise, four shards, all of it to train on."""
+    """Writes a prepared dataset of noise with four shards, all of it in the train split."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     names, lines, per_shard = tfrecords.shard_names("train", 4), [], -(-clips // 4)

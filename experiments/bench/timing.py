@@ -1,4 +1,4 @@
-"""Times of sides that take turns, and what to say with them."""
+"""Times of functions that take turns, and how to report them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-_PAUSE_S = 0.05  # the threads of the side before must have gone to sleep
+_PAUSE_S = 0.05  # until the threads of the previous side sleep
 
 
 def taking_turns(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call: once each to warm up, then `rounds` times one side after the other."""
+    """Returns the seconds of each call: one call each to warm up, then `rounds` times one after the other."""
     return wall_and_processor(sides, rounds)[0]
 
 
 def wall_and_processor(sides: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], ...]:
-    """The same, and the processor time of each call, which other programs lengthen less."""
+    """Returns wall time and processor time of each call. Other programs affect processor time less."""
     for side in sides.values():
         side()
     clocks = (time.perf_counter, time.process_time)
@@ -37,18 +37,18 @@ def wall_and_processor(sides: Mapping[str, Callable[[], Any]], rounds: int) -> t
 
 
 def spread(values: list[float], scale: float = 1.0) -> dict[str, Any]:
-    """Median and quartiles, times `scale`, to four digits."""
+    """Returns median and quartiles, multiplied by `scale`, to four digits."""
     low, median, high = (digits(scale * value) for value in np.percentile(values, [25, 50, 75]))
     return {"median": median, "quartiles": [low, high]}
 
 
 def digits(value: float, count: int = 4) -> float:
-    """The value to so many digits."""
+    """Rounds a value to `count` significant digits."""
     return float(f"{value:.{count}g}")
 
 
 def about(*packages: str) -> dict[str, Any]:
-    """Device and versions."""
+    """Returns device and versions."""
     import jax
 
     versions = {"python": platform.python_version()}
@@ -67,12 +67,12 @@ def about(*packages: str) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def processor() -> str:
-    """Its name, as far as the system tells."""
+    """Returns the name of the processor, if the system tells it."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,9 +1,11 @@
-"""The share of time that the device waits for data, over a training of each config.
+"""The share of time that the device waits for data during a training of each config.
 
-The step, the loader and the order of `technogen_jax.train`'s loop, on a set of noise in the page cache, or on random codes for a
-model that encodes its set once. A thread notes when the device has finished each dispatch. The device waits for data where the
-next one comes later than that, and as long as the loop was held up by the loader. `needs_mb_per_s` is what a storage must read.
-`share` is of the whole time after the first three dispatches; `rounds` are stretches of equal length, of which it is the median.
+Runs the step, the loader and the order of `technogen_jax.train`'s loop, on a dataset of noise in the
+page cache, or on random codes for a model that encodes its dataset once. A thread records when the
+device has finished each dispatch. The device waits for data if the next dispatch comes later than that,
+for at most as long as the loop waited for the loader. `needs_mb_per_s` is the rate at which a storage
+must read. `share` is of the whole time after the first three dispatches; `rounds` are periods of equal
+length, and `share` is their median.
 """
 
 from __future__ import annotations
@@ -28,20 +30,20 @@ _WARM = 3
 
 
 def add_options(add):
-    """Which configs, how long."""
-    add("--configs", help="(default: those that the device can train)")
-    add("--dispatches", type=int, default=4, help="in a round (default: %(default)s)")
+    """Adds options: which configs, how long."""
+    add("--configs", help="(default: configs that the device can train)")
+    add("--dispatches", type=int, default=4, help="dispatches in a round (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
 
 
 def run(options) -> dict:
-    """Each config."""
+    """Measures each config."""
     names = options.configs.split(",") if options.configs else CONFIGS[jax.default_backend()]
     return timing.about("grain") | {"cases": [case(name, options.dispatches, options.rounds) for name in names]}
 
 
 def case(name: str, dispatches: int, rounds: int) -> dict:
-    """One config's training."""
+    """Measures a training of one config."""
     config = steps.load(name)
     step = steps.build(config)
     audio, every = config.audio, config.train
@@ -69,7 +71,7 @@ def case(name: str, dispatches: int, rounds: int) -> dict:
         on_device = batching.to_device(local, SingleDeviceSharding(jax.devices()[0]), rows)
         ready, asked, came = trained(step, on_device, _WARM + dispatches * rounds)
         local.close()
-    # Dispatch i could have begun when the one before was ready; what it waited for data is within the loader's time.
+    # Dispatch i could have started when the previous one was ready. It waits for data at most as long as the loader took.
     waits = [max(0.0, min(came[i] - ready[i - 1], came[i] - asked[i])) for i in range(_WARM, len(ready))]
     starts = range(_WARM, len(ready), dispatches)
     lasted = [ready[i + dispatches - 1] - ready[i - 1] for i in starts]
@@ -90,7 +92,7 @@ def case(name: str, dispatches: int, rounds: int) -> dict:
 
 
 def trained(step: steps.Step, batches, count: int) -> tuple[list[float], list[float], list[float]]:
-    """When each dispatch was ready, when its batch was asked for, and when that came."""
+    """Returns the times when each dispatch was ready, when its batch was requested, and when the batch arrived."""
     done, ready, asked, came = queue.Queue(), [], [], []
 
     def note():

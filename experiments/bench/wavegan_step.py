@@ -1,16 +1,18 @@
 """WaveGAN's discriminator step, here and in PyTorch.
 
-The step is WGAN-GP's: one generator forward; the discriminator on reals, fakes and mixes of them; the gradient of the
-gradient penalty; the update by Adam; phase shuffle on both sides. Of the paper's training step it is five sixths. Ours is
-`make_train_step` with the discriminator's new state as its only output, so that XLA drops the generator's update. PyTorch is
-timed in the forms that a careful user would try, Conv1d and Conv2d in the channels-last memory format, on a GPU also under
-bfloat16 autocast; `ratio` is the fastest of theirs over ours in the same precision. Where other programs run, threads that
-wait for each other lose much time, on their side more than on ours: then `taskset -c 0`, and `ratio_processor`. (torch.compile cannot help: it has no
-second derivatives.)
+The step is WGAN-GP's: one generator forward; the discriminator on real clips, fakes and mixes of them;
+the gradient of the gradient penalty; the update by Adam; phase shuffle on both sides. It is five sixths
+of the paper's training step. Ours is `make_train_step` with the discriminator's new state as its only
+output, so that XLA removes the generator's update. PyTorch is measured in the forms that a careful user
+would try: Conv1d, and Conv2d in the channels-last memory format; on a GPU also under bfloat16 autocast.
+`ratio` is the fastest of theirs over ours in the same precision. If other programs run, threads that
+wait for each other lose much time, on PyTorch's side more than on ours: use `taskset -c 0` and
+`ratio_processor`. (torch.compile cannot help: it has no second derivatives.)
 
-Before that, both sides get the same weights, reals and latents, and must agree in logits, losses and the gradients of all
-the discriminator's weights. PyTorch's padding is symmetric, TensorFlow's is not, so its kernels sit one sample later:
-for the comparison the last tap is empty. Without PyTorch ours is timed alone.
+Before that, both sides get the same weights, real clips and latents. Their logits, losses and gradients
+of all the discriminator's weights must agree. PyTorch's padding is symmetric, TensorFlow's is not, so
+PyTorch's kernels lie one sample later: for the comparison the last tap is zero. Without PyTorch only our
+side is measured.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ CLIP_SAMPLES, LATENT, TAPS, STRIDE, LAYERS = 16384, 100, 25, 4, 5
 
 
 def add_options(add):
-    """Which steps, and how often."""
+    """Adds options: which steps, how many rounds."""
     add(
         "--cases",
         default="32x16,64x64",
@@ -45,18 +47,18 @@ def add_options(add):
 
 
 def run(options) -> dict:
-    """The comparison, then the timing."""
+    """Compares the results, then measures the times."""
     cases = [case(*size, options.rounds) for size in sizes(options.cases)]
     return timing.about("torch") | {"clip_samples": CLIP_SAMPLES, "cases": cases}
 
 
 def sizes(text: str) -> list[tuple[int, int]]:
-    """(channels, batch) of "32x16,64x64"."""
+    """Returns (channels, batch) pairs of "32x16,64x64"."""
     return [tuple(map(int, size.split("x"))) for size in text.split(",")]
 
 
 def case(channels: int, batch: int, rounds: int) -> dict:
-    """One size."""
+    """Measures one size."""
     pcm = clips(batch)
     on_gpu = jax.default_backend() == "gpu"
     ours = {"float32": Ours(channels, pcm)} | ({"bfloat16": Ours(channels, pcm, "bfloat16")} if on_gpu else {})
@@ -89,43 +91,43 @@ def case(channels: int, batch: int, rounds: int) -> dict:
 
 
 def agreement(ours, theirs, pcm) -> dict:
-    """How far both sides are apart; ends the program where that is more than rounding."""
+    """Returns the differences between both sides; exits if they are more than rounding."""
     outputs = max(compare(ours, side, "float32")[0] for side in theirs.values())
-    # Gradients in double precision: in single, rounding puts some activations on the other side of a leaky ReLU's kink.
-    # Of a narrow network, since PyTorch's convolutions in double precision are slow.
+    # Gradients in double precision: in single precision, rounding moves some activations across a leaky ReLU's kink.
+    # On a narrow network, because PyTorch's convolutions in double precision are slow.
     narrow = Ours(4, pcm[:, :2])
     with jax.enable_x64(True):
         gradients = max(compare(narrow, Theirs(4, pcm[:, :2], form, "cpu"), "float64")[1] for form in theirs)
     if outputs > 1e-4 or gradients > 1e-6:
         raise SystemExit(
-            f"the two sides differ, logits or loss by {outputs}, gradients by {gradients}; nothing to time"
+            f"the two sides differ, logits or loss by {outputs}, gradients by {gradients}: times would not be comparable"
         )
     return {"logits_and_loss": outputs, "gradients_in_double": gradients}
 
 
 def clips(batch: int) -> np.ndarray:
-    """int16 noise `[1, B, T, 1]`."""
+    """Returns int16 noise `[1, B, T, 1]`."""
     return np.random.default_rng(0).integers(-20_000, 20_000, (1, batch, CLIP_SAMPLES, 1), dtype=np.int16)
 
 
 def needed_flops(channels: int, batch: int) -> float:
-    """Floating-point operations that this step needs where convolutions are plain sums: twice the multiply-adds of its products.
+    """Returns the floating-point operations of this step with convolutions as plain sums.
 
-    With g and d those of a forward pass: g for the fakes; 2 d forward on reals and fakes, twice that backwards less the
-    gradient of the audio; d forward and d backward for the penalty's slope, 2 d for the gradient of that (a leaky ReLU's own
-    derivative is constant, so that its second one adds nothing).
+    Two for each multiply-add. With g and d for a forward pass: g for the fakes; 2 d forward on real clips and fakes, twice that
+    backwards, less the gradient of the audio; d forward and d backward for the penalty's slope, 2 d for the gradient of that
+    (the derivative of a leaky ReLU is constant, so its second derivative adds nothing).
     """
     widths = [channels * 2**i for i in range(LAYERS)]
     lengths = [CLIP_SAMPLES // STRIDE ** (i + 1) for i in range(LAYERS)]
     layers = [length * TAPS * a * b for length, a, b in zip(lengths, [1, *widths], widths, strict=False)]
     flat = lengths[-1] * widths[-1]
-    # A transposed layer meets as many products as the strided one whose transpose it is.
+    # A transposed layer does as many multiplications as the strided layer that it transposes.
     g, d = LATENT * flat + sum(layers), sum(layers) + flat
     return 2.0 * batch * (g + 10 * d - 2 * layers[0])
 
 
 class Ours:
-    """This project's step: its state and the compiled function."""
+    """Our step: its state and the compiled function."""
 
     def __init__(self, channels, pcm, dtype="float32"):
         def build(**more):
@@ -153,14 +155,14 @@ class Ours:
         self.compile_s = time.perf_counter() - start
 
     def step(self):
-        """One update, waited for."""
+        """Runs one update and waits for it."""
         self.d_state, loss = self.compiled(self.d_state, self.state, self.pcm, self.key)
         self.state = self.state._replace(step=self.state.step + 1)
         jax.block_until_ready((self.d_state, loss))
 
 
 class Theirs:
-    """WaveGAN in PyTorch; `form` is "conv1d" or "channels_last", the latter with two-dimensional layers of height 1."""
+    """WaveGAN in PyTorch. `form` is "conv1d" or "channels_last"; the latter has two-dimensional layers of height 1."""
 
     def __init__(self, channels, pcm, form, device, autocast=False):
         import torch
@@ -210,7 +212,7 @@ class Theirs:
 
             def shuffle(self, x):
                 sides = (self.radius, self.radius) + (() if flat else (0, 0))
-                start = int(torch.randint(0, 2 * self.radius + 1, ()))  # on the host: nothing waits for it
+                start = int(torch.randint(0, 2 * self.radius + 1, ()))  # on the host, so nothing waits for it
                 return nn.functional.pad(x, sides, mode="reflect")[..., start : start + x.shape[-1]]
 
         memory = torch.contiguous_format if flat else torch.channels_last
@@ -220,14 +222,14 @@ class Theirs:
         self.optimizer = torch.optim.Adam(self.d.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True)
 
     def to(self, dtype):
-        """Everything in another precision; the gradients are forgotten."""
+        """Converts everything to another precision and clears the gradients."""
         for network in (self.g, self.d):
             network.zero_grad(set_to_none=True)
             network.to(dtype)
         self.real = self.real.to(dtype)
 
     def loss(self, z, mix):
-        """The discriminator's loss and the logits of reals and fakes."""
+        """Returns the discriminator's loss and the logits of real clips and fakes."""
         torch = self.torch
         with torch.no_grad():
             fake = self.g(z)
@@ -238,7 +240,7 @@ class Theirs:
         return fake_logits.mean() - real_logits.mean() + 10 * penalty, real_logits, fake_logits
 
     def step(self):
-        """One update, waited for."""
+        """Runs one update and waits for it."""
         torch, n = self.torch, len(self.real)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
             z = 2 * torch.rand(n, LATENT, device=self.device) - 1
@@ -251,7 +253,7 @@ class Theirs:
 
 
 def compare(ours, theirs, dtype):
-    """(largest relative difference of logits and loss, of gradients), relative in the Euclidean norm of each array."""
+    """Returns (largest relative difference of logits and loss, that of gradients), each in the Euclidean norm of an array."""
     torch = theirs.torch
     rng = np.random.default_rng(1)
     n = ours.pcm.shape[1]
@@ -277,12 +279,12 @@ def compare(ours, theirs, dtype):
     mix = torch.from_numpy(np.array(jax.random.uniform(key, (n, 1, 1))))  # as the penalty draws it
 
     def kernel(w, transposed):
-        """[K, in, out] to PyTorch's [out, in, K], or [in, out, K] where transposed; one tap later."""
+        """Converts a kernel [K, in, out] to PyTorch's [out, in, K], or [in, out, K] if transposed, one tap later."""
         w = np.roll(np.asarray(w), 1, axis=0).transpose(*((1, 2, 0) if transposed else (2, 1, 0)))
         return torch.from_numpy(np.ascontiguousarray(w if theirs.flat else w[:, :, None]))
 
     def by_channel(w, axis):
-        """Dense layers flatten [16, C] here and [C, 16] there."""
+        """Reorders a dense layer that flattens [16, C] here and [C, 16] in PyTorch."""
         shape = list(w.shape)
         shape[axis : axis + 1] = [16, -1]
         return np.asarray(w).reshape(shape).swapaxes(axis, axis + 1).reshape(w.shape)
@@ -324,9 +326,11 @@ def compare(ours, theirs, dtype):
     outputs = [relative(a.detach().cpu(), b) for a, b in zip((their_loss, *their_logits), (loss, *logits), strict=True)]
     slopes = []
     for (parameter, _, gradient), their_slope in zip(pairs, their_slopes, strict=True):
-        if gradient is not None and parameter is not theirs.d.output.bias:  # that one cancels: zero but for rounding
+        if (
+            gradient is not None and parameter is not theirs.d.output.bias
+        ):  # its gradients cancel: zero except for rounding
             a, b = their_slope, np.asarray(gradient)
-            if b.ndim > 2:  # each side has one tap that the other lacks, both now in front
+            if b.ndim > 2:  # each side has one tap that the other lacks; both are first now
                 a, b = a[..., 1:], b[..., 1:]
             slopes.append(relative(a, b))
     return max(outputs), max(slopes)

@@ -10,7 +10,7 @@ from experiments.bench import loader, steps, timing, wavegan_step
 from technogen_jax.training import losses
 
 
-def test_sides_take_turns_and_the_first_time_does_not_count():
+def test_wall_and_processor_alternates_sides_after_a_warm_up():
     calls = []
     seconds = timing.taking_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
     assert calls == ["a", "b"] * 4
@@ -19,13 +19,13 @@ def test_sides_take_turns_and_the_first_time_does_not_count():
 
 
 @pytest.mark.parametrize("name", bench.BENCHES)
-def test_every_benchmark_explains_itself(name, capsys):
+def test_each_benchmark_has_help(name, capsys):
     with pytest.raises(SystemExit) as caught:
         bench.main([name, "--help"])
     assert caught.value.code == 0 and len(capsys.readouterr().out) > 300
 
 
-def test_all_runs_every_one_and_one_that_fails_stops_none(monkeypatch, tmp_path, capsys):
+def test_all_runs_each_benchmark_despite_a_failure(monkeypatch, tmp_path, capsys):
     def run(command, **_):
         name = command[-1]
         failed = name == "floor"
@@ -41,7 +41,7 @@ def test_all_runs_every_one_and_one_that_fails_stops_none(monkeypatch, tmp_path,
     assert capsys.readouterr().out.count("\n") == len(lines)
 
 
-def test_the_operations_counted_are_those_of_the_plain_form():
+def test_needed_flops_counts_plain_convolutions():
     channels, batch = 16, 2
     gan = building.build(
         "wavegan", clip_samples=16384, audio_channels=1, channels=channels, form="plain", phase_shuffle=0
@@ -61,7 +61,7 @@ def test_the_operations_counted_are_those_of_the_plain_form():
     assert wavegan_step.needed_flops(channels, batch) == pytest.approx(counted, rel=0.1)
 
 
-def test_both_readers_of_shards_give_the_clips_of_the_set(tmp_path):
+def test_loader_sides_read_the_clips_of_the_dataset(tmp_path):
     folder = steps.make_set(tmp_path / "set", rate_hz=16000, channels=2, clip_samples=64, clips=10)
     batches = {side: side(folder, 64, 2, 10) for side in (loader.ours, loader.grain_plainly, loader.grain_stream)}
     clips = {side: next(iterator) for side, iterator in batches.items()}

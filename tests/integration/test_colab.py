@@ -1,4 +1,4 @@
-"""The notebook for Colab and the script for TPUs: what can be run of them without either."""
+"""The notebook for Colab and the script for TPUs, as far as they run without Colab and without a TPU."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ TINY = {
     "EVALUATE_OPTIONS": "--n 10 --draws 2 --permutations 99 --per_track 1 --train_clips 20",
     "OPEN_APP": False,
 }
-# What a notebook shows, for a Python without one: each piece of HTML goes to a file, a line each.
+# Replaces a notebook's display: each piece of HTML becomes a line of a file.
 SHOWN = """
 class HTML(str):
     pass
@@ -46,14 +46,14 @@ class display:
 
 
 def filled_in(source, fields):
-    """A cell with other values in its form."""
+    """Returns a cell with other values in its form."""
     for name, value in fields.items():
         source = re.sub(rf"^{name} = .*?(?=  # @param)", lambda _, n=name, v=value: f"{n} = {v!r}", source, flags=re.M)
     return source
 
 
 def run_cells(folder, fields, cells=CODE, cwd=ROOT / "experiments"):
-    """What the cells print, run in order in a new Python, and each page that they show."""
+    """Runs the cells in order in a new Python; returns what they print and the pages that they show."""
     script, shown = folder / "cells.py", folder / "shown.txt"
     stub = folder / "notebook" / "IPython" / "display.py"
     stub.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def run_cells(folder, fields, cells=CODE, cwd=ROOT / "experiments"):
     return done.stdout, [eval(line) for line in shown.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_notebook_is_short_clean_and_has_every_field():
+def test_notebook_is_short_and_has_each_field():
     assert NOTEBOOK["nbformat"] == 4
     assert len(NOTEBOOK["cells"]) <= 15
     assert not any(cell.get("outputs") for cell in NOTEBOOK["cells"])
@@ -78,7 +78,7 @@ def test_the_notebook_is_short_clean_and_has_every_field():
 
 
 @pytest.mark.skipif("NOTEBOOK" not in os.environ, reason="over a minute of a core: set NOTEBOOK=1")
-def test_the_notebook_from_nothing_to_a_file_and_on_after_a_disconnect(tmp_path):
+def test_notebook_trains_exports_and_resumes_after_a_disconnect(tmp_path):
     scratch, kept = tmp_path / "machine", tmp_path / "drive" / "tiny"
     fields = TINY | {"SCRATCH": str(scratch), "KEEP_IN": str(kept.parent)}
     trained = next(index for index, source in enumerate(CODE) if "# @title 5." in source) + 1
@@ -93,7 +93,7 @@ def test_the_notebook_from_nothing_to_a_file_and_on_after_a_disconnect(tmp_path)
 
     shutil.rmtree(scratch)  # the machine is gone; the Drive is not
     said, pages = run_cells(tmp_path, fields | {"STEPS": 10})
-    assert "the bars are there already" in said and "rendering:" not in said
+    assert "the bars exist already" in said and "rendering:" not in said
     assert "going on from step 5" in (scratch / "tiny" / "training.txt").read_text(encoding="utf-8")
     assert "step 10 of 10" in said
     config = json.loads((kept / "workdir" / "config.json").read_text(encoding="utf-8"))
@@ -106,10 +106,10 @@ def test_the_notebook_from_nothing_to_a_file_and_on_after_a_disconnect(tmp_path)
     assert (kept / "technogen.npz").stat().st_size > 10_000
 
 
-def test_elsewhere_the_repository_is_cloned_and_gets_an_environment_of_its_own(tmp_path):
+def test_notebook_clones_the_repository_into_its_own_environment(tmp_path):
     repository = tmp_path / "repository"
     repository.mkdir()
-    (repository / "requirements.txt").touch()  # nothing to fetch
+    (repository / "requirements.txt").touch()  # nothing to download
     (repository / "jax.py").write_text("__version__, devices = 'of the test', lambda: ['nothing']")
     git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "a"]):
@@ -133,7 +133,7 @@ case "$*" in
 esac
 """
 FAKE_TRAINER = """#!/bin/bash
-# Adds a line to the run; stands still until it is told to stop.
+# Adds a line to the run; waits until it is stopped.
 while [ $# -gt 0 ]; do case "$1" in --workdir) workdir=$2 ;; esac; echo "$1"; shift; done
 mkdir -p "$workdir"
 trap 'echo saved >> "$workdir/steps"; exit' TERM
@@ -143,7 +143,7 @@ for _ in {1..600}; do sleep 0.05; done
 
 
 def run_tpu(*words, **environment):
-    """What the script for TPUs prints."""
+    """Returns what the script for TPUs prints."""
     command = ["bash", str(ROOT / "experiments" / "run_tpu.sh"), *words]
     done = subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=60, cwd=environment.get("HOME")
@@ -152,7 +152,7 @@ def run_tpu(*words, **environment):
     return done.stdout
 
 
-def test_the_tpu_script_says_what_it_would_do():
+def test_tpu_script_prints_its_commands():
     script = ROOT / "experiments" / "run_tpu.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)
     names = re.search(r"run_tpu\.sh (create \|.*)$", script.read_text(encoding="utf-8"), re.MULTILINE)[1].split(" | ")
@@ -170,7 +170,7 @@ def test_the_tpu_script_says_what_it_would_do():
     assert missing.returncode == 2 and "REPOSITORY is not set" in missing.stderr
 
 
-def test_what_the_tpu_script_sends_to_a_host_trains_stops_and_goes_on_elsewhere(tmp_path):
+def test_tpu_script_trains_stops_and_resumes_on_another_host(tmp_path):
     host, tools, buckets = tmp_path / "host", tmp_path / "tools", tmp_path / "buckets"
     (buckets / "bucket" / "records").mkdir(parents=True)
     (buckets / "bucket" / "records" / "manifest.json").touch()
@@ -202,7 +202,7 @@ def test_what_the_tpu_script_sends_to_a_host_trains_stops_and_goes_on_elsewhere(
     assert words[-3:] == [f"--config.data.dir={host}/records", "--config.seed=3", "--config.train.steps=5"]
     wait_for(lambda: "No such process" in (host / "keep.log").read_text())
 
-    one_machine()  # another one, after the first was taken away
+    one_machine()  # another machine, after the first was taken away
     wait_for(lambda: kept.read_text() == "saved\nsaved\n")
     wait_for(lambda: "No such process" in (host / "keep.log").read_text())
 

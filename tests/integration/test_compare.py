@@ -11,7 +11,7 @@ from technogen_jax.evaluation import results
 FAST = ["--n", "12", "--per_track", "1", "--train_clips", "12"]
 
 
-def test_a_run_a_file_and_a_folder_stand_in_one_table(trained_workdir, prepared_set, tmp_path, capsys):
+def test_table_compares_a_run_a_file_and_a_folder(trained_workdir, prepared_set, tmp_path, capsys):
     packed = tmp_path / "packed.npz"
     words = ["--licence", "CC0-1.0", "--data", "noise"]
     assert export.main(["--workdir", str(trained_workdir), "--output", str(packed), *words]) == 0
@@ -35,9 +35,9 @@ def test_a_run_a_file_and_a_folder_stand_in_one_table(trained_workdir, prepared_
     assert cells["hiss"][1:3] == ["–", "–"] and cells["hiss"][11] == "–"
 
 
-def test_minutes_are_those_of_the_steps(tmp_path):
+def test_trained_minutes_adds_the_time_of_steps(tmp_path):
     lines = [
-        {"step": 1, "g/adversarial": 1.0},  # the first window holds the compilation
+        {"step": 1, "g/adversarial": 1.0},  # the first window contains the compilation
         {"step": 100, "time/steps_per_s": 2.0},
         {"step": 100, "eval/mmd_tmr-v1": 0.5},
         {"step": 150, "time/steps_per_s": 1.0},
@@ -51,7 +51,7 @@ def test_minutes_are_those_of_the_steps(tmp_path):
     assert compare.trained_minutes(tmp_path / "none", 150) is None
 
 
-def test_two_runs_of_one_name_are_an_error(capsys):
+def test_two_runs_with_one_name_are_an_error(capsys):
     with pytest.raises(SystemExit):
         compare.parse_options(["a/run", "b/run", "--data", "d", "--output", "o"])
     assert "expected different names, got run, run" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The harness of the torture: it kills when it says, tells what it met, and lets the last start end."""
+"""The harness of the torture: when it kills, which phase it reports, and that the last start ends."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from experiments import torture
 if not sys.platform.startswith("linux"):
     pytest.skip("the torture reads /proc", allow_module_level=True)
 
-# Works a little, writes a temporary file, works a little, gives it its name.
+# Works briefly, writes a temporary file, works briefly, renames the file.
 WORK = """
 import os, sys, time
 def work(until_s):
@@ -26,21 +26,21 @@ os.replace(sys.argv[1] + "/samples/.x.tmp", sys.argv[1] + "/samples/x")
 """
 
 
-def test_a_command_is_killed_at_moments_and_at_sights_and_then_ends(tmp_path):
+def test_kill_until_done_kills_a_command_then_lets_it_end(tmp_path):
     output, draw = tmp_path / "out", random.Random(0)
     argv = [sys.executable, "-S", "-c", WORK, str(output)]
     met = list(torture.kill_until_done(argv, output, draw, 0.2, ("samples/.*",), {"PYTHONHASHSEED": "0"}))
     assert 1 <= len(met) <= torture.KILLS_A_RUN and (output / "samples" / "x").exists()
-    assert set(met) <= {"writing a preview", "before its first file", "writing what comes out"}
+    assert set(met) <= {"writing a preview", "before its first file", "writing its output"}
 
 
-def test_a_command_that_fails_is_an_error(tmp_path):
+def test_kill_until_done_raises_if_the_command_fails(tmp_path):
     argv = [sys.executable, "-S", "-c", "raise SystemExit('no')"]
     with pytest.raises(AssertionError, match="after 0 kills: no"):
         list(torture.kill_until_done(argv, tmp_path / "out", random.Random(0), 60, (), {}))
 
 
-def test_a_sight_is_one_that_was_not_there_before(tmp_path):
+def test_wait_until_ignores_files_that_existed_before(tmp_path):
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / ".old").touch()
     with subprocess.Popen([sys.executable, "-S", "-c", WORK, str(tmp_path)]) as process:
@@ -55,7 +55,7 @@ def test_a_sight_is_one_that_was_not_there_before(tmp_path):
     [
         ([], "before its first file"),
         (["run.incomplete/parts/0.pcm"], "preparing"),
-        (["run/result.json"], "writing what comes out"),
+        (["run/result.json"], "writing its output"),
         (["run/config.json"], "before its first checkpoint"),
         (["run/config.json", "run/checkpoints/8/params", "run/metrics.jsonl"], "training"),
         (["run/config.json", "run/checkpoints/8.orbax-checkpoint-tmp/params"], "writing a checkpoint"),
@@ -63,7 +63,7 @@ def test_a_sight_is_one_that_was_not_there_before(tmp_path):
         (["run/config.json", "run/.data.json.tmp"], "writing a file"),
     ],
 )
-def test_what_a_run_was_doing_is_told_by_its_files(tmp_path, files, phase):
+def test_phase_of_reads_the_files_of_a_run(tmp_path, files, phase):
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
