@@ -81,14 +81,14 @@ def row(
 ) -> str:
     """Returns the table row of a run."""
     found, copied = result["distances"][_EMBEDDING]["all"], result["memorisation"]
-    told, features = result["two_sample"]["test"], result["features"]
+    test, features = result["two_sample"]["test"], result["features"]
     cells = [
         name,
         _cell(known.get("parameters"), "{:.2f}", 1e-6),
         _cell(known.get("minutes"), "{:.0f}"),
         _cell(found["frechet"]["ratio"], "{:.2f}"),
         _cell(found["mmd"]["p"], "{:.3f}"),
-        f"{_cell(told['accuracy'], '{:.0%}')} of {told['clips']}",
+        f"{_cell(test['accuracy'], '{:.0%}')} of {test['clips']}",
         _cell(found["coverage"]["ratio"], "{:.2f}"),
         _cell(found["recall"]["value"], "{:.2f}"),
         f"{copied['flagged_share']:.1%} ({copied['held_out_flagged_share']:.1%})",

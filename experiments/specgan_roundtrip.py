@@ -57,7 +57,7 @@ def main() -> None:
     loudest = int(np.argmax(clips.std(axis=(1, 2))))
     folder = pathlib.Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    heard = {"original": clips[loudest]}
+    examples = {"original": clips[loudest]}
     print(f"{'domain':<28}" + "".join(f"{f'{count} x, momentum {share:g}':>22}" for count, share in PHASES))
     for name, fields in DOMAINS.items():
         statistics = specgan.measure(batches(), specgan.SpecGANConfig(**fields), audio)
@@ -76,12 +76,12 @@ def main() -> None:
             decoded = np.asarray(jax.jit(lambda clips, gan=gan: gan.decode(gan.encode(clips)))(clips))
             cells.append(f"{distance(np.moveaxis(bare, 1, -1)):.3f} / {distance(decoded):.3f}")
             if not fields:
-                heard[f"decoded_{iterations}" + ("_fast" if momentum else "")] = decoded[loudest]
+                examples[f"decoded_{iterations}" + ("_fast" if momentum else "")] = decoded[loudest]
         print(f"{name:<28}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
-    for title, clip in heard.items():
+    for title, clip in examples.items():
         audio_files.write(folder / f"{title}.wav", clip, rate)
     spectrogram_images.write_contact_sheet(
-        folder / "roundtrip.png", list(heard.values()), rate, list(heard), columns=len(heard)
+        folder / "roundtrip.png", list(examples.values()), rate, list(examples), columns=len(examples)
     )
 
 
