@@ -343,9 +343,7 @@ def last_lines(done: subprocess.CompletedProcess) -> str:
 
 
 def drift(_: argparse.Namespace) -> dict[str, Any]:
-    """Compares the maximum of memory, file handles and threads in the first and the last tenth of the time from step 2,000
-    to 20,000.
-    """
+    """Compares memory, file handles and threads early and late in 20,000 steps (the maximum of a tenth of the time)."""
     with tempfile.TemporaryDirectory() as name:
         folder, seen = pathlib.Path(name), []
         make_sets(folder)
