@@ -55,16 +55,14 @@ def shuffle(audio: np.ndarray, rate_hz: int, pieces: int, seed: int, crossfade_s
     return _place(audio, edges[order], lengths, np.cumsum(lengths) - lengths, crossfade_s * rate_hz)
 
 
-def jitter(
-    audio: np.ndarray, rate_hz: int, beats: int, deviation_s: float, seed: int, crossfade_s: float = _FADE_S
-) -> np.ndarray:
+def jitter(audio: np.ndarray, rate_hz: int, beats: int, deviation_s: float, seed: int) -> np.ndarray:
     """Returns the loop with each beat moved by a random time with deviation `deviation_s`.
 
     Neighbouring beats then overlap or have a gap between them.
     """
     edges = _cut_evenly(len(audio), beats)
     moves = np.random.default_rng(seed).normal(0, deviation_s * rate_hz, beats)
-    return _place(audio, edges[:-1], np.diff(edges), edges[:-1] + np.rint(moves).astype(int), crossfade_s * rate_hz)
+    return _place(audio, edges[:-1], np.diff(edges), edges[:-1] + np.rint(moves).astype(int), _FADE_S * rate_hz)
 
 
 def reverse(audio: np.ndarray) -> np.ndarray:

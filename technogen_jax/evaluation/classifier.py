@@ -120,7 +120,7 @@ def train(
             f"and {tracks.shape}"
         )
     if not np.isfinite(images).all():
-        raise ValueError("train: the images hold NaN or Inf")
+        raise ValueError("train: the images have NaN or Inf")
     if len(classes) < 2:
         raise ValueError(f"train: expected at least 2 classes, got {len(classes)}")
     random = np.random.default_rng(seed)

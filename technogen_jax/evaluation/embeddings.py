@@ -1,4 +1,4 @@
-"""The table of embeddings, by the names that `evaluate --embeddings` accepts, and the label classifier."""
+"""The table of embeddings by the names that `--embeddings` accepts, and the label classifier."""
 
 from __future__ import annotations
 

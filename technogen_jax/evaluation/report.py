@@ -97,7 +97,7 @@ def write(path: str | os.PathLike, result: dict[str, Any], exhibits: Exhibits) -
         _two_sample(result),
         _copies(result, exhibits),
         _labels(result),
-        "<h2>How this was made</h2>"
+        "<h2>How this was computed</h2>"
         "<p>Results are comparable where all of this but the generated set is the same.</p>"
         f"<details><summary>the whole result</summary><pre>{_text(json.dumps(result, indent=1))}</pre></details>",
     ]

@@ -115,8 +115,7 @@ def _open_folders(options: argparse.Namespace) -> ClipSets:
         found = "; ".join(f"{path}: {', '.join(map(str, sorted(rate)))} Hz" for path, rate in rates.items())
         raise ClipSetError(f"the files have different rates ({found}); --sample_rate resamples all to one")
     rate = options.sample_rate or folders[0].rates_hz[0]
-    # The least that all sides have: otherwise the number of channels or the length would distinguish
-    # the sides.
+    # The least that all sides have: otherwise a classifier could distinguish the sides by it.
     channels = 1 if any(1 in folder.channels for folder in folders) else 2
     seconds = options.seconds or min(min(folder.seconds) for folder in folders[:2])
     cut = dict(sample_rate_hz=rate, channels=channels, clip_samples=round(seconds * rate))

@@ -270,7 +270,7 @@ def _compare_with_floor(values: list[float], floors: list[float]) -> dict[str, f
 
 
 def score_features(comparison: Comparison, options: Options) -> dict[str, dict[str, Any]]:
-    """Returns feature -> its distribution in real and generated clips, their distance, the floor."""
+    """Returns feature -> its distribution in both sets, their distance, and the floor."""
     real, fake = comparison.reference, comparison.generated
     pair = split_tracks(real, options.seed) if comparison.other is real else (real, comparison.other)
     result = {}
@@ -362,7 +362,7 @@ def score_two_sample(comparison: Comparison, name: str, options: Options) -> tup
 
 
 def score_memorisation(comparison: Comparison, options: Options) -> dict[str, Any]:
-    """Returns whether clips were copied: the panel, and statistics of sets beside those of real clips.
+    """Returns whether clips were copied: the panel, and statistics beside those of real clips.
 
     Distances to the training clips are computed in tmr-v1 of clips at one loudness: a copy with
     another gain is a copy.
@@ -444,7 +444,7 @@ def score_labels(comparison: Comparison, classifier: Embedding) -> dict[str, Any
 
 
 def _choose_one_a_track(clips: ClipFeatures, tracks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The number of one row of each track."""
+    """The index of one row of each track."""
     order = random.permutation(len(clips.tracks))
     names, first = np.unique(clips.tracks[order], return_index=True)
     return order[first[np.searchsorted(names, tracks)]]

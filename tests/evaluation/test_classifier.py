@@ -51,9 +51,10 @@ def test_logits_are_the_last_layer_of_the_features_in_any_batch(bars, net):
 
 
 def test_training_is_reproducible_and_a_file_restores_the_net(bars, net, tmp_path):
-    again = classifier.train(*bars, classes=("low", "mid", "high"), steps=60, seed=1)
-    assert again.sha256 == net.sha256
-    assert classifier.train(*bars, classes=("low", "mid", "high"), steps=1, seed=2).sha256 != net.sha256
+    first, again, other = (
+        classifier.train(*bars, classes=("low", "mid", "high"), steps=5, seed=seed).sha256 for seed in (1, 1, 2)
+    )
+    assert again == first != other
     net.save(tmp_path / "net.npz")
     loaded = classifier.load_net(tmp_path / "net.npz")
     assert loaded.sha256 == net.sha256 and loaded.classes == net.classes and loaded.sample_rate_hz is None

@@ -24,13 +24,12 @@ def frame_sizes(sample_rate_hz: int) -> tuple[int, int]:
     return max(64, 1 << round(np.log2(0.055 * sample_rate_hz))), round(sample_rate_hz / 100)
 
 
-def log_mel_images(audio: np.ndarray, sample_rate_hz: int, *, loop: bool = False) -> np.ndarray:
-    """Returns log-mel spectrograms of the mean of the channels, one frame every 10 ms.
+def log_mel_images(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """Returns log-mel spectrograms of the mean of the channels: the whole frames, every 10 ms.
 
     Args:
         audio: floating-point `[B, T, C]` in [-1, 1], C 1 or 2.
         sample_rate_hz: sample rate of the audio.
-        loop: whether the end of a clip continues at its start.
 
     Returns:
         float32 `[B, N, 64]`.
@@ -39,7 +38,7 @@ def log_mel_images(audio: np.ndarray, sample_rate_hz: int, *, loop: bool = False
         ValueError: audio of another shape or type, with NaN or Inf, or shorter than 0.25 s.
     """
     audio = check_clips(audio, sample_rate_hz).mean(axis=2, keepdims=True)
-    batches = log_mel_batches(audio, sample_rate_hz, loop)
+    batches = log_mel_batches(audio, sample_rate_hz, loop=False)
     return np.concatenate([mel[:, 0].astype(np.float32) for mel in batches])
 
 

@@ -1,4 +1,4 @@
-"""The best correlation of each clip's log-mel image with the training images, over all positions."""
+"""The best correlation of each clip's log-mel image with the training images, at any position."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _cut_segments(train: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gather(train: Fingerprints, owner: np.ndarray, start: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(float32 images `[b, size, BANDS]`, whether a window may begin at each frame `[b, FRAMES]`)."""
+    """(float32 images `[b, size, BANDS]`, whether a window may begin at a frame `[b, FRAMES]`)."""
     frames = train.frames[owner, None]
     circular = frames == FRAMES
     first = np.cumsum(train.frames) - train.frames

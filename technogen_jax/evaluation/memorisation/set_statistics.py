@@ -1,7 +1,7 @@
 """Statistics of whole sets that show copying: authenticity, data copying, WaveGAN's distances.
 
-All compare embeddings or images by Euclidean nearest neighbours. Each says something only beside the
-same figure of as many held-out real clips.
+All compare embeddings or images by Euclidean nearest neighbours. A figure has a meaning only beside
+the same figure of as many held-out real clips.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 
+_LEAST_IN_CELL = 10  # a cell counts if it has this many generated and held-out clips
 _CHUNK_VALUES = 4_000_000  # float64 values of a distance matrix at a time: 32 MB
 
 
@@ -70,7 +71,7 @@ def data_copying_test(generated: np.ndarray, held_out: np.ndarray, train: np.nda
 
 
 def data_copying_by_cell(
-    generated: np.ndarray, held_out: np.ndarray, train: np.ndarray, *, cells: int, seed: int, least: int = 10
+    generated: np.ndarray, held_out: np.ndarray, train: np.ndarray, *, cells: int, seed: int
 ) -> float:
     """Returns C_T: the mean Z_U of the cells of the training set; finds copies of a few styles.
 
@@ -82,7 +83,6 @@ def data_copying_by_cell(
         train: `[l, D]`.
         cells: number of cells of k-means on the training set.
         seed: of k-means.
-        least: a cell counts if it has at least this many generated and held-out clips.
 
     Raises:
         ValueError: more cells than training clips, or no cell with enough clips.
@@ -102,19 +102,19 @@ def data_copying_by_cell(
             values[labels == cell]
             for values, labels in ((generated, cell_generated), (held_out, cell_held_out), (train, means.labels_))
         )
-        if min(len(own), len(real)) >= least:
+        if min(len(own), len(real)) >= _LEAST_IN_CELL:
             scores.append(_z_u(_nearest(own, known)[0], _nearest(real, known)[0]))
             weights.append(len(real))
     if not scores:
         raise ValueError(
-            f"data_copying_by_cell: none of {cells} cells has {least} generated and {least} held-out clips of"
+            f"data_copying_by_cell: none of {cells} cells has {_LEAST_IN_CELL} generated and {_LEAST_IN_CELL} held-out clips of"
             f" {len(generated)} and {len(held_out)}; take fewer cells or more clips"
         )
     return float(np.average(scores, weights=weights))
 
 
 def self_distance(values: np.ndarray) -> float:
-    """Returns WaveGAN's |D|_self: the mean distance to the nearest other clip; small if clips repeat.
+    """Returns WaveGAN's |D|_self: the mean distance to the nearest other clip; small for repeats.
 
     Args:
         values: `[n, D]`, n at least 2; flattened log-mel spectrograms in the paper.
@@ -182,7 +182,7 @@ def _nearest(
 
 
 def _z_u(generated: np.ndarray, held_out: np.ndarray) -> float:
-    """The Mann-Whitney statistic of two sets of distances as a standard score, without correction for ties."""
+    """The Mann-Whitney statistic as a standard score, without correction for ties."""
     m, n = len(generated), len(held_out)
     u = rankdata(np.concatenate([generated, held_out]))[:m].sum() - m * (m + 1) / 2
     return float((u - (m * n / 2 - 0.5)) / np.sqrt(m * n * (m + n + 1) / 12))

@@ -351,7 +351,7 @@ def _mmd(
 
 
 def _frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """The squared distance of two sets of rows, without their covariances, so that any rank works."""
+    """The squared distance of two sets of rows, computed without covariances, for any rank."""
     mean_a, mean_b = a.mean(0), b.mean(0)
     root_a, root_b = (
         np.linalg.qr((rows - mean) / np.sqrt(len(rows) - 1), mode="r") for rows, mean in ((a, mean_a), (b, mean_b))

@@ -73,8 +73,8 @@ class Claim(NamedTuple):
     sentence: str
 
 
-# (training rows `[n, D]`, their labels: 0 real, 1 generated, test rows `[m, D]`, seed) -> scores `[m]`;
-# a score above .5 means generated.
+# (training rows `[n, D]`, their labels (0 real, 1 generated), test rows `[m, D]`, seed) -> scores
+# `[m]`; a score above .5 means generated.
 Classifier = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
 

@@ -1,6 +1,6 @@
 """Musical features: properties of one clip that a musician can act on, computed with numpy.
 
-    description   the table of features; `measure`, `onset_pattern`, `describe`
+    description   the table of features; `measure` and `describe`
     clip          a clip with its spectrum; filters and energies
     level         loudness, true peak, crest factor, DC offset, clipping
     spectrum      low end, sustained partials; the long-term spectrum `ltas_db` and its distance
@@ -23,7 +23,6 @@ from technogen_jax.evaluation.features.musical.description import (
     describe,
     features,
     measure,
-    onset_pattern,
 )
 from technogen_jax.evaluation.features.musical.rhythm import beat_periodic_energy_ratio, pattern_correlation
 from technogen_jax.evaluation.features.musical.spectrum import ltas_centres_hz, ltas_db, ltas_distance
@@ -42,6 +41,5 @@ __all__ = [
     "ltas_db",
     "ltas_distance",
     "measure",
-    "onset_pattern",
     "pattern_correlation",
 ]

@@ -41,7 +41,7 @@ class FeatureGroup(NamedTuple):
 
 
 class Description(NamedTuple):
-    """The features, the long-term spectrum and the onset pattern of one clip.
+    """The result of `describe` for one clip.
 
     Attributes:
         features: name -> value; None where a feature is not defined.
@@ -129,31 +129,13 @@ def measure(
     return _measure(analyse(audio, sample_rate_hz, beats, loop))
 
 
-def onset_pattern(
-    audio: np.ndarray, sample_rate_hz: int, *, beats: int | None = None, loop: bool = False
-) -> np.ndarray | None:
-    """Returns the rise of level in dB at each sixteenth, averaged over the whole bars of a clip.
-
-    Without `beats` the pattern begins on a beat, but not always on the first one of a bar.
-
-    Args:
-        audio: as for `measure`.
-        sample_rate_hz: as for `measure`.
-        beats: as for `measure`.
-        loop: as for `measure`.
-
-    Returns:
-        float64 `[16, 3]`, one column for each of `BANDS_HZ`, zeros for a band above the Nyquist
-        frequency; None for a clip without a whole bar, without a tempo, or silent.
-
-    Raises:
-        ValueError: audio that `measure` refuses.
-    """
-    return _mean_pattern(analyse(audio, sample_rate_hz, beats, loop))
-
-
 def describe(audio: np.ndarray, sample_rate_hz: int, *, beats: int | None = None, loop: bool = False) -> Description:
-    """Returns the results of `measure`, `ltas_db` and `onset_pattern`, with one analysis.
+    """Returns the features, the long-term spectrum and the onset pattern of one clip.
+
+    The pattern is the rise of level in dB at each sixteenth, averaged over the whole bars. Without
+    `beats` it begins on a beat, but not always on the first one of a bar. It has one column for
+    each of `BANDS_HZ`, and zeros for a band above the Nyquist frequency. A clip without a whole bar
+    or a tempo, and a silent one, has none.
 
     Args:
         audio: as for `measure`.
@@ -165,7 +147,8 @@ def describe(audio: np.ndarray, sample_rate_hz: int, *, beats: int | None = None
         ValueError: audio that `measure` refuses.
     """
     analysis = analyse(audio, sample_rate_hz, beats, loop)
-    return Description(_measure(analysis), ltas_db(audio, sample_rate_hz, loop=loop), _mean_pattern(analysis))
+    pattern = None if analysis.bars is None else analysis.bars.mean(axis=0)
+    return Description(_measure(analysis), ltas_db(audio, sample_rate_hz, loop=loop), pattern)
 
 
 def _measure(analysis: ClipAnalysis) -> dict[str, float | None]:
@@ -175,7 +158,3 @@ def _measure(analysis: ClipAnalysis) -> dict[str, float | None]:
         if group.of_silence or not silent:
             values |= group.measure(analysis)
     return values
-
-
-def _mean_pattern(analysis: ClipAnalysis) -> np.ndarray | None:
-    return None if analysis.bars is None else analysis.bars.mean(axis=0)

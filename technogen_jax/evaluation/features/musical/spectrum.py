@@ -133,7 +133,7 @@ def _low_end(clip: Clip) -> tuple[float | None, float | None]:
 
 
 def _low_end_power(clip: Clip, signal: np.ndarray, rate_hz: float, frame_s: float) -> np.ndarray:
-    """Power in the bins of the low end, `[frames, bins]`; Hann windows, hop a quarter of a frame."""
+    """Power in the bins of the low end, `[frames, bins]`, with a hop of a quarter of a frame."""
     size = round(frame_s * rate_hz)
     if clip.loop:
         starts = np.linspace(0, len(signal), math.ceil(4 * len(signal) / size), endpoint=False).astype(int)
