@@ -2,6 +2,7 @@
 
     gan                  what a model is: the functions that the rest of the code calls
     registry             the models by name; `build` returns the GAN that a config describes
+    stages               work that a model needs done on the dataset before the first step
     convolutional_config the fields that WaveGAN and SpecGAN share
     wavegan, specgan     the two models of Donahue et al. 2019: waveforms and spectrograms
     technogan            bars that loop, as sequences on the beat grid
@@ -17,7 +18,6 @@ from technogen_jax.models.registry import (
     Model,
     Statistics,
     build,
-    correct,
     default_fields,
     find,
     first_difference,
@@ -31,7 +31,6 @@ __all__ = [
     "Params",
     "Statistics",
     "build",
-    "correct",
     "count_parameters",
     "default_fields",
     "find",

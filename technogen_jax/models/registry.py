@@ -15,7 +15,9 @@ from technogen_jax.common import config_fields, run_config
 from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models import specgan, wavegan
 from technogen_jax.models.gan import GAN
+from technogen_jax.models.stages import Stage
 from technogen_jax.models.technogan import model as technogan
+from technogen_jax.models.technogan import stages as technogan_stages
 from technogen_jax.models.technogan.codec import codec
 from technogen_jax.models.technogan.config import TechnoGANConfig
 
@@ -29,20 +31,19 @@ class Model(NamedTuple):
         config_class: the dataclass of its fields.
         build: (config, audio, statistics) -> GAN; statistics is None before they are measured.
         measure: (batches of audio `[B, T, C]`, config, audio) -> statistics of the dataset; None if the model has none.
-        correct: (function that returns such batches of a part of the dataset, statistics, config, audio) -> statistics with
-            corrections of the decoder; None if the model has none.
+        stages: other work on the dataset before the first step, in order; see `models.stages`.
     """
 
     config_class: type[config_fields.Section]
     build: Callable[..., GAN]
     measure: Callable[..., Statistics] | None = None
-    correct: Callable[..., Statistics] | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 MODELS = {
     "wavegan": Model(wavegan.WaveGANConfig, wavegan.build),
     "specgan": Model(specgan.SpecGANConfig, specgan.build, specgan.measure),
-    "technogan": Model(TechnoGANConfig, technogan.build, codec.measure, codec.correct),
+    "technogan": Model(TechnoGANConfig, technogan.build, codec.measure, technogan_stages.STAGES),
 }
 
 
@@ -100,17 +101,6 @@ def measure(config: ConfigDict, batches: Iterable[np.ndarray]) -> Statistics:
         batches: the clips of the dataset, `[B, T, C]` in [-1, 1].
     """
     return find(config).measure(batches, *read_config(config))
-
-
-def correct(config: ConfigDict, batches: Callable[[], Iterable[np.ndarray]], statistics: Statistics) -> Statistics:
-    """Returns statistics with corrections of what the config's model decodes.
-
-    Args:
-        config: of a run.
-        batches: returns clips `[B, T, C]` from all parts of the dataset, the same ones each time it is called.
-        statistics: what `measure` returned.
-    """
-    return find(config).correct(batches, statistics, *read_config(config))
 
 
 def first_difference(old: ConfigDict, new: ConfigDict) -> str | None:

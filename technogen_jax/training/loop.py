@@ -1,17 +1,21 @@
-"""Trains a model on a prepared dataset: the training run from its config and workdir to its last state."""
+"""The training loop: `train` takes a config and a workdir, and returns the last state of the run.
+
+It has four parts, in this order: `prepare_run` checks everything that can fail early and writes nothing;
+`restore_or_initialize` returns the state to start from; `make_input` yields the batches on the devices; `run_loop` runs
+the steps, and logs, evaluates, previews and saves between them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
-import math
 import os
 import pathlib
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,233 +28,137 @@ from technogen_jax.data import batching, dataset_config
 from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.data.manifest import read_manifest
 from technogen_jax.evaluation import clip_sets
-from technogen_jax.models.technogan import shaper_training
-from technogen_jax.runs import encoded_dataset
 from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.runs.metrics_log import MetricsLog
-from technogen_jax.runs.workdir import CONFIG_FILE, STATISTICS_FILE, claim_workdir, read_statistics, write_statistics
-from technogen_jax.sampling import generator as generate
-from technogen_jax.training import previews, progress_evaluation
-from technogen_jax.training.optimizers import make_optimizer, make_schedule
-from technogen_jax.training.progress_evaluation import ValidationMetric, make_validation_metric
-from technogen_jax.training.state import Pair, TrainState, init_state
-from technogen_jax.training.step import StepOptions, all_finite, make_train_step, run_several, skip_not_finite
+from technogen_jax.runs.workdir import CONFIG_FILE, claim_workdir
+from technogen_jax.sampling import generator
+from technogen_jax.training import dataset_stages, memory, previews, progress_evaluation, signals
+from technogen_jax.training.errors import StoppedError, TrainError
+from technogen_jax.training.monitoring import DueActions, MetricsWindow, NonFiniteGuard, TimeLimit
+from technogen_jax.training.optimizers import make_optimizers
+from technogen_jax.training.state import TrainState, init_state
+from technogen_jax.training.step import StepOptions, TrainStep, make_train_step, run_several, skip_not_finite
 
-_RESIDENT_SHARE = 0.1  # of a device's memory, that "auto" lets a set take
-_MOST_SKIPPED = 100  # steps in a row that are left out; more will not help
-_CORRECTED_S = 240.0  # of the set, by which decoded sound is corrected: 136 bars at 136 BPM, see experiments/README.md
-_SHAPING_FILE = "shaping.npz"  # state of a shaper in training; deleted when it is in the statistics
-_AHEAD = 2  # dispatches before the oldest must be done: a signal is answered soon
-
-
-class TrainError(ValueError):
-    """Why training cannot start or go on, in one line."""
-
-
-class _Stopped(Exception):
-    """A signal, before the first step."""
+_AHEAD = 2  # dispatches before the oldest must be done: the devices always have work, and a signal is answered soon
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], None] = print) -> TrainState:
-    """Trains up to `config.train.steps`, from the workdir's newest checkpoint if it has one.
+    """Trains up to `config.train.steps`, from the newest checkpoint of the workdir if there is one.
 
     Args:
-        config: every field (docs/configuration.md lists them); those that a config leaves to the set, with None, are what the set says.
-        workdir: the run's folder, made if it is not there.
-        say: takes lines for people.
+        config: every field of docs/configuration.md; fields that are None are taken from the dataset.
+        workdir: the run's folder; created if it is missing.
+        say: prints a line for the user.
 
     Returns:
-        The last state; its step is below `config.train.steps` after a signal or when `config.train.minutes` were over.
+        The last state. Its step is below `config.train.steps` after a signal, or when `config.train.minutes` were over.
 
     Raises:
-        ValueError: FieldError for fields that cannot work, RecordError for the set, WorkdirError for the workdir, TrainError
-            for NaN or Inf in training.
+        ValueError: FieldError for the config, RecordError for the dataset, WorkdirError for the workdir, TrainError for
+            NaN or Inf in training.
     """
-    workdir = pathlib.Path(workdir)
+    run = prepare_run(config, pathlib.Path(workdir), say)
+    with contextlib.ExitStack() as stack, distributed.ended_together():
+        stop = stack.enter_context(signals.catch_stop_signals())
+        distributed.from_first(lambda: _claim(run))
+        distributed.check_shared(run.workdir / CONFIG_FILE)
+
+        # ---- The dataset: the model's stages, then the model with their results, then the encoded clips.
+        try:
+            gan, train_step, clips = _prepare_dataset(run, stop)
+        except StoppedError:
+            run.say(f"stopped before the first step; the same command goes on in {run.workdir}")
+            return _initialize(run)
+
+        # ---- The state.
+        config = run.config.train
+        checkpoints = stack.enter_context(
+            Checkpoints(run.workdir, keep_last=config.keep_last, keep_every=config.keep_every)
+        )
+        state = restore_or_initialize(run, checkpoints)
+        start = int(state.step)
+        if start >= config.steps:
+            run.say(f"{run.workdir}: already at step {start} of {config.steps}; for more, --config.train.steps=N")
+            return state
+
+        # ---- The outputs, the input, the loop.
+        log = stack.enter_context(contextlib.closing(MetricsLog(run.workdir, start)))
+        metric = _validation_metric(run) if distributed.is_first() else None
+        data = stack.enter_context(make_input(run, gan, clips, start))
+        shown = distributed.is_first()
+        bar = stack.enter_context(progress.bar("training", config.steps, " steps", start, shown=shown))
+        bar.set_postfix_str("compiling")
+        outputs = Outputs(gan, checkpoints, log, metric, bar)
+        if not distributed.from_first(stop.is_set):  # else compiling would delay the answer to the signal
+            state = run_loop(run, state, train_step, data, outputs, stop)
+    done = int(state.step)
+    again = "" if done == config.steps else "; the same command goes on"
+    run.say(f"step {done} of {config.steps}: checkpoints, previews and metrics are in {run.workdir}{again}")
+    return state
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 1. prepare_run: everything that can be wrong is found before anything is written.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same from the start of a run to its end.
+
+    Attributes:
+        config: with every field.
+        workdir: the run's folder.
+        say: prints a line for the user, in the first process only.
+        mesh: of all devices.
+        source: the records of the training split.
+        init: key -> the first state.
+        shardings: of each array of the state.
+    """
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    say: Callable[[str], None]
+    mesh: Mesh
+    source: ClipSource
+    init: Callable[[jax.Array], TrainState]
+    shardings: TrainState
+
+
+def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], None]) -> Run:
+    """Checks the config, the memory and the dataset; nothing is compiled, and nothing written."""
     mesh = distributed.mesh()
-    say = say if distributed.is_first() else lambda line: None
     if config_fields.value(config, "data.dir"):
         config = dataset_config.complete_config(config, read_manifest(config.data.dir))
-    gan, _, new_state = build_training(config)  # so that a field that cannot work is named before anything is made
-    rows = batching.assign_rows(config.train.batch_size)
-    shapes = jax.eval_shape(new_state, jax.random.key(0))
-    laid = distributed.shardings(shapes, mesh, config.train.shard_parameters)
-    _check_memory(config, shapes, laid)
-    source = _open_set(config, gan)
-    everywhere, by_row = distributed.everywhere(mesh), distributed.by_row(mesh, 2)
-    with contextlib.ExitStack() as stack, distributed.ended_together():
-        stop = stack.enter_context(_stop_requests())
-        distributed.from_first(lambda: _claim(workdir, config, source))
-        distributed.check_shared(workdir / CONFIG_FILE)
-        state = jax.jit(new_state, out_shardings=laid)(generate.run_key(config.seed, "init"))
-        try:
-            statistics = _statistics(config, workdir, source, stop)
-            gan, train_step, _ = build_training(
-                config, distributed.by_row(mesh), statistics, laid if config.train.shard_parameters else None
-            )
-            clips = (
-                _codes(config, gan, workdir, source, statistics, stop)
-                if gan.encode_once
-                else batching.ClipAudio(source)
-            )
-        except _Stopped:
-            say(f"stopped before the first step; the same command goes on in {workdir}")
-            return state
-        say(_greeting(config, gan, source, state, mesh))
-        checkpoints = stack.enter_context(
-            Checkpoints(workdir, keep_last=config.train.keep_last, keep_every=config.train.keep_every)
-        )
-        # 1. the workdir's newest checkpoint; 2. the weights of another run; 3. from scratch
-        if (saved := checkpoints.newest(state, say)) is not None:
-            state = saved
-            say(f"going on from step {int(state.step)} in {workdir}")
-        elif config.train.init_from:
-            state = _weights_of(config.train.init_from, state)
-            say(f"starting with the weights of {config.train.init_from}")
-        start = int(state.step)
-        if start >= config.train.steps:
-            say(f"{workdir}: already at step {start} of {config.train.steps}; for more, --config.train.steps=N")
-            return state
-
-        logbook = stack.enter_context(contextlib.closing(MetricsLog(workdir, start)))
-        metric = _validation_metric(config, say) if distributed.is_first() else None
-        observer = _Observer(config, gan, metric, workdir, logbook)
-        resident = _is_resident(config, clips)
-        local = batching.iterate_batches(
-            clips,
-            rows=rows,
-            n_critic=config.train.n_critic,
-            steps=config.train.steps_per_dispatch,
-            length=None if gan.encode_once else config.audio.clip_samples,
-            crop=config.data.crop,
-            rotate=config.data.rotate,
-            seed=config.seed,
-            first_step=start,
-            read_threads=config.data.read_threads,
-            read=not resident,
-        )
-        batches, gather = batching.to_device(stack.enter_context(contextlib.closing(local)), by_row, rows), None
-        if resident:
-            there = batching.stack_clips(clips)
-            length = there.shape[1] if gan.encode_once else config.audio.clip_samples
-            there = jax.make_array_from_callback(there.shape, everywhere, there.__getitem__)
-            batches, gather = zip(itertools.repeat(there), batches), functools.partial(batching.gather, length=length)
-        stepped = jax.jit(
-            run_several(train_step, gather),
-            in_shardings=(laid, (everywhere, by_row) if resident else by_row, everywhere),
-            out_shardings=(laid, everywhere),
-            donate_argnums=0,
-        )
-        bar = stack.enter_context(
-            progress.bar("training", config.train.steps, " steps", start, shown=distributed.is_first())
-        )
-        bar.set_postfix_str("compiling")
-        if not distributed.from_first(stop.is_set):  # compiling takes longer than some give a process to end
-            state = _loop(config, state, stepped, batches, checkpoints, observer, stop, bar, mesh)
-    done = int(state.step)
-    say(
-        f"step {done} of {config.train.steps}: checkpoints, previews and metrics are in {workdir}"
-        + ("" if done == config.train.steps else "; the same command goes on")
+    gan, _, init = build_training(config)
+    batching.assign_rows(config.train.batch_size)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    shardings = distributed.shardings(shapes, mesh, config.train.shard_parameters)
+    memory.check_state_fits(config, shapes, shardings)
+    source = _open_dataset(config, gan)
+    return Run(
+        config=config,
+        workdir=workdir,
+        say=say if distributed.is_first() else lambda line: None,
+        mesh=mesh,
+        source=source,
+        init=init,
+        shardings=shardings,
     )
-    return state
 
 
-def _claim(workdir: pathlib.Path, config: ConfigDict, source: ClipSource) -> None:
-    """Makes the workdir this run's, and clears what a killed one left in it."""
-    claim_workdir(workdir, config, source.manifest)
-    previews.delete_unfinished(workdir)
+class Training(NamedTuple):
+    """What a config describes.
 
+    Attributes:
+        gan: the model.
+        train_step: (state, clips, key) -> (state, metrics).
+        init: key -> the first state.
+    """
 
-class _Observer:
-    """Previews and evaluations of the averaged generator."""
-
-    def __init__(self, config: ConfigDict, gan: models.GAN, metric: ValidationMetric | None, workdir, logbook):
-        self._config, self._gan, self._metric, self._workdir, self.logbook = config, gan, metric, workdir, logbook
-
-    def preview(self, step, ema) -> None:
-        previews.write_preview(self._config, self._gan, ema, step, self._workdir, self.logbook)
-
-    def evaluate(self, step, ema) -> float | None:
-        return progress_evaluation.evaluate(self._metric, self._config, self._gan, ema, step, self.logbook)
-
-
-def _loop(
-    config: ConfigDict,
-    state: TrainState,
-    train_steps: Callable,
-    batches: Iterator[jax.Array],
-    checkpoints: Checkpoints,
-    observer: _Observer,
-    stop: threading.Event,
-    bar,
-    mesh: Mesh,
-) -> TrainState:
-    every = config.train
-    agree = distributed.agreement(mesh, _AHEAD)
-    key = generate.run_key(config.seed, "train")
-    finite = jax.jit(all_finite)
-    begun, window_begun, pending = time.monotonic(), None, []
-    first, in_a_row = int(state.step), 0
-
-    def flush(step: int) -> None:
-        """Looks at what the steps since the last time gave; the devices have then done all of them."""
-        nonlocal window_begun, in_a_row
-        if not pending:
-            return
-        rows = [
-            dict(zip(row, map(float, values), strict=True))
-            for row in jax.device_get(pending)
-            for values in zip(*row.values(), strict=True)
-        ]
-        kept = []
-        for number, row in enumerate(rows, step - len(rows) + 1):
-            bad = next((name for name, value in row.items() if not math.isfinite(value)), None)
-            in_a_row = in_a_row + 1 if bad else 0
-            if bad and (not every.skip_not_finite or in_a_row == _MOST_SKIPPED):
-                raise TrainError(_not_finite(number, bad, row[bad], checkpoints))
-            if not bad:
-                kept.append(row)
-        means = {name: sum(row[name] for row in kept) / len(kept) for name in rows[0] if kept}
-        if every.skip_not_finite:
-            means["skipped"] = len(rows) - len(kept)
-        if window_begun is not None:  # the first window holds the compilation
-            means["time/steps_per_s"] = len(rows) / (time.monotonic() - window_begun)
-        observer.logbook.write(step, means)
-        shown = [name for name in means if name.endswith("adversarial")]
-        bar.set_postfix_str(" ".join(f"{name} {means[name]:.3g}" for name in shown), refresh=False)
-        if every.minutes is not None:  # the bar's end is then where the time will be over
-            elapsed = time.monotonic() - begun
-            steps_left = max(0, 60 * every.minutes - elapsed) * (step - first) / elapsed
-            bar.total = min(every.steps, step + round(steps_left))
-        pending.clear()
-        window_begun = time.monotonic()
-
-    count = every.steps_per_dispatch
-    for step in range(first + count, every.steps + 1, count):
-        state, row = train_steps(state, next(batches), key)
-        pending.append(row)
-        if len(pending) > _AHEAD:
-            jax.block_until_ready(pending[-1 - _AHEAD])
-        bar.update(count)
-        over = every.minutes is not None and time.monotonic() - begun > 60 * every.minutes
-        last = agree(stop.is_set() or over) or step == every.steps
-        if step % every.log_every == 0 or step == count or last:
-            flush(step)
-        sampling, evaluating = _due(step, every.sample_every), _due(step, config.eval.every)
-        if _due(step, every.save_every) or sampling or evaluating or last:
-            flush(step)
-            if not finite(state):  # an update can overflow after a loss that was finite
-                raise TrainError(_not_finite(step, "a parameter or a moment of the optimiser", math.nan, checkpoints))
-            ema = distributed.on_one(state.ema, mesh) if evaluating or sampling or last else None
-            score = distributed.from_first(functools.partial(observer.evaluate, step, ema)) if evaluating else None
-            if _due(step, every.save_every) or last:
-                checkpoints.save(state, score)
-            if distributed.is_first() and (sampling or last):
-                observer.preview(step, ema)
-            window_begun = time.monotonic()
-        if last:
-            break
-    return state
+    gan: models.GAN
+    train_step: TrainStep
+    init: Callable[[jax.Array], TrainState]
 
 
 def build_training(
@@ -258,63 +166,30 @@ def build_training(
     batch_sharding: NamedSharding | None = None,
     statistics: models.Statistics | None = None,
     state_shardings: TrainState | None = None,
-) -> tuple[models.GAN, Callable, Callable]:
-    """(the model, the train step, key -> the first state), all fields checked; nothing compiles."""
+) -> Training:
+    """Builds the model and the training step of a config; nothing is compiled.
+
+    Args:
+        config: with every field.
+        batch_sharding: of the rows of a batch; None for one device.
+        statistics: from the model's stages; None before they have run.
+        state_shardings: of each array of the state; None: every device has all of it.
+
+    Raises:
+        FieldError: a field that can't work.
+    """
     run_config.check(config)
     _check_dispatch(config)
     gan = models.build(config, statistics)
-    options, optimizer = StepOptions.from_config(config), config.optimizer
-    optimizers = Pair(
-        *(
-            make_optimizer(
-                optimizer.name,
-                make_schedule(rate, updates, optimizer.tail),
-                optimizer.b1,
-                optimizer.b2,
-                optimizer.largest_update,
-            )
-            for rate, updates in (
-                (optimizer.learning_rate_g, config.train.steps),
-                (optimizer.learning_rate_d, config.train.steps * config.train.n_critic),
-            )
-        )
-    )
-    train_step = make_train_step(gan, optimizers, options, batch_sharding, state_shardings)
+    optimizers = make_optimizers(config)
+    step = make_train_step(gan, optimizers, StepOptions.from_config(config), batch_sharding, state_shardings)
     if config.train.skip_not_finite:
-        train_step = skip_not_finite(train_step)
-    return gan, train_step, lambda key: init_state(gan, optimizers, key)
-
-
-def _check_memory(config: ConfigDict, shapes: TrainState, laid: TrainState) -> None:
-    """Raises if the state alone, without a step's activations, is larger than what a device has."""
-    needed = sum(
-        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(laid), strict=True)
-    )
-    there = _memory()
-    if needed > there:
-        raise TrainError(
-            f"config.model: {config.model.name} of this size needs {needed / 1e9:.3g} GB for its "
-            f"{models.count_parameters(shapes.params) / 1e6:.3g} M parameters, optimisers and averages alone, and the device "
-            f"has {there / 1e9:.3g} GB; lower what sets its width (channels)"
-        )
-
-
-def _memory() -> int:
-    """Bytes of a device; a CPU has the machine's."""
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    return statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _is_resident(config: ConfigDict, clips: Sequence[np.ndarray]) -> bool:
-    """Whether the set is to be in the devices' memory; "auto": where they have one of their own, of which it takes little."""
-    if config.data.resident == "auto" and jax.default_backend() != "cpu":
-        return len(clips) * clips[0].nbytes <= _RESIDENT_SHARE * _memory()
-    return config.data.resident == "always"
+        step = skip_not_finite(step)
+    return Training(gan, step, lambda key: init_state(gan, optimizers, key))
 
 
 def _check_dispatch(config: ConfigDict) -> None:
-    """Raises unless all that happens between steps falls between dispatches."""
+    """Raises a FieldError if a log line, a preview, an evaluation or a checkpoint falls within a dispatch."""
     count = config.train.steps_per_dispatch
     for field in ("train.steps", "train.log_every", "train.sample_every", "train.save_every", "eval.every"):
         if (value := config_fields.value(config, field)) % count:
@@ -323,166 +198,264 @@ def _check_dispatch(config: ConfigDict) -> None:
             )
 
 
-def _open_set(config: ConfigDict, gan: models.GAN) -> ClipSource:
-    """The clips to train on, their set held against the config."""
-    manifest = read_manifest(config.data.dir)
-    sizes = dict(
+def _open_dataset(config: ConfigDict, gan: models.GAN) -> ClipSource:
+    """Opens the training split, after a check that the dataset fits the config."""
+    dataset_config.check_config(
+        read_manifest(config.data.dir),
+        config.data.split,
+        config.data.crop,
         sample_rate_hz=config.audio.sample_rate_hz,
         channels=config.audio.channels,
         clip_samples=config.audio.clip_samples,
+        classes=gan.classes,
+        encode_once=gan.encode_once,
     )
-    model = dict(classes=gan.classes, encode_once=gan.encode_once)
-    dataset_config.check_config(manifest, config.data.split, config.data.crop, **sizes, **model)
     return ClipSource(config.data.dir, config.data.split)
 
 
-def _validation_metric(config: ConfigDict, say: Callable[[str], None]) -> ValidationMetric | None:
-    """What generated clips are measured by while training; None where the config or the set has no evaluation."""
-    if not config.eval.every:
-        return None
-    try:
-        valid, train = (
-            clip_sets.from_records(config.data.dir, [split], config.audio.clip_samples)
-            for split in ("valid", config.data.split)
-        )
-        metric = make_validation_metric(valid, train, config.eval.clips)
-    except ValueError as error:
-        say(f"no evaluation, and no best checkpoint: {error}")
-        return None
-    say(f"evaluation against {valid.name}: real clips give {progress_evaluation.BEST_METRIC} {metric.floor:.3f}")
-    return metric
+def _claim(run: Run) -> None:
+    """Makes the workdir this run's, and deletes what a killed run left there."""
+    claim_workdir(run.workdir, run.config, run.source.manifest)
+    previews.delete_unfinished(run.workdir)
 
 
-def _statistics(
-    config: ConfigDict, workdir: pathlib.Path, source: ClipSource, stop: threading.Event
-) -> models.Statistics | None:
-    """What the model has to know of the set: measured when a run first starts, by one process, then read by all."""
-    if models.find(config).measure is None:
-        return None
-
-    def measure() -> None:
-        if (workdir / STATISTICS_FILE).exists():
-            return
-        with _progress("measuring the set", len(source), " clips", stop) as count:
-            statistics = models.measure(config, batching.iterate_in_order(source, count))
-        if steps := config.model.get("shaping_steps"):
-            path = workdir / _SHAPING_FILE
-            with _progress("shaping", steps, " steps", stop) as count:
-                statistics = shaper_training.train(config, statistics, source, path, count)
-        if models.find(config).correct is not None:
-            clips = min(len(source), math.ceil(_CORRECTED_S * config.audio.sample_rate_hz / config.audio.clip_samples))
-            some = [source[index] for index in np.linspace(0, len(source) - 1, clips).astype(int)]
-
-            def heard():
-                with _progress("hearing it coded", clips, " clips", stop) as count:
-                    yield from batching.iterate_in_order(some, count)
-
-            statistics = models.correct(config, heard, statistics)
-        write_statistics(workdir, statistics)
-        (workdir / _SHAPING_FILE).unlink(missing_ok=True)
-
-    _or_stopped(measure)
-    return read_statistics(workdir)
+def _prepare_dataset(run: Run, stop: threading.Event) -> tuple[models.GAN, TrainStep, Sequence[np.ndarray]]:
+    """Runs the model's stages; returns the model and the step that know their results, and the clips to train on."""
+    config = run.config
+    statistics = dataset_stages.run_stages(config, run.workdir, run.source, stop)
+    state_shardings = run.shardings if config.train.shard_parameters else None
+    gan, train_step, _ = build_training(config, distributed.by_row(run.mesh), statistics, state_shardings)
+    if gan.encode_once:
+        clips = dataset_stages.encode_dataset(config, run.workdir, gan, run.source, statistics, stop)
+    else:
+        clips = batching.ClipAudio(run.source)
+    run.say(_describe(run, gan))
+    return gan, train_step, clips
 
 
-def _codes(
-    config: ConfigDict,
-    gan: models.GAN,
-    workdir: pathlib.Path,
-    source: ClipSource,
-    statistics: models.Statistics | None,
-    stop: threading.Event,
-) -> np.ndarray:
-    """The set as the model encodes it: made when a run first starts, by one process, then read by all."""
-    path = encoded_dataset.path_in(workdir, config, source.manifest, statistics)
-
-    def encode() -> None:
-        if not path.exists():
-            with _progress("encoding the set", len(source), " clips", stop) as count:
-                encoded_dataset.make(path, gan, source, config.audio.clip_samples, count)
-
-    _or_stopped(encode)
-    return encoded_dataset.read(path)
+def _describe(run: Run, gan: models.GAN) -> str:
+    """Returns two lines: on the model, and on the dataset."""
+    config, source = run.config, run.source
+    shapes = jax.eval_shape(run.init, jax.random.key(0))
+    generator_m, discriminator_m = (models.count_parameters(params) / 1e6 for params in shapes.params)
+    tracks = source.manifest.splits[config.data.split]["tracks"]
+    labels = dataset_config.count_clips_by_label(source.manifest, config.data.split)
+    others = sum(count for label, count in labels.items() if label not in gan.classes) if gan.classes else 0
+    note = f"; {others} have labels that are not in config.model.classes, and count as all of these" if others else ""
+    return (
+        f"{config.model.name}: generator {generator_m:.2f} M parameters, discriminator {discriminator_m:.2f} M; "
+        f"{config.audio.clip_samples / config.audio.sample_rate_hz:.3g} s at {config.audio.sample_rate_hz} Hz; "
+        f"{run.mesh.size} {jax.devices()[0].device_kind} device(s)\n"
+        f"{config.data.dir}: {len(source)} clips of {tracks} tracks{note}"
+    )
 
 
-def _or_stopped(work: Callable[[], None]) -> None:
-    """Work of the first process for all, who wait; after a signal to it, `_Stopped` in all."""
-
-    def stopped() -> bool:
-        try:
-            work()
-        except _Stopped:
-            return True
-        return False
-
-    if distributed.from_first(stopped):
-        raise _Stopped
+# ---------------------------------------------------------------------------------------------------------------------
+# 2. restore_or_initialize: the state to start from.
+# ---------------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _progress(what: str, total: int, unit: str, stop: threading.Event) -> Iterator[Callable[[int], None]]:
-    """A bar; what counts on it ends with `_Stopped` after a signal."""
-    with progress.bar(what, total, unit) as bar:
+def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> TrainState:
+    """Returns the newest checkpoint; if there is none, the weights of `train.init_from`, or random weights."""
+    state = _initialize(run)
+    if (restored := checkpoints.newest(state, run.say)) is not None:
+        run.say(f"resumed from step {int(restored.step)} in {run.workdir}")
+        return restored
+    if other := run.config.train.init_from:
+        state = _restore_weights(other, state)
+        run.say(f"starting with the weights of {other}")
+    return state
 
-        def count(more: int) -> None:
-            bar.update(more)
-            if stop.is_set():
-                raise _Stopped
 
-        yield count
+def _initialize(run: Run) -> TrainState:
+    """Returns the state before the first step, with random weights."""
+    return jax.jit(run.init, out_shardings=run.shardings)(generator.run_key(run.config.seed, "init"))
 
 
-def _weights_of(workdir: str, state: TrainState) -> TrainState:
-    """The state with the parameters of another run's newest checkpoint, step and optimisers as they are."""
+def _restore_weights(workdir: str, state: TrainState) -> TrainState:
+    """Returns the state with the weights of another run's newest checkpoint; step and optimizers stay."""
     with Checkpoints(workdir, read_only=True) as other:
         if not other.steps():
             raise TrainError(f"config.train.init_from: {workdir} has no checkpoint")
         return other.restore_weights(other.steps()[-1], state)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# 3. make_input: batches on the devices.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Input(NamedTuple):
+    """The input of the loop.
+
+    Attributes:
+        batches: endless; the clips `[steps, n_critic, B, ...]` of one dispatch, or (all clips, picks) where all clips
+            are in the devices' memory.
+        sharding: of one such item.
+        pick_clips: (all clips, picks) -> clips; None where the items are the clips.
+    """
+
+    batches: Iterator[Any]
+    sharding: Any
+    pick_clips: Callable[[jax.Array, jax.Array], jax.Array] | None
+
+
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event set by SIGTERM and Ctrl-C; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+def make_input(run: Run, gan: models.GAN, clips: Sequence[np.ndarray], start: int) -> Iterator[Input]:
+    """Yields the input from a step on; it depends on the seed and the step alone.
 
-    def request(number, _):
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
+    Args:
+        run: the run.
+        gan: its model.
+        clips: the clips to train on, or the encoded clips.
+        start: the step.
+    """
+    config = run.config
+    rows = batching.assign_rows(config.train.batch_size)
+    by_row = distributed.by_row(run.mesh, 2)  # [steps, n_critic, B, ...]: the devices share the rows B
+    on_device = memory.dataset_stays_on_device(config, clips)
+    local = batching.iterate_batches(
+        clips,
+        rows=rows,
+        n_critic=config.train.n_critic,
+        steps=config.train.steps_per_dispatch,
+        length=None if gan.encode_once else config.audio.clip_samples,
+        crop=config.data.crop,
+        rotate=config.data.rotate,
+        seed=config.seed,
+        first_step=start,
+        read_threads=config.data.read_threads,
+        read=not on_device,
+    )
+    with contextlib.closing(local):
+        batches = batching.to_device(local, by_row, rows)
+        if not on_device:
+            yield Input(batches, by_row, None)
+            return
+        everywhere = distributed.everywhere(run.mesh)
+        stacked = batching.stack_clips(clips)
+        length = stacked.shape[1] if gan.encode_once else config.audio.clip_samples
+        dataset = jax.make_array_from_callback(stacked.shape, everywhere, stacked.__getitem__)
+        pick_clips = functools.partial(batching.gather, length=length)
+        yield Input(zip(itertools.repeat(dataset), batches), (everywhere, by_row), pick_clips)
 
-    saved = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# 4. run_loop: the steps, and what happens between them.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """Where the loop's results go.
+
+    Attributes:
+        gan: renders the clips of previews and evaluations.
+        checkpoints: of the run.
+        log: of the metrics.
+        metric: evaluates generated clips; None for no evaluation.
+        bar: the progress bar.
+    """
+
+    gan: models.GAN
+    checkpoints: Checkpoints
+    log: MetricsLog
+    metric: progress_evaluation.ValidationMetric | None
+    bar: Any
+
+
+def run_loop(
+    run: Run, state: TrainState, train_step: TrainStep, data: Input, outputs: Outputs, stop: threading.Event
+) -> TrainState:
+    """Runs the steps up to `train.steps`, a signal, or the time limit; returns the last state.
+
+    Args:
+        run: the run.
+        state: to start from.
+        train_step: of the model.
+        data: from `make_input`.
+        outputs: where results go.
+        stop: is set by a signal.
+
+    Raises:
+        TrainError: NaN or Inf.
+    """
+    config, mesh = run.config, run.mesh
+    start, steps, count = int(state.step), config.train.steps, config.train.steps_per_dispatch
+    everywhere = distributed.everywhere(mesh)
+    dispatch = jax.jit(
+        run_several(train_step, data.pick_clips),
+        in_shardings=(run.shardings, data.sharding, everywhere),
+        out_shardings=(run.shardings, everywhere),
+        donate_argnums=0,
+    )
+    key = generator.run_key(config.seed, "train")
+    agree = distributed.agreement(mesh, _AHEAD)
+    window, limit = MetricsWindow(_AHEAD), TimeLimit(config.train.minutes, start)
+    guard = NonFiniteGuard(config.train.skip_not_finite, outputs.checkpoints)
+
+    for step in range(start + count, steps + 1, count):
+        state, metrics = dispatch(state, next(data.batches), key)
+        window.add(metrics)
+        outputs.bar.update(count)
+        last = agree(stop.is_set() or limit.is_over()) or step == steps
+        due = DueActions.after(step, config, last)
+        if due.log:
+            _log_metrics(config, step, window, guard, outputs)
+            outputs.bar.total = limit.estimate_last_step(step, steps)
+        if due.needs_state:
+            guard.check_state(step, state)
+            _write_state(run, step, state, due, outputs)
+            window.restart_clock()
+        if last:
+            break
+    return state
+
+
+def _log_metrics(config: ConfigDict, step: int, window: MetricsWindow, guard: NonFiniteGuard, outputs: Outputs) -> None:
+    """Logs the means of the metrics since the last line, over the steps that were not skipped."""
+    rows, steps_per_s = window.read()
+    kept = guard.select_finite(step, rows)
+    means = {name: sum(row[name] for row in kept) / len(kept) for name in rows[0] if kept}
+    if config.train.skip_not_finite:
+        means["skipped"] = len(rows) - len(kept)
+    if steps_per_s is not None:
+        means["time/steps_per_s"] = steps_per_s
+    outputs.log.write(step, means)
+    shown = [name for name in means if name.endswith("adversarial")]
+    outputs.bar.set_postfix_str(" ".join(f"{name} {means[name]:.3g}" for name in shown), refresh=False)
+
+
+def _write_state(run: Run, step: int, state: TrainState, due: DueActions, outputs: Outputs) -> None:
+    """Evaluates, saves and previews a state, as far as each is due."""
+    config, ema, score = run.config, None, None
+    if due.evaluate or due.preview:
+        ema = distributed.on_one(state.ema, run.mesh)
+    if due.evaluate:
+        evaluate = functools.partial(
+            progress_evaluation.evaluate, outputs.metric, config, outputs.gan, ema, step, outputs.log
+        )
+        score = distributed.from_first(evaluate)
+    if due.save:
+        outputs.checkpoints.save(state, score)
+    if due.preview and distributed.is_first():
+        previews.write_preview(config, outputs.gan, ema, step, run.workdir, outputs.log)
+
+
+def _validation_metric(run: Run) -> progress_evaluation.ValidationMetric | None:
+    """Makes the metric of the evaluations; None if the config or the dataset allows none."""
+    config = run.config
+    if not config.eval.every:
+        return None
     try:
-        yield stop
-    finally:
-        for number, handler in saved.items():
-            signal.signal(number, handler)
-
-
-def _greeting(config: ConfigDict, gan: models.GAN, source: ClipSource, state: TrainState, mesh) -> str:
-    generator, discriminator = (models.count_parameters(params) / 1e6 for params in state.params)
-    tracks = source.manifest.splits[config.data.split]["tracks"]
-    labels = dataset_config.count_clips_by_label(source.manifest, config.data.split)
-    others = sum(count for label, count in labels.items() if label not in gan.classes) if gan.classes else 0
-    return (
-        f"{config.model.name}: generator {generator:.2f} M parameters, discriminator {discriminator:.2f} M; "
-        f"{config.audio.clip_samples / config.audio.sample_rate_hz:.3g} s at {config.audio.sample_rate_hz} Hz; "
-        f"{mesh.size} {jax.devices()[0].device_kind} device(s)\n"
-        f"{config.data.dir}: {len(source)} clips of {tracks} tracks"
-        + (f"; {others} have labels that are not in config.model.classes, and count as all of these" if others else "")
-    )
-
-
-def _not_finite(step: int, name: str, value: float, checkpoints: Checkpoints) -> str:
-    checkpoints.wait()
-    good = checkpoints.steps()
-    where = (
-        f"the last good checkpoint is {checkpoints.folder / str(good[-1])}" if good else "there is no checkpoint yet"
-    )
-    return f"step {step}: {name} is {value}; {where}. A lower config.optimizer.learning_rate_g and _d may help; config.train.skip_not_finite leaves out a few"
-
-
-def _due(step: int, every: int) -> bool:
-    return bool(every) and step % every == 0
+        valid, train_clips = (
+            clip_sets.from_records(config.data.dir, [split], config.audio.clip_samples)
+            for split in ("valid", config.data.split)
+        )
+        metric = progress_evaluation.make_validation_metric(valid, train_clips, config.eval.clips)
+    except ValueError as error:
+        run.say(f"no evaluation, and no best checkpoint: {error}")
+        return None
+    name = progress_evaluation.BEST_METRIC
+    run.say(f"evaluation against {valid.name}: real clips have {name} {metric.floor:.3f}")
+    return metric

@@ -63,17 +63,6 @@ ADVERSARIAL = {
 }
 
 
-def find_adversarial(name: str) -> Adversarial:
-    """Returns the losses that config.loss.adversarial names.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if name not in ADVERSARIAL:
-        raise ValueError(f"config.loss.adversarial: expected one of {', '.join(ADVERSARIAL)}, got {name!r}")
-    return ADVERSARIAL[name]
-
-
 def wgan_gp_penalty(
     score: Callable[[jax.Array], Logits], real: jax.Array, fake: jax.Array, key: jax.Array
 ) -> jax.Array:

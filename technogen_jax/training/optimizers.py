@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 import optax
+from ml_collections import ConfigDict
+
+from technogen_jax.training.state import Pair
+
+
+def make_optimizers(config: ConfigDict) -> Pair:
+    """Returns the optimizer of each network, from `config.optimizer` and the count of updates in `config.train`."""
+    fields, steps = config.optimizer, config.train.steps
+    return Pair(
+        *(
+            make_optimizer(
+                fields.name, make_schedule(rate, updates, fields.tail), fields.b1, fields.b2, fields.largest_update
+            )
+            for rate, updates in (
+                (fields.learning_rate_g, steps),
+                (fields.learning_rate_d, steps * config.train.n_critic),
+            )
+        )
+    )
 
 
 def make_optimizer(

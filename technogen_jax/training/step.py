@@ -52,14 +52,10 @@ class StepOptions:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> StepOptions:
-        """Reads the options from `config.loss` and `config.train`.
-
-        Raises:
-            ValueError: an unknown `config.loss.adversarial`.
-        """
+        """Reads the options from `config.loss` and `config.train`, which were checked."""
         loss = config.loss
         return cls(
-            adversarial=losses.find_adversarial(loss.adversarial),
+            adversarial=losses.ADVERSARIAL[loss.adversarial],
             gp_weight=loss.gp_weight,
             r1_weight=loss.r1_weight,
             r2_weight=loss.r2_weight,

@@ -171,7 +171,7 @@ def test_a_signal_before_the_first_step_ends_a_run_without_compiling_it(
 ):
     work, said = getattr(loop, moment), []
     monkeypatch.setattr(loop, moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or work(*args))
-    monkeypatch.setattr(loop, "_loop", lambda *_: pytest.fail("it begins to train"))
+    monkeypatch.setattr(loop, "run_loop", lambda *_: pytest.fail("it begins to train"))
     assert int(loop.train(tiny_config, tmp_path, say=said.append).step) == 0
     assert said[-1].startswith("step 0 of 6") and "the same command goes on" in said[-1]
 

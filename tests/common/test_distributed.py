@@ -128,7 +128,7 @@ def test_one_two_and_eight_devices_and_two_processes_train_alike(config, tmp_pat
     where = address()
     halves = [dict(run_of(tmp_path, "both", 2), note=str(tmp_path / f"half{i}.npz")) for i in range(2)]
     told = finish(*(start(config, [halves[i]], join=(where, 2, i)) for i in range(2)))
-    assert "going on from step 2" in told[0][0] and "device(s)" in told[0][0]
+    assert "resumed from step 2" in told[0][0] and "device(s)" in told[0][0]
     assert not [line for line in told[1][0].splitlines() if "Gloo" not in line]
 
     notes = {name: np.load(tmp_path / f"{name}.npz") for name in ("one", "two", "eight", "shares", "half0", "half1")}

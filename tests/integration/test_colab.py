@@ -94,7 +94,7 @@ def test_notebook_trains_exports_and_resumes_after_a_disconnect(tmp_path):
     shutil.rmtree(scratch)  # the machine is gone; the Drive is not
     said, pages = run_cells(tmp_path, fields | {"STEPS": 10})
     assert "the bars exist already" in said and "rendering:" not in said
-    assert "going on from step 5" in (scratch / "tiny" / "training.txt").read_text(encoding="utf-8")
+    assert "resumed from step 5" in (scratch / "tiny" / "training.txt").read_text(encoding="utf-8")
     assert "step 10 of 10" in said
     config = json.loads((kept / "workdir" / "config.json").read_text(encoding="utf-8"))
     assert config["model"]["classes"] == ["acid", "industrial"]

@@ -188,6 +188,6 @@ def test_demo_makes_sound_from_nothing_and_resumes(tmp_path):
 
     again = run_all("--config.train.steps=4")
     assert "nothing to do" in again["data_prep.prepare"]
-    assert "going on from step 2" in again["technogen_jax.train"]
+    assert "resumed from step 2" in again["technogen_jax.train"]
     card = json.loads((tmp_path / "demo" / "run" / "sound" / "step4-seed0-000.json").read_text())
     assert card["step"] == 4

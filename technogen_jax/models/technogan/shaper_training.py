@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 from technogen_jax.audio import audio_files, spectral_distance
 from technogen_jax.common import array_files
+from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.data import batching
 from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.models.technogan.codec import codec
+from technogen_jax.models.technogan.config import TechnoGANConfig
 
 _BATCH = 4  # clips a step: with more a laptop's memory is short
 _SAVE_EVERY = 100  # steps
@@ -99,32 +100,37 @@ def make_shaping_step(
 
 
 def train(
-    config: ConfigDict,
+    config: TechnoGANConfig,
+    audio: AudioConfig,
     statistics: dict[str, np.ndarray],
     source: ClipSource,
     path: pathlib.Path,
     count: Callable[[int], object],
+    *,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     """The statistics of a TechnoGAN with a shaper that was trained on its set, from the one among them or from a new one.
 
     Args:
-        config: of the run; `config.model.shaping_steps` steps.
+        config: the model's fields; `config.shaping_steps` steps.
+        audio: of the clips.
         statistics: what `codec.measure` found.
         source: the clips to train on.
         path: where the state is kept, every hundred steps; if it is there, training goes on from it, bit for bit.
         count: is told how many steps more are done.
+        seed: of the run.
 
     Raises:
         ValueError: `path` is damaged.
     """
-    sizes, steps = config.audio, config.model.shaping_steps
-    grid = codec.grid_of(sizes.clip_samples, sizes.sample_rate_hz, config.model.bars, config.model.frames_per_step)
-    parts = codec.part_sizes(grid, config.model.n_mels, sizes.channels, True)
+    sizes, steps = audio, config.shaping_steps
+    grid = codec.grid_of(sizes.clip_samples, sizes.sample_rate_hz, config.bars, config.frames_per_step)
+    parts = codec.part_sizes(grid, config.n_mels, sizes.channels, True)
     parts = {part: statistics[f"{part}_basis"].shape[1] for part in parts}
-    coder = codec.make(sizes.clip_samples, sizes.sample_rate_hz, grid, config.model.n_mels, parts, statistics)
+    coder = codec.make(sizes.clip_samples, sizes.sample_rate_hz, grid, config.n_mels, parts, statistics)
     options = dict(samples=grid.samples, sample_rate_hz=sizes.sample_rate_hz, steps=steps)
-    first, step = make_shaping_step(coder, config.model.n_mels, **options)
-    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    first, step = make_shaping_step(coder, config.n_mels, **options)
+    init_key, run_key = jax.random.split(jax.random.key(seed))
     state = first(init_key)
     if (given := codec.shaper_of(statistics)) is not None:
         state = state._replace(params=given, ema=jax.tree.map(jnp.copy, given))
@@ -140,7 +146,7 @@ def train(
         n_critic=1,
         length=sizes.clip_samples,
         crop="start",
-        seed=config.seed,
+        seed=seed,
         first_step=begun,
     )
     step = jax.jit(step, donate_argnums=0)

@@ -673,7 +673,7 @@ def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_
     monkeypatch.setattr(shaper_training, "_SAVE_EVERY", 1)
     said = []
     with monkeypatch.context() as patch:  # SIGTERM after two steps
-        patch.setattr(progress, "bar", lambda what, *_: stopping(2 if what == "shaping" else 100))
+        patch.setattr(progress, "bar", lambda what, *_: stopping(2 if what == "training the shaper" else 100))
         loop.train(bar_config, tmp_path / "stopped", say=said.append)
     assert "stopped before the first step" in said[-1] and (tmp_path / "stopped" / "shaping.npz").exists()
     loop.train(bar_config, tmp_path / "stopped", say=said.append)

@@ -1,0 +1,51 @@
+"""What fits into the memory of a device."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from technogen_jax import models
+from technogen_jax.training.errors import TrainError
+from technogen_jax.training.state import TrainState
+
+_DATASET_SHARE = 0.1  # chosen: with data.resident "auto" a dataset may take this share of a device's memory
+
+
+def read_memory_bytes() -> int:
+    """Returns the memory of a device; for a CPU, the memory of the machine."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    return statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_state_fits(config: ConfigDict, shapes: TrainState, shardings: TrainState) -> None:
+    """Checks that the state fits into a device; what a step needs besides is not counted.
+
+    Raises:
+        TrainError: the state is larger than the device's memory.
+    """
+    needed = sum(
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    )
+    if needed > (available := read_memory_bytes()):
+        raise TrainError(
+            f"config.model: {config.model.name} of this size needs {needed / 1e9:.3g} GB for its "
+            f"{models.count_parameters(shapes.params) / 1e6:.3g} M parameters, their optimizer states and averages alone, and "
+            f"the device has {available / 1e9:.3g} GB; lower config.model.channels"
+        )
+
+
+def dataset_stays_on_device(config: ConfigDict, clips: Sequence[np.ndarray]) -> bool:
+    """Whether all clips are to be in the devices' memory: what config.data.resident says.
+
+    "auto" means yes if the device is an accelerator and the clips take a small share of its memory. A CPU gains nothing.
+    """
+    if config.data.resident == "auto" and jax.default_backend() != "cpu":
+        return len(clips) * clips[0].nbytes <= _DATASET_SHARE * read_memory_bytes()
+    return config.data.resident == "always"

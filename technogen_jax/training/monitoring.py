@@ -1,0 +1,154 @@
+"""What the loop looks at between steps: metrics, values that are not finite, the time limit, what is due."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import jax
+from ml_collections import ConfigDict
+
+from technogen_jax.runs.checkpoints import Checkpoints
+from technogen_jax.training.errors import TrainError
+from technogen_jax.training.state import TrainState
+from technogen_jax.training.step import all_finite
+
+_MOST_SKIPPED = 100  # chosen: so many steps skipped in a row will not be followed by good ones
+
+Row = dict[str, float]
+
+
+class MetricsWindow:
+    """Collects the metrics of steps, which stay on the devices until `read`.
+
+    Args:
+        ahead: dispatches that may be under way before `add` waits for the oldest.
+    """
+
+    def __init__(self, ahead: int):
+        self._ahead = ahead
+        self._dispatches: list[dict[str, jax.Array]] = []
+        self._started_s: float | None = None  # None: the window contains the compilation, and its speed means nothing
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Adds the metrics `[steps]` of one dispatch."""
+        self._dispatches.append(metrics)
+        if len(self._dispatches) > self._ahead:
+            jax.block_until_ready(self._dispatches[-1 - self._ahead])
+
+    def read(self) -> tuple[list[Row], float | None]:
+        """Empties the window, waiting for the devices; returns the metrics of each step, and the steps per second."""
+        rows = [
+            dict(zip(metrics, map(float, values), strict=True))
+            for metrics in jax.device_get(self._dispatches)
+            for values in zip(*metrics.values(), strict=True)
+        ]
+        speed = None if self._started_s is None else len(rows) / (time.monotonic() - self._started_s)
+        self._dispatches.clear()
+        self.restart_clock()
+        return rows, speed
+
+    def restart_clock(self) -> None:
+        """Measures the speed from now on: for after a checkpoint or a preview."""
+        self._started_s = time.monotonic()
+
+
+class NonFiniteGuard:
+    """Ends a run at NaN or Inf; with train.skip_not_finite only where too many steps in a row were skipped.
+
+    Args:
+        skip: train.skip_not_finite.
+        checkpoints: of the run; the error names the newest one.
+    """
+
+    def __init__(self, skip: bool, checkpoints: Checkpoints):
+        self._skip, self._checkpoints = skip, checkpoints
+        self._skipped_in_a_row = 0
+        self._is_finite = jax.jit(all_finite)
+
+    def select_finite(self, last_step: int, rows: list[Row]) -> list[Row]:
+        """Returns the metrics of the steps that were not skipped; `last_step` is the step of the last row.
+
+        Raises:
+            TrainError: a metric is NaN or Inf.
+        """
+        finite = []
+        for step, row in enumerate(rows, last_step - len(rows) + 1):
+            bad = next((name for name, value in row.items() if not math.isfinite(value)), None)
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if bad else 0
+            if bad and (not self._skip or self._skipped_in_a_row == _MOST_SKIPPED):
+                raise self._error(step, bad, row[bad])
+            if not bad:
+                finite.append(row)
+        return finite
+
+    def check_state(self, step: int, state: TrainState) -> None:
+        """Raises a TrainError if the state is not finite: an update can overflow where its loss was finite."""
+        if not self._is_finite(state):
+            raise self._error(step, "a parameter or a moment of the optimizer", math.nan)
+
+    def _error(self, step: int, name: str, value: float) -> TrainError:
+        self._checkpoints.wait()
+        good = self._checkpoints.steps()
+        where = "there is no checkpoint yet"
+        if good:
+            where = f"the last good checkpoint is {self._checkpoints.folder / str(good[-1])}"
+        return TrainError(
+            f"step {step}: {name} is {value}; {where}. A lower config.optimizer.learning_rate_g and _d may help; "
+            "config.train.skip_not_finite skips a few such steps"
+        )
+
+
+class TimeLimit:
+    """The limit train.minutes of one start of a run.
+
+    Args:
+        minutes: the limit; None for none.
+        first_step: the step that this start begins with.
+    """
+
+    def __init__(self, minutes: float | None, first_step: int):
+        self._minutes, self._first_step = minutes, first_step
+        self._started_s = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return self._minutes is not None and time.monotonic() - self._started_s > 60 * self._minutes
+
+    def estimate_last_step(self, step: int, most: int) -> int:
+        """Returns the step at which the run will end: `most`, or an earlier one where the time is over."""
+        if self._minutes is None:
+            return most
+        elapsed_s = time.monotonic() - self._started_s
+        left_s = max(0, 60 * self._minutes - elapsed_s)
+        return min(most, step + round(left_s * (step - self._first_step) / elapsed_s))
+
+
+@dataclasses.dataclass(frozen=True)
+class DueActions:
+    """What is due after a step."""
+
+    log: bool
+    evaluate: bool
+    save: bool
+    preview: bool
+
+    @classmethod
+    def after(cls, step: int, config: ConfigDict, last: bool) -> DueActions:
+        """Finds what is due after a step; `last`: the run ends with it."""
+
+        def divides(every: int) -> bool:
+            return bool(every) and step % every == 0
+
+        evaluate = divides(config.eval.every)
+        save = last or divides(config.train.save_every)
+        preview = last or divides(config.train.sample_every)
+        first = step == config.train.steps_per_dispatch
+        log = first or divides(config.train.log_every) or evaluate or save or preview
+        return cls(log, evaluate, save, preview)
+
+    @property
+    def needs_state(self) -> bool:
+        """Whether more than a line of metrics is due."""
+        return self.evaluate or self.save or self.preview

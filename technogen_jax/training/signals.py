@@ -1,0 +1,59 @@
+"""Signals that stop a run: SIGTERM and Ctrl-C let it save first."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+from technogen_jax.common import distributed, progress
+from technogen_jax.training.errors import StoppedError
+
+
+@contextlib.contextmanager
+def catch_stop_signals() -> Iterator[threading.Event]:
+    """Yields an event that SIGTERM and Ctrl-C set; a second Ctrl-C raises KeyboardInterrupt at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
+        yield stop
+        return
+
+    def handle(number, _):
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stoppable_progress(what: str, total: int, unit: str, stop: threading.Event) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar; yields the function that advances it, which raises `StoppedError` after a signal."""
+    with progress.bar(what, total, f" {unit}") as bar:
+
+        def advance(units: int) -> None:
+            bar.update(units)
+            if stop.is_set():
+                raise StoppedError
+
+        yield advance
+
+
+def run_in_first_process(work: Callable[[], None]) -> None:
+    """Runs work in the first process while the others wait; after a signal to it, raises `StoppedError` in all."""
+
+    def was_stopped() -> bool:
+        try:
+            work()
+        except StoppedError:
+            return True
+        return False
+
+    if distributed.from_first(was_stopped):
+        raise StoppedError
