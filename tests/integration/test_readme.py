@@ -119,6 +119,12 @@ def test_links_and_configs_on_a_page_exist(page):
             load_config(config, *filter(None, [variant]))
 
 
+def test_files_that_docs_name_exist():
+    for page in PAGES:
+        for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|sh|md))`", read(page)):
+            assert (ROOT / name).exists() or (ROOT / "technogen_jax" / name).exists(), f"{page}: {name}"
+
+
 def test_troubleshooting_answers_each_problem_once():
     problems = re.findall(r"^\*\*(.+?)\*\*", read("docs/troubleshooting.md"), re.MULTILINE)
     assert len(set(problems)) == len(problems) >= 25
