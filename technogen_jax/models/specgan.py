@@ -1,20 +1,21 @@
-"""SpecGAN: the spectrogram of a clip as an image, made and judged by WaveGAN's networks with square kernels.
+"""SpecGAN: networks like WaveGAN's, with square kernels, generate and classify spectrograms as images.
 
-*Source*: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), section 4, and the
-authors' TensorFlow code: parameter counts, initial values, padding, and the transform of 16,384 samples into 128 frames
-of 128 bins. A bin is log(|X| + 1e-6) of an STFT 256 / 128, less its mean over the training set, divided by three of its
-standard deviations, clipped to [-1, 1]. The topmost bin is left out; to make sound it is set to its mean.
+Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), section 4, and the
+authors' TensorFlow code. Parameter counts, initial values, padding, and the transform of 16,384 samples into 128 frames of
+128 bins are theirs: a bin is log(|X| + 1e-6) of an STFT with frames of 256 samples every 128, less its mean over the training
+dataset, divided by three of its standard deviations, clipped to [-1, 1]. The topmost bin is left out; it is set to its mean
+when sound is made.
 
-What differs, and why:
+Differences from the reference, and their reasons:
 
-- the inverse STFT divides by the sum of the squared windows. The authors' leaves it out, and with it the level of all
-  sound swings by 6 dB 125 times a second.
-- magnitudes come back as exp(x) - 1e-6, the exact inverse; the authors leave the 1e-6 in.
-- a bin that is the same in all frames (a band that is silent) is held at its mean, not divided by a deviation of zero.
-- other sizes: as many layers of stride 2 as bring the bins down to 4; frames are padded and cropped to match; channels
-  stop doubling at `max_channels`. Mel bands instead of bins, and the fast Griffin-Lim algorithm, are options. Stereo is
-  an image of two channels; the phases of each are found by themselves.
-- batch norm uses, for making sound, statistics of many latents, as in `wavegan`.
+- The inverse STFT divides by the sum of the squared windows. The authors' code does not, so that the level of their sound
+  swings by 6 dB 125 times a second.
+- Magnitudes are decoded as exp(x) - 1e-6, the exact inverse. The authors' code leaves the 1e-6 in.
+- A bin that is the same in all frames (a silent band) stays at its mean; dividing by its deviation of zero would fail.
+- Images of other sizes have as many layers of stride 2 as bring the bins down to 4; frames are padded and cropped to match;
+  `max_channels` limits the doubling of the channels. Mel bands instead of bins and the fast Griffin-Lim algorithm are options.
+  Stereo is an image of two channels, whose phases are found separately.
+- Batch norm, when it generates sound, uses statistics of many latents, as in `wavegan`.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, in_parts
 
 KERNEL_TAPS = (5, 5)
 INNER_BINS = 4
-CLIP_DEVIATIONS = 3.0
-_EPSILON = 1e-6  # against log(0)
-_LEAST_STD = 1e-3  # 0.01 dB: a bin that changes less is constant, and dividing by its deviation would blow up rounding
+CLIP_DEVIATIONS = 3.0  # of a bin, the largest distance from its mean that an image can represent; the paper's
+_EPSILON = 1e-6  # keeps the logarithm finite; the authors'
+_LEAST_STD = (
+    1e-3  # 0.01 dB: a bin that changes less counts as constant; a smaller divisor would amplify rounding errors
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,21 +51,21 @@ class SpecGANConfig(ConvolutionalConfig):
 
     n_fft: int = field(
         256,
-        "Samples in a frame of the spectrogram; a power of two if n_mels is None.",
+        "Length of a frame of the spectrogram; a power of two if n_mels is None.",
         unit="samples",
         least=32,
         most=2**16,
     )
     hop_length: int = field(
         128,
-        "Samples from frame to frame: n_fft divided by a whole number of at least 2.",
+        "Distance between frames: n_fft divided by a whole number of at least 2.",
         unit="samples",
         least=1,
         most=2**16,
     )
     n_mels: int | None = field(
         None,
-        "Mel bands, a power of two. None: the n_fft // 2 bins below half the sample rate.",
+        "Mel bands, a power of two. None: no mel bands, but the n_fft // 2 bins below half the sample rate.",
         unit="bands",
         least=16,
         most=2**16,
@@ -87,36 +90,52 @@ class SpecGANConfig(ConvolutionalConfig):
         super().__post_init__()
         if self.n_mels is None:
             power = "32, 64, 128 ..., a power of two, while config.model.n_mels is None"
-            check_condition(self.n_fft & (self.n_fft - 1) == 0, "model.n_fft", power, self.n_fft)
+            check_condition(_is_power_of_two(self.n_fft), "model.n_fft", power, self.n_fft)
         else:
             power = "None, or 16, 32, 64 ..., a power of two"
-            check_condition(self.n_mels & (self.n_mels - 1) == 0, "model.n_mels", power, self.n_mels)
+            check_condition(_is_power_of_two(self.n_mels), "model.n_mels", power, self.n_mels)
         fits = self.n_fft % self.hop_length == 0 and self.hop_length <= self.n_fft // 2
         divisor = f"n_fft ({self.n_fft}) divided by a whole number of at least 2"
         check_condition(fits, "model.hop_length", divisor, self.hop_length)
 
+    @property
+    def bins(self) -> int:
+        """F, the height of an image: mel bands, or bins without the topmost one."""
+        return self.n_mels or self.n_fft // 2
+
+    @property
+    def measured_bins(self) -> int:
+        """The mel bands or bins of which mean and deviation are measured, the topmost bin included."""
+        return self.n_mels or self.n_fft // 2 + 1
+
+
+def geometry(frames: int, bins: int) -> tuple[int, int]:
+    """Returns (layers of stride 2, frames at the inner end) for images of a size; the inner end has 4 bins."""
+    layers = (bins // INNER_BINS).bit_length() - 1
+    return layers, -(-frames // 2**layers)
+
 
 class Generator(nnx.Module):
-    """z `[B, Z]` to images `[B, N, F, C]` in [-1, 1]. The arguments are `build`'s."""
+    """Maps latents `[B, Z]` to images `[B, N, F, C]` in [-1, 1]."""
 
-    def __init__(
-        self, frames, bins, audio_channels, latent_size, channels, max_channels, batch_norm, form, dtype, *, rngs
-    ):
-        self.layers, self.inner_frames = geometry(frames, bins)
-        self.frames, self.batch_norm = frames, batch_norm
-        sizes = [*widths(self.layers, channels, max_channels), audio_channels]
+    def __init__(self, config: SpecGANConfig, audio: AudioConfig, *, rngs: nnx.Rngs):
+        self.frames, self.batch_norm = _count_frames(config, audio), config.batch_norm
+        self.layers, self.inner_frames = geometry(self.frames, config.bins)
+        sizes = [*widths(self.layers, config.channels, config.max_channels), audio.channels]
         self.inner_channels = sizes[0]
-        self.z_project = Dense(latent_size, self.inner_frames * INNER_BINS * sizes[0], rngs=rngs)
-        if batch_norm:
+        self.z_project = Dense(config.latent_size, self.inner_frames * INNER_BINS * sizes[0], rngs=rngs)
+        if self.batch_norm:
             self.norm_z = BatchNorm(sizes[0])
+        last = self.layers - 1
         for i in range(self.layers):
-            how = dict(direction="transpose", form=form, dtype=dtype if i < self.layers - 1 else None)
-            setattr(self, f"upconv_{i}", Conv(sizes[i], sizes[i + 1], KERNEL_TAPS, 2, **how, rngs=rngs))
-            if batch_norm and i < self.layers - 1:
+            options = dict(form=config.form, dtype=DTYPES[config.dtype] if i < last else None, rngs=rngs)
+            upconv = Conv(sizes[i], sizes[i + 1], KERNEL_TAPS, 2, direction="transpose", **options)
+            setattr(self, f"upconv_{i}", upconv)
+            if self.batch_norm and i < last:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
 
-    def __call__(self, z):
-        """The image for each latent."""
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Returns the images `[B, N, F, C]` of latents `[B, Z]`."""
 
         def norm(name, x):
             return getattr(self, name)(x) if self.batch_norm else x
@@ -132,22 +151,22 @@ class Generator(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """Images `[B, N, F, C]` to logits `[B, 1]`. The arguments are `build`'s."""
+    """Maps images `[B, N, F, C]` to logits `[B, 1]`."""
 
-    def __init__(self, frames, bins, audio_channels, channels, max_channels, batch_norm, form, dtype, *, rngs):
-        self.layers, inner_frames = geometry(frames, bins)
+    def __init__(self, config: SpecGANConfig, audio: AudioConfig, *, rngs: nnx.Rngs):
+        frames, self.batch_norm = _count_frames(config, audio), config.batch_norm
+        self.layers, inner_frames = geometry(frames, config.bins)
         self.padding = inner_frames * 2**self.layers - frames
-        self.batch_norm = batch_norm
-        sizes = [audio_channels, *reversed(widths(self.layers, channels, max_channels))]
+        sizes = [audio.channels, *reversed(widths(self.layers, config.channels, config.max_channels))]
         for i in range(self.layers):
-            how = dict(form=form, dtype=dtype if i > 0 else None)
-            setattr(self, f"downconv_{i}", Conv(sizes[i], sizes[i + 1], KERNEL_TAPS, 2, **how, rngs=rngs))
-            if batch_norm and i > 0:
+            options = dict(form=config.form, dtype=DTYPES[config.dtype] if i > 0 else None, rngs=rngs)
+            setattr(self, f"downconv_{i}", Conv(sizes[i], sizes[i + 1], KERNEL_TAPS, 2, **options))
+            if self.batch_norm and i > 0:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
         self.output = Dense(inner_frames * INNER_BINS * sizes[-1], 1, rngs=rngs)
 
-    def __call__(self, x):
-        """One logit an image."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns one logit for each image, `[B, 1]`."""
         before = self.padding // 2
         x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0), (0, 0)))
         for i in range(self.layers):
@@ -158,18 +177,12 @@ class Discriminator(nnx.Module):
         return self.output(x.reshape(len(x), -1))  # [B, 4, 4, C] -> [B, 1]
 
 
-def geometry(frames: int, bins: int) -> tuple[int, int]:
-    """(layers of stride 2, frames at the inner end) for images of that size, the inner end having 4 bins."""
-    layers = (bins // INNER_BINS).bit_length() - 1
-    return layers, -(-frames // 2**layers)
-
-
 def log_magnitude(audio: jax.Array, n_fft: int, hop_length: int, mel_filters: np.ndarray | None = None) -> jax.Array:
-    """log(magnitude + 1e-6) of each bin, or of each mel band.
+    """Returns log(magnitude + 1e-6) of each bin, or of each mel band.
 
     Args:
         audio: `[B, T, C]` in [-1, 1].
-        n_fft: frame length.
+        n_fft: samples in a frame.
         hop_length: samples from frame to frame.
         mel_filters: `[M, n_fft // 2 + 1]`; None for bins.
 
@@ -187,21 +200,20 @@ def measure(batches: Iterable[np.ndarray], config: SpecGANConfig, audio: AudioCo
 
     Args:
         batches: the clips of the dataset, `[B, T, C]` in [-1, 1].
-        config: of the model.
-        audio: of the clips.
+        config: the fields of the model.
+        audio: the rate, channels and length of the clips.
 
     Returns:
-        "mean" and "std", float64 `[n_fft // 2 + 1 or M, C]`; the deviation is the population's.
+        "mean" and "std" (of the population), float64 `[n_fft // 2 + 1 or M, C]`.
 
     Raises:
-        ValueError: no batches.
+        ValueError: there are no batches.
 
-    Reference: batches are joined as by Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing
-    sample variances", 1979: a dataset of any size needs one pass and the memory of a batch.
+    Reference: batches are combined as by Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing
+    sample variances", 1979: a dataset of any size takes one pass and the memory of one batch.
     """
-    n_fft, hop_length, n_mels = config.n_fft, config.hop_length, config.n_mels
-    filters = _mel_filters(audio.sample_rate_hz, n_fft, n_mels) if n_mels else None
-    spectrum = jax.jit(partial(log_magnitude, n_fft=n_fft, hop_length=hop_length, mel_filters=filters))
+    filters = _mel_filters(config, audio)
+    spectrum = jax.jit(partial(log_magnitude, n_fft=config.n_fft, hop_length=config.hop_length, mel_filters=filters))
     frames, mean, squares = 0, 0.0, 0.0
     for clips in batches:
         x = np.asarray(spectrum(clips), np.float64)
@@ -216,85 +228,95 @@ def measure(batches: Iterable[np.ndarray], config: SpecGANConfig, audio: AudioCo
 
 
 def build(config: SpecGANConfig, audio: AudioConfig, statistics: dict[str, np.ndarray] | None = None) -> GAN:
-    """Returns a SpecGAN; x is an image `[B, N, F, C]` in [-1, 1].
+    """Returns a SpecGAN. Its x is an image `[B, N, F, C]` in [-1, 1].
 
     Args:
-        config: its fields.
-        audio: of the clips; at least n_fft samples.
-        statistics: what `measure` returned; without it `encode` and `decode` raise.
+        config: the fields of the model.
+        audio: the rate, channels and length of the clips.
+        statistics: what `measure` returned. Without it `encode` and `decode` raise a ValueError.
 
     Raises:
-        FieldError: a clip that is too short, mel bands without a bin.
-        ValueError: statistics of another size.
+        FieldError: the clip is shorter than a frame, or a mel band contains no bin.
+        ValueError: the statistics have another shape.
     """
-    n_fft, hop_length, n_mels, clip_samples = config.n_fft, config.hop_length, config.n_mels, audio.clip_samples
-    least = f"a whole number of at least config.model.n_fft ({n_fft})"
-    check_condition(clip_samples >= n_fft, "audio.clip_samples", least, clip_samples)
-    bins = n_mels or n_fft // 2
-    filters = _mel_filters(audio.sample_rate_hz, n_fft, n_mels) if n_mels else None
-    measured = (n_mels or n_fft // 2 + 1, audio.channels)
+    least = f"a whole number of at least config.model.n_fft ({config.n_fft})"
+    check_condition(audio.clip_samples >= config.n_fft, "audio.clip_samples", least, audio.clip_samples)
+    measured = (config.measured_bins, audio.channels)
     for name, value in (statistics or {}).items():
         if value.shape != measured:
             raise ValueError(f"specgan: expected statistics of {measured} values, got a {name} of {value.shape}")
-
-    shared = dict(
-        frames=-(-clip_samples // hop_length),
-        bins=bins,
-        audio_channels=audio.channels,
-        channels=config.channels,
-        max_channels=config.max_channels,
-        batch_norm=config.batch_norm,
-        form=config.form,
-        dtype=DTYPES[config.dtype],
-    )
-    generator = functional(partial(Generator, latent_size=config.latent_size, **shared))
-    discriminator = functional(partial(Discriminator, **shared))
+    generator = functional(partial(Generator, config, audio))
+    discriminator = functional(partial(Discriminator, config, audio))
     sample_latents = uniform_latents(config.latent_size)
+    filters = _mel_filters(config, audio)
 
-    def moments():
-        if statistics is None:
-            raise ValueError(
-                "specgan: no statistics of the training set; pass models.build what models.measure returns"
-            )
-        spread = CLIP_DEVIATIONS * np.maximum(statistics["std"], _LEAST_STD)
-        return statistics["mean"].astype(np.float32), spread.astype(np.float32)
+    def generate(g_params, z):
+        return in_parts(lambda z: generator.apply(g_params, z), z, config.remat)
 
-    def encode(audio):
-        mean, spread = moments()
-        x = (log_magnitude(audio, n_fft, hop_length, filters) - mean) / spread
-        return jnp.clip(x[:, :, :bins], -1, 1)  # without the topmost of the bins, at half the rate
-
-    def decode(x):
-        mean, spread = moments()
-        x = jnp.pad(x, ((0, 0), (0, 0), (0, len(mean) - bins), (0, 0)))
-        magnitude = jnp.moveaxis(jnp.maximum(jnp.exp(x * spread + mean) - _EPSILON, 0), -1, 1)  # [B, C, N, F]
-        if filters is not None:
-            # Clipped at zero; non-negative least squares came 0 to 7 % nearer in trials and took a second or two a clip.
-            inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
-            magnitude = jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
-        audio = spectral.griffin_lim(magnitude, n_fft, hop_length, config.iterations, config.momentum)
-        return jnp.moveaxis(audio[..., :clip_samples], 1, -1)
+    def discriminate(d_params, x, key):
+        return (in_parts(lambda x: discriminator.apply(d_params, x), x, config.remat),)
 
     return GAN(
         sample_latents=sample_latents,
         init_g=generator.init,
         init_d=discriminator.init,
-        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, config.remat),
-        discriminate=lambda d_params, x, key: (in_parts(lambda x: discriminator.apply(d_params, x), x, config.remat),),
-        encode=encode,
-        decode=decode,
+        generate=generate,
+        discriminate=discriminate,
+        encode=lambda audio: _encode(audio, config, filters, statistics),
+        decode=lambda x: _decode(x, config, filters, statistics, audio.clip_samples),
         calibrate=calibration(generator, sample_latents) if config.batch_norm else lambda g_params, key: g_params,
     )
 
 
-def _mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int) -> np.ndarray:
-    """`[M, n_fft // 2 + 1]`: each band the weighted mean of its bins, so that 1e-6 is as little as for a bin."""
-    filters = spectral.mel_filters(sample_rate_hz, n_fft, n_mels, 0.0)
+def _encode(audio, config: SpecGANConfig, filters, statistics) -> jax.Array:
+    """Returns the images `[B, N, F, C]` of audio `[B, T, C]`."""
+    mean, spread = _mean_and_spread(statistics)
+    x = (log_magnitude(audio, config.n_fft, config.hop_length, filters) - mean) / spread
+    return jnp.clip(x[:, :, : config.bins], -1, 1)  # without the topmost bin, at half the sample rate
+
+
+def _decode(x, config: SpecGANConfig, filters, statistics, clip_samples: int) -> jax.Array:
+    """Returns the audio `[B, T, C]` of images `[B, N, F, C]`."""
+    mean, spread = _mean_and_spread(statistics)
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, len(mean) - config.bins), (0, 0)))
+    magnitude = jnp.moveaxis(jnp.maximum(jnp.exp(x * spread + mean) - _EPSILON, 0), -1, 1)  # [B, C, N, F]
+    if filters is not None:
+        # Negative magnitudes are clipped. Non-negative least squares was 0 to 7 % closer in trials, and took a second or
+        # two for each clip.
+        inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
+        magnitude = jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
+    audio = spectral.griffin_lim(magnitude, config.n_fft, config.hop_length, config.iterations, config.momentum)
+    return jnp.moveaxis(audio[..., :clip_samples], 1, -1)
+
+
+def _mean_and_spread(statistics) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the level of each bin that 0 in an image means, and how much 1 adds to it, float32 `[measured bins, C]` each."""
+    if statistics is None:
+        raise ValueError("specgan: no statistics of the training set; pass models.build what models.measure returns")
+    spread = CLIP_DEVIATIONS * np.maximum(statistics["std"], _LEAST_STD)
+    return statistics["mean"].astype(np.float32), spread.astype(np.float32)
+
+
+def _count_frames(config: SpecGANConfig, audio: AudioConfig) -> int:
+    return -(-audio.clip_samples // config.hop_length)
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value & (value - 1) == 0
+
+
+def _mel_filters(config: SpecGANConfig, audio: AudioConfig) -> np.ndarray | None:
+    """Returns the weights of bins in mel bands, `[M, n_fft // 2 + 1]`; None where there are no mel bands.
+
+    A band is a weighted mean of its bins, not a sum, so that 1e-6 is as small for a band as for a bin.
+    """
+    if config.n_mels is None:
+        return None
+    filters = spectral.mel_filters(audio.sample_rate_hz, config.n_fft, config.n_mels, 0.0)
     weights = filters.sum(1, keepdims=True)
-    empty = int(np.sum(weights == 0))
-    if empty:
+    if empty := int(np.sum(weights == 0)):
         raise FieldError(
-            f"config.model.n_mels: {empty} of {n_mels} bands hold none of the bins of config.model.n_fft = {n_fft} at "
-            f"{sample_rate_hz} Hz; lower n_mels or raise n_fft"
+            f"config.model.n_mels: {empty} of {config.n_mels} bands hold none of the bins of config.model.n_fft = "
+            f"{config.n_fft} at {audio.sample_rate_hz} Hz; lower n_mels or raise n_fft"
         )
     return filters / weights

@@ -1,17 +1,19 @@
-"""WaveGAN: raw audio from a latent vector by transposed convolutions, judged by strided ones.
+"""WaveGAN: transposed convolutions turn a latent vector into audio, and strided convolutions classify audio.
 
-*Source*: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), and the authors'
-TensorFlow code, to its parameter counts, initial values, padding and phase shuffle for 16,384, 32,768 and 65,536 samples.
+Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), and the authors'
+TensorFlow code. Parameter counts, initial values, padding and phase shuffle are theirs for clips of 16,384, 32,768 and
+65,536 samples.
 
-What differs, and why:
+Differences from the reference, and their reasons:
 
-- other lengths: the same kernel (25) and strides (4), as many layers as leave at least 16 samples at the inner end, the
-  output cropped to the clip and the discriminator's input padded to match. The paper doubles the channels with each
-  layer; `max_channels` stops that, since at eight seconds of 44.1 kHz it would mean 289 million parameters.
-- the post-filter keeps the audio's channel count (the authors' code always emits one).
-- batch norm uses, for making sound, statistics measured over many latents with the very weights that make it, where
-  the authors' code uses moving averages from training: averaged weights have statistics of their own.
-- `dtype` bfloat16 is for the inner layers: what touches audio or logits is computed in the parameters' precision.
+- Clips of other lengths have the same kernel (25 taps) and strides (4), and as many layers as leave at least 16 samples at
+  the inner end. The generator's output is cropped to the clip; the discriminator's input is padded to match. The paper
+  doubles the channels with each layer; `max_channels` limits them, since a clip of eight seconds at 44.1 kHz would otherwise
+  take 289 million parameters.
+- The post-filter keeps the number of audio channels. The authors' code always makes one channel.
+- Batch norm, when it generates sound, uses statistics measured over many latents with the weights that generate. The
+  authors' code uses moving averages from training, which do not fit averaged weights.
+- `dtype` bfloat16 applies to the inner layers; the layers next to audio and logits compute in the parameters' precision.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, in_parts
 
 KERNEL_TAPS = 25
 POST_FILTER_TAPS = 512
-SHUFFLED_LAYERS = 4  # the authors shift after the first four layers of five, and also of six
-# Clip length -> (samples at the inner end, strides from there outwards).
+SHUFFLED_LAYERS = 4  # the authors shuffle after the first four layers, of five and also of six
+SHORTEST_CLIP_SAMPLES = 256  # two layers of stride 4 that leave 16 samples at the inner end
+# Clip length -> (samples at the inner end, strides from there outwards), as in the paper.
 PAPER_GEOMETRY = {
     16384: (16, (4, 4, 4, 4, 4)),
     32768: (16, (4, 4, 4, 4, 4, 2)),
@@ -48,7 +51,7 @@ class WaveGANConfig(ConvolutionalConfig):
 
     upsample: str = field(
         "transpose",
-        "How the generator raises the rate: transposed convolutions, or nearest-neighbor upsampling and a convolution.",
+        "How the generator raises the sample rate: transposed convolutions, or nearest-neighbor upsampling and a convolution.",
         choices=UPSAMPLE,
     )
     phase_shuffle: int = field(
@@ -62,9 +65,10 @@ class WaveGANConfig(ConvolutionalConfig):
 
 
 def geometry(clip_samples: int) -> tuple[int, tuple[int, ...]]:
-    """(samples at the inner end, strides outwards): the paper's where it has the length, else all strides 4.
+    """Returns (samples at the inner end, strides from there outwards) for clips of a length.
 
-    The product of all is the length the generator makes: at least `clip_samples`, and cropped to it.
+    Their product is the length that the generator makes and then crops to `clip_samples`. For a length that the paper has, it
+    is the paper's; for others all strides are 4.
     """
     if clip_samples in PAPER_GEOMETRY:
         return PAPER_GEOMETRY[clip_samples]
@@ -73,40 +77,30 @@ def geometry(clip_samples: int) -> tuple[int, tuple[int, ...]]:
 
 
 class Generator(nnx.Module):
-    """z `[B, Z]` to audio `[B, T, C]`, in [-1, 1] unless a post-filter follows. The arguments are `build`'s."""
+    """Maps latents `[B, Z]` to audio `[B, T, C]`, in [-1, 1] unless there is a post-filter."""
 
-    def __init__(
-        self,
-        clip_samples,
-        audio_channels,
-        latent_size,
-        channels,
-        max_channels,
-        upsample,
-        batch_norm,
-        post_filter,
-        form,
-        dtype,
-        *,
-        rngs,
-    ):
-        self.seed_samples, self.strides = geometry(clip_samples)
-        self.clip_samples = clip_samples
-        sizes = [*widths(len(self.strides), channels, max_channels), audio_channels]
-        self.z_project = Dense(latent_size, self.seed_samples * sizes[0], rngs=rngs)
-        if batch_norm:
+    def __init__(self, config: WaveGANConfig, audio: AudioConfig, *, rngs: nnx.Rngs):
+        self.seed_samples, self.strides = geometry(audio.clip_samples)
+        self.clip_samples = audio.clip_samples
+        self.batch_norm, self.has_post_filter = config.batch_norm, config.post_filter
+        sizes = [*widths(len(self.strides), config.channels, config.max_channels), audio.channels]
+        self.inner_channels = sizes[0]
+        self.z_project = Dense(config.latent_size, self.seed_samples * sizes[0], rngs=rngs)
+        if self.batch_norm:
             self.norm_z = BatchNorm(sizes[0])
+        last = len(self.strides) - 1
         for i, stride in enumerate(self.strides):
-            how = dict(direction=upsample, form=form, dtype=dtype if i < len(self.strides) - 1 else None)
-            setattr(self, f"upconv_{i}", Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, **how, rngs=rngs))
-            if batch_norm and i < len(self.strides) - 1:
+            options = dict(
+                direction=config.upsample, form=config.form, dtype=DTYPES[config.dtype] if i < last else None, rngs=rngs
+            )
+            setattr(self, f"upconv_{i}", Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, **options))
+            if self.batch_norm and i < last:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
-        if post_filter:
-            self.post_filter = Conv(audio_channels, audio_channels, (POST_FILTER_TAPS,), bias=False, rngs=rngs)
-        self.batch_norm, self.has_post_filter, self.inner_channels = batch_norm, post_filter, sizes[0]
+        if self.has_post_filter:
+            self.post_filter = Conv(audio.channels, audio.channels, (POST_FILTER_TAPS,), bias=False, rngs=rngs)
 
-    def __call__(self, z):
-        """The audio for each latent."""
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Returns the audio `[B, T, C]` of latents `[B, Z]`."""
 
         def norm(name, x):
             return getattr(self, name)(x) if self.batch_norm else x
@@ -123,26 +117,25 @@ class Generator(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """Audio `[B, T, C]` to logits `[B, 1]`. The arguments are `build`'s."""
+    """Maps audio `[B, T, C]` to logits `[B, 1]`."""
 
-    def __init__(
-        self, clip_samples, audio_channels, channels, max_channels, batch_norm, shuffle_radius, form, dtype, *, rngs
-    ):
-        seed_samples, outwards = geometry(clip_samples)
-        # The generator's strides outwards serve inwards as they are: in the paper too the odd stride 2 comes last.
-        self.strides, self.radius, self.batch_norm = outwards, shuffle_radius, batch_norm
-        self.shuffled_layers = min(SHUFFLED_LAYERS, len(outwards) - 1)  # never the last
-        self.padding = seed_samples * math.prod(outwards) - clip_samples
-        sizes = [audio_channels, *reversed(widths(len(outwards), channels, max_channels))]
+    def __init__(self, config: WaveGANConfig, audio: AudioConfig, *, rngs: nnx.Rngs):
+        # The generator's strides, outwards, are used here inwards without reversing them: in the paper too the stride of 2
+        # comes last in both networks.
+        seed_samples, self.strides = geometry(audio.clip_samples)
+        self.radius, self.batch_norm = config.phase_shuffle, config.batch_norm
+        self.shuffled_layers = min(SHUFFLED_LAYERS, len(self.strides) - 1)  # never after the last layer
+        self.padding = seed_samples * math.prod(self.strides) - audio.clip_samples
+        sizes = [audio.channels, *reversed(widths(len(self.strides), config.channels, config.max_channels))]
         for i, stride in enumerate(self.strides):
-            how = dict(form=form, dtype=dtype if i > 0 else None)
-            setattr(self, f"downconv_{i}", Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, **how, rngs=rngs))
-            if batch_norm and i > 0:
+            options = dict(form=config.form, dtype=DTYPES[config.dtype] if i > 0 else None, rngs=rngs)
+            setattr(self, f"downconv_{i}", Conv(sizes[i], sizes[i + 1], (KERNEL_TAPS,), stride, **options))
+            if self.batch_norm and i > 0:
                 setattr(self, f"norm_{i}", BatchNorm(sizes[i + 1]))
         self.output = Dense(seed_samples * sizes[-1], 1, rngs=rngs)
 
-    def __call__(self, x, key):
-        """One logit a clip; `key` draws the phase shuffles."""
+    def __call__(self, x: jax.Array, key: jax.Array) -> jax.Array:
+        """Returns one logit for each clip, `[B, 1]`; `key` draws the shifts of the phase shuffle."""
         if self.padding:
             before = self.padding // 2
             x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0)))
@@ -157,49 +150,38 @@ class Discriminator(nnx.Module):
 
 
 def build(config: WaveGANConfig, audio: AudioConfig, statistics: None = None) -> GAN:
-    """Returns a WaveGAN; x is the audio itself.
+    """Returns a WaveGAN. Its x is the audio itself.
 
     Args:
-        config: its fields.
-        audio: of the clips; at least 256 samples.
-        statistics: not used.
+        config: the fields of the model.
+        audio: the rate, channels and length of the clips.
+        statistics: not used; WaveGAN measures nothing of its dataset.
 
     Raises:
-        FieldError: a clip that is too short.
+        FieldError: the clip is too short.
     """
-    # Shorter than that there would be fewer than two layers with 16 samples at the inner end.
-    least = "a whole number of at least 256"
-    check_condition(audio.clip_samples >= 256, "audio.clip_samples", least, audio.clip_samples)
-
-    shared = dict(
-        clip_samples=audio.clip_samples,
-        audio_channels=audio.channels,
-        channels=config.channels,
-        max_channels=config.max_channels,
-        batch_norm=config.batch_norm,
-        form=config.form,
-        dtype=DTYPES[config.dtype],
+    check_condition(
+        audio.clip_samples >= SHORTEST_CLIP_SAMPLES,
+        "audio.clip_samples",
+        f"a whole number of at least {SHORTEST_CLIP_SAMPLES}",
+        audio.clip_samples,
     )
-    generator = functional(
-        partial(
-            Generator,
-            latent_size=config.latent_size,
-            upsample=config.upsample,
-            post_filter=config.post_filter,
-            **shared,
-        )
-    )
-    discriminator = functional(partial(Discriminator, shuffle_radius=config.phase_shuffle, **shared))
-
+    generator = functional(partial(Generator, config, audio))
+    discriminator = functional(partial(Discriminator, config, audio))
     sample_latents = uniform_latents(config.latent_size)
+
+    def generate(g_params, z):
+        return in_parts(lambda z: generator.apply(g_params, z), z, config.remat)
+
+    def discriminate(d_params, x, key):
+        return (in_parts(lambda x: discriminator.apply(d_params, x, key), x, config.remat),)
+
     return GAN(
         sample_latents=sample_latents,
         init_g=generator.init,
         init_d=discriminator.init,
-        generate=lambda g_params, z: in_parts(lambda z: generator.apply(g_params, z), z, config.remat),
-        discriminate=lambda d_params, x, key: (
-            in_parts(lambda x: discriminator.apply(d_params, x, key), x, config.remat),
-        ),
+        generate=generate,
+        discriminate=discriminate,
         encode=lambda audio: audio,
         decode=lambda x: x,
         calibrate=calibration(generator, sample_latents) if config.batch_norm else lambda g_params, key: g_params,
