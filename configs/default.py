@@ -1,7 +1,8 @@
 """The default of every field, with WaveGAN as the model.
 
-The other configs start from these and state what they change. `docs/configuration.md` lists all fields with their
-meaning, unit and range; they are declared in `technogen_jax/common/run_config.py` and beside each model.
+The other configs start from these and state what they change. `docs/configuration.md` lists all
+fields with their meaning, unit and range; they are declared in `technogen_jax/common/run_config.py`
+and beside each model.
 
     python -m technogen_jax.train --config configs/default.py --workdir runs/default --config.data.dir=data/16k
 """

@@ -1,11 +1,13 @@
-"""One second of 16 kHz techno from a small WaveGAN, in minutes on a CPU. `make demo`, the README and the tests run it.
+"""A small WaveGAN: one second of 16 kHz techno, in minutes on a CPU.
 
     python -m technogen_jax.train --config configs/demo.py --workdir demo/run
 
+`make demo`, the README and the tests run it.
+
 Cost: four minutes. Each start trains for four minutes and ends; the same command resumes the run.
-Expected result: a first impression. Among trials of three and four minutes on two cores, the relativistic loss with R1 and R2,
-one discriminator update a step and a quarter of the paper's width was ahead of dcgan at half the width (figures in
-experiments/README.md).
+Expected result: a first impression. Among trials of three and four minutes on two cores, the
+relativistic loss with R1 and R2, one discriminator update a step and a quarter of the paper's width
+was ahead of dcgan at half the width (figures in experiments/README.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,41 +1,39 @@
-"""TechnoGAN: bars of 44.1 kHz stereo that loop, each a sequence of sixteen vectors; trained on a laptop.
+"""TechnoGAN: bars of 44.1 kHz stereo that loop, trained on a laptop.
 
     python -m data_prep.prepare --input TRACKS --output data/bars --channels 2 --grid bars --bars 2
     python -m technogen_jax.train --config configs/technogan.py:xs --workdir runs/technogan --config.data.dir=data/bars
     python -m technogen_jax.sample --workdir runs/technogan --n 16
     python -m technogen_jax.sample --workdir runs/technogan --minutes 10
 
-Sizes: --config configs/technogan.py:SIZE, where SIZE is xs, s, m or l. Tempo, sample rate, channels and bars of a clip are those
-of the prepared dataset. Below 32 kHz, set --config.model.shaper=none. To generate by label, name the labels, which are the
-folders of the tracks: --config.model.classes="('acid','industrial')".
+Sizes: --config configs/technogan.py:SIZE, where SIZE is xs, s, m or l. Tempo, sample rate, channels
+and bars of a clip are those of the prepared dataset. Below 32 kHz, set --config.model.shaper=none.
+To generate by label, name the labels, which are the folders of the tracks:
+--config.model.classes="('acid','industrial')".
 
-The idea: a codec turns each sixteenth note into 156 components of its spectra, low waveform, pitch and sustained partials, and
-back into audio; a small trained network, the shaper, shapes the excitations. A GAN learns the sequences of these vectors.
-Before the first step a run measures and encodes the dataset, and corrects the codec on a part of it. The shaper is
-shipped trained. --config.model.shaping_steps=2400 trains it further on your dataset (half an hour), or from the start with
---config.model.shaper=new.
+The idea: a codec turns each sixteenth note into 156 components of its spectra, low waveform, pitch
+and sustained partials, and back into audio; a small trained network, the shaper, shapes the
+excitations. A GAN learns the sequences of these vectors. Before the first step a run measures and
+encodes the dataset, and corrects the codec on a part of it. The shaper is shipped trained.
+--config.model.shaping_steps=2400 trains it further on your dataset (half an hour), or from the
+start with --config.model.shaper=new.
 
-| size | generator | discriminator |
-| ---- | --------- | ------------- |
-| xs   | 0.76 M    | 0.15 M |
-| s    | 1.76 M    | 0.47 M |
-| m    | 5.8 M     | 1.3 M  |
-| l    | 19.1 M    | 5.1 M  |
+Cost and expected result, with clips of two bars, on one core. The dataset is 239 tracks of the
+built-in corpus (2,175 clips).
 
-(parameters for clips of two bars; 6 per cent fewer for one bar)
+| size | generator | discriminator | steps | minutes | fd   | p     | correct |
+| ---- | --------- | ------------- | ----- | ------- | ---- | ----- | ------- |
+| xs   | 0.76 M    | 0.15 M        | 7,000 | 18      | 1.09 | 0.039 | 16      |
+| s    | 1.76 M    | 0.47 M        | 6,000 | 35      | 1.01 | 0.147 | 15      |
+| m    | 5.8 M     | 1.3 M         | 6,000 | 44      | 1.02 | 0.114 | 14      |
+| l    | 19.1 M    | 5.1 M         | 1,700 | 50      | 1.10 | 0.013 | 19      |
 
-Expected result, on one core, two bars, 239 tracks of the built-in corpus (2,175 clips). fd is fd_tmr-v1 as a multiple of its
-floor, p that of mmd_tmr-v1, and right how many of 30 clips the classifier got right:
+- generator, discriminator: parameters; 6 per cent fewer for clips of one bar.
+- fd: fd_tmr-v1 of generated clips, divided by that of real clips.
+- p: of mmd_tmr-v1. correct: the answers of the classifier that were correct, of 30.
+- l was still learning. xs has coverage 0.99 (real clips 0.97) and recall 0.67 (0.85); m has recall
+  0.72. None of 600 clips of xs was flagged as a copy (held-out clips: 0.8 per cent).
 
-| size | steps  | minutes | fd   | p     | right |
-| ---- | ------ | ------- | ---- | ----- | ----- |
-| xs   | 7,000  | 18      | 1.09 | 0.039 | 16    |
-| s    | 6,000  | 35      | 1.01 | 0.147 | 15    |
-| m    | 6,000  | 44      | 1.02 | 0.114 | 14    |
-| l    | 1,700  | 50      | 1.10 | 0.013 | 19    |
-
-l was still learning. xs has coverage 0.99 (floor 0.97) and recall 0.67 (floor 0.85), m recall 0.72. None of 600 clips of xs was
-flagged as a copy (held-out clips: 0.8 per cent). More in experiments/README.md.
+More in experiments/README.md.
 """
 
 from ml_collections import ConfigDict
@@ -44,9 +42,9 @@ from ml_collections.config_dict import placeholder
 from configs import wavegan
 from technogen_jax import models
 
-# Channels, blocks and learning rate of the generator, and of the discriminator, which is one size smaller: a larger one
-# memorizes the bars. Above s the learning rates fall as channels grow: at 1e-3 the kicks of m were not alike, and its
-# discriminator soon distinguished all bars.
+# Channels, blocks and learning rate of the generator, and of the discriminator, which is one size
+# smaller: a larger one memorizes the bars. Above s the learning rates fall as channels grow: at
+# 1e-3 the kicks of m were not alike, and its discriminator soon distinguished all bars.
 SIZES = {
     "xs": ((80, 4, 1e-3), (48, 3, 1e-3)),
     "s": ((128, 5, 1e-3), (80, 4, 1e-3)),
@@ -68,7 +66,8 @@ def get_config(size: str = "s") -> ConfigDict:
     config.model.critic_channels, config.model.critic_blocks = critic_channels, critic_blocks
     config.model.shaper = "shipped"
     config.data.crop = "start"  # a longer record starts at a bar, and a clip must too
-    # Beats, in sixteenths, and other mixes: without them the discriminator memorizes bars and tracks.
+    # Beats, in sixteenths, and other mixes: without them the discriminator memorizes bars and
+    # tracks.
     config.data.rotate = 4
     config.model.remix = 0.5
     # A step takes three quarters of the time with these two.

@@ -1,15 +1,17 @@
 """Declares the fields of a config, and checks values against the declarations.
 
-A section of a config is a frozen dataclass, a subclass of `Section`. Each field is declared once, with `field`: its
-default, meaning, unit and range. The check, the text of an error, the defaults in `configs/` and the table in
-`docs/configuration.md` are made from the declaration. A section checks its values when it is made:
+A section of a config is a frozen dataclass, a subclass of `Section`. Each field is declared once,
+with `field`: its default, meaning, unit and range. The check, the text of an error, the defaults in
+`configs/` and the table in `docs/configuration.md` are made from the declaration. A section checks
+its values when it is made:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class TrainConfig(Section):
         section = "train"
         batch_size: int = field(64, "Clips in one update of the discriminator.", least=1)
 
-    TrainConfig(batch_size=0)  # FieldError: config.train.batch_size: expected a whole number of at least 1, got 0
+    TrainConfig(batch_size=0)  # FieldError: config.train.batch_size: expected a whole number of at
+    least 1, got 0
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ from typing import Any, ClassVar
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-# The largest number of a field without a largest value of its own: JAX counts in int32; squares of 1e30 overflow float32.
+# The largest number of a field without a largest value of its own: JAX counts in int32; squares of
+# 1e30 overflow float32.
 _LARGEST = {int: 2**31 - 1, float: 1e30}
 
-# Fields that earlier versions wrote to config.json under another name: the model that has them -> old name -> new name.
+# Fields that earlier versions wrote to config.json under another name: the model that has them ->
+# old name -> new name.
 OLD_NAMES = {
     "technogan": {
         "model.line_components": "model.partial_components",
@@ -39,7 +43,7 @@ OLD_NAMES = {
 
 
 class FieldError(ValueError):
-    """A value that a field does not accept, or two fields that do not work together; names them and what is expected."""
+    """A value that a field does not accept, or two fields that do not work together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,7 @@ class FieldSpec:
         return f"None or {text}" if self.optional else text
 
     def accepts(self, value: Any) -> bool:
-        """Whether the field can have the value; its type counts: 1 is not True, and 1.0 is not a whole number."""
+        """Whether the field accepts a value. Types count: 1 is neither True nor 1.0."""
         if value is None:
             return self.optional
         if self.choices:
@@ -117,7 +121,7 @@ class FieldSpec:
 
 
 class Section:
-    """A section of a config: a base class for frozen dataclasses whose fields are declared with `field`.
+    """A section of a config: the base class of frozen dataclasses with declared fields.
 
     Raises:
         FieldError: a field of the wrong type or out of its range.
@@ -145,7 +149,9 @@ def field(
     choices: tuple | None = None,
     changeable: bool = False,
 ) -> Any:
-    """Declares a field of a `Section`. None is accepted where the annotation says so (`int | None`).
+    """Declares a field of a `Section`.
+
+    None is accepted where the annotation says so, as in `int | None`.
 
     Args:
         default: the default value.
@@ -156,7 +162,8 @@ def field(
         above: accepted numbers are larger than this one.
         below: accepted numbers are smaller than this one.
         choices: the only accepted values.
-        changeable: whether a run can be resumed with another value, since what is learnt does not depend on it.
+        changeable: whether a run can be resumed with another value, since what is learnt does not
+            depend on it.
     """
     declared = dict(help=help, unit=unit, least=least, most=most, above=above, below=below, choices=choices)
     return dataclasses.field(default=default, metadata=declared | dict(changeable=changeable))
@@ -194,7 +201,10 @@ def check_value(spec: FieldSpec, value: Any, name: str) -> None:
 
 
 def check_condition(ok: bool, name: str, expected: str, value: Any) -> None:
-    """Raises a `FieldError` unless `ok`: for what a field's range can't say, such as that it fits another field."""
+    """Raises a `FieldError` unless `ok`.
+
+    For conditions that a declaration can't express, such as one between two fields.
+    """
     if not ok:
         raise FieldError(f"config.{name}: expected {expected}, got {value!r:.80}")
 
@@ -226,13 +236,16 @@ def read_section(
 
 
 def default_section(section: type[Section]) -> ConfigDict:
-    """Returns the section's defaults as a ConfigDict; a default of None becomes a placeholder that knows its type."""
+    """Returns the section's defaults as a ConfigDict.
+
+    A default of None becomes a placeholder that knows the type.
+    """
     specs = field_specs(section).values()
     return ConfigDict({spec.name: placeholder(spec.kind) if spec.default is None else spec.default for spec in specs})
 
 
 def rename_old_fields(content: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config, a nested dict, in which the fields of `OLD_NAMES` have their names of today.
+    """Returns a config, a nested dict, with today's names of the fields in `OLD_NAMES`.
 
     Other models than their owner had no use for these fields and lose them.
     """

@@ -1,4 +1,4 @@
-"""The fields that every run has, whatever its model: their declarations and the checks that take two of them.
+"""Declares the fields that every run has, whatever its model, and checks them.
 
 The fields of a model are declared beside it, in `models/`.
 """
@@ -231,7 +231,10 @@ SECTIONS: tuple[type[Section], ...] = (
 
 
 def default_config() -> ConfigDict:
-    """Returns all fields with their defaults, but for the section `model`: see `models.registry.default_fields`."""
+    """Returns all fields with their defaults, without the section `model`.
+
+    `models.default_fields` returns that section.
+    """
     config = config_fields.default_section(TopConfig)
     for section in SECTIONS[1:]:
         config[section.section] = config_fields.default_section(section)
@@ -242,8 +245,8 @@ def check(config: ConfigDict) -> None:
     """Checks every field outside of the section `model`, which `models.registry` checks.
 
     Raises:
-        FieldError: a field that is missing, unknown, of the wrong type or out of its range, or two fields that do not work
-            together.
+        FieldError: a field that is missing, unknown, of the wrong type or out of its range, or two
+            fields that do not work together.
     """
     if config_fields.value(config, "data.dir") is None:
         raise FieldError("config.data.dir: missing; name the prepared dataset with --config.data.dir=DIR")

@@ -9,7 +9,8 @@
     layers               dense layers, convolutions, batch norm, phase shuffle
     convolution          convolutions computed by phases and by frequency
 
-To add a model: write a file with a config dataclass and `build`, add a line to `registry.MODELS`, and write a config file.
+To add a model: write a file with a config dataclass and `build`, add a line to `registry.MODELS`,
+and write a config file.
 """
 
 from technogen_jax.models.gan import GAN, Params, count_parameters

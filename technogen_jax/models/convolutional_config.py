@@ -1,4 +1,4 @@
-"""The fields that WaveGAN and SpecGAN share: two convolutional networks whose channels double inwards."""
+"""The fields that WaveGAN and SpecGAN share, both made of convolutional networks."""
 
 from __future__ import annotations
 

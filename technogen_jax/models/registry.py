@@ -1,6 +1,7 @@
 """The models by name, and what a config makes of them.
 
-To add a model: write a file with a config dataclass and `build`, add a line to `MODELS`, and write a config file.
+To add a model: write a file with a config dataclass and `build`, add a line to `MODELS`, and write
+a config file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Model(NamedTuple):
     Attributes:
         config_class: the dataclass of its fields.
         build: (config, audio, statistics) -> GAN; statistics is None before they are measured.
-        measure: (batches of audio `[B, T, C]`, config, audio) -> statistics of the dataset; None if the model has none.
+        measure: (batches of audio `[B, T, C]`, config, audio) -> statistics of the dataset; None if
+            the model has none.
         stages: other work on the dataset before the first step, in order; see `models.stages`.
     """
 
@@ -60,7 +62,9 @@ def find(config: ConfigDict) -> Model:
 
 
 def read_config(config: ConfigDict) -> tuple[config_fields.Section, AudioConfig]:
-    """Returns the model's fields and the audio's of a run's config; fields of the model that are missing have defaults.
+    """Returns the fields of the model and of the audio in a run's config.
+
+    Fields of the model that are missing have their defaults.
 
     Raises:
         FieldError: a field that is unknown, of the wrong type or out of its range.
@@ -83,8 +87,8 @@ def build(config: ConfigDict, statistics: Statistics | None = None) -> GAN:
 
     Args:
         config: of a run; the sections `model` and `audio` are used.
-        statistics: what `measure` returned. A model that measures its dataset can be built without, but can't encode or
-            decode.
+        statistics: what `measure` returned. A model that measures its dataset can be built without,
+            but can't encode or decode.
 
     Raises:
         FieldError: fields that the model can't use.
@@ -104,7 +108,10 @@ def measure(config: ConfigDict, batches: Iterable[np.ndarray]) -> Statistics:
 
 
 def first_difference(old: ConfigDict, new: ConfigDict) -> str | None:
-    """Returns the first field, by name, in which two configs would not learn the same; None if there is none."""
+    """Returns the first field, by name, that makes two configs learn different things.
+
+    None if there is none.
+    """
     for field in sorted(config_fields.names(old) | config_fields.names(new)):
         if config_fields.value(old, field) != config_fields.value(new, field) and field not in _changeable_fields():
             return field

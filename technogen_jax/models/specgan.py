@@ -1,20 +1,23 @@
-"""SpecGAN: networks like WaveGAN's, with square kernels, generate and classify spectrograms as images.
+"""SpecGAN: spectrograms as images, generated and classified by networks like WaveGAN's.
 
-Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), section 4, and the
-authors' TensorFlow code. Parameter counts, initial values, padding, and the transform of 16,384 samples into 128 frames of
-128 bins are theirs: a bin is log(|X| + 1e-6) of an STFT with frames of 256 samples every 128, less its mean over the training
-dataset, divided by three of its standard deviations, clipped to [-1, 1]. The topmost bin is left out; it is set to its mean
+Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208),
+section 4, and the authors' TensorFlow code. Parameter counts, initial values, padding, and the
+transform of 16,384 samples into 128 frames of 128 bins are theirs: a bin is log(|X| + 1e-6) of an
+STFT with frames of 256 samples every 128, less its mean over the training dataset, divided by three
+of its standard deviations, clipped to [-1, 1]. The topmost bin is left out; it is set to its mean
 when sound is made.
 
 Differences from the reference, and their reasons:
 
-- The inverse STFT divides by the sum of the squared windows. The authors' code does not, so that the level of their sound
-  swings by 6 dB 125 times a second.
+- The inverse STFT divides by the sum of the squared windows. The authors' code does not, so that
+  the level of their sound swings by 6 dB 125 times a second.
 - Magnitudes are decoded as exp(x) - 1e-6, the exact inverse. The authors' code leaves the 1e-6 in.
-- A bin that is the same in all frames (a silent band) stays at its mean; dividing by its deviation of zero would fail.
-- Images of other sizes have as many layers of stride 2 as bring the bins down to 4; frames are padded and cropped to match;
-  `max_channels` limits the doubling of the channels. Mel bands instead of bins and the fast Griffin-Lim algorithm are options.
-  Stereo is an image of two channels, whose phases are found separately.
+- A bin that is the same in all frames (a silent band) stays at its mean; dividing by its deviation
+  of zero would fail.
+- Images of other sizes have as many layers of stride 2 as bring the bins down to 4; frames are
+  padded and cropped to match; `max_channels` limits the doubling of the channels. Mel bands instead
+  of bins and the fast Griffin-Lim algorithm are options. Stereo is an image of two channels, whose
+  phases are found separately.
 - Batch norm, when it generates sound, uses statistics of many latents, as in `wavegan`.
 """
 
@@ -38,11 +41,10 @@ from technogen_jax.models.layers import DTYPES, BatchNorm, Conv, Dense, in_parts
 
 KERNEL_TAPS = (5, 5)
 INNER_BINS = 4
-CLIP_DEVIATIONS = 3.0  # of a bin, the largest distance from its mean that an image can represent; the paper's
+CLIP_DEVIATIONS = 3.0  # images are clipped at this many deviations from the mean, as in the paper
 _EPSILON = 1e-6  # keeps the logarithm finite; the authors'
-_LEAST_STD = (
-    1e-3  # 0.01 dB: a bin that changes less counts as constant; a smaller divisor would amplify rounding errors
-)
+# 0.01 dB. A bin that changes less counts as constant: a smaller divisor would amplify rounding.
+_LEAST_STD = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,12 +107,15 @@ class SpecGANConfig(ConvolutionalConfig):
 
     @property
     def measured_bins(self) -> int:
-        """The mel bands or bins of which mean and deviation are measured, the topmost bin included."""
+        """Mel bands, or bins with the topmost one: those that `measure` measures."""
         return self.n_mels or self.n_fft // 2 + 1
 
 
 def geometry(frames: int, bins: int) -> tuple[int, int]:
-    """Returns (layers of stride 2, frames at the inner end) for images of a size; the inner end has 4 bins."""
+    """Returns (layers of stride 2, frames at the inner end) for images `[frames, bins]`.
+
+    The inner end has 4 bins.
+    """
     layers = (bins // INNER_BINS).bit_length() - 1
     return layers, -(-frames // 2**layers)
 
@@ -196,7 +201,7 @@ def log_magnitude(audio: jax.Array, n_fft: int, hop_length: int, mel_filters: np
 
 
 def measure(batches: Iterable[np.ndarray], config: SpecGANConfig, audio: AudioConfig) -> dict[str, np.ndarray]:
-    """Returns mean and standard deviation of each bin over all frames of the dataset: the `statistics` of `build`.
+    """Returns mean and standard deviation of each bin over all frames of the dataset.
 
     Args:
         batches: the clips of the dataset, `[B, T, C]` in [-1, 1].
@@ -209,8 +214,9 @@ def measure(batches: Iterable[np.ndarray], config: SpecGANConfig, audio: AudioCo
     Raises:
         ValueError: there are no batches.
 
-    Reference: batches are combined as by Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing
-    sample variances", 1979: a dataset of any size takes one pass and the memory of one batch.
+    Reference: batches are combined as by Chan, Golub, LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979: a dataset of any size takes one pass and the
+    memory of one batch.
     """
     filters = _mel_filters(config, audio)
     spectrum = jax.jit(partial(log_magnitude, n_fft=config.n_fft, hop_length=config.hop_length, mel_filters=filters))
@@ -281,8 +287,8 @@ def _decode(x, config: SpecGANConfig, filters, statistics, clip_samples: int) ->
     x = jnp.pad(x, ((0, 0), (0, 0), (0, len(mean) - config.bins), (0, 0)))
     magnitude = jnp.moveaxis(jnp.maximum(jnp.exp(x * spread + mean) - _EPSILON, 0), -1, 1)  # [B, C, N, F]
     if filters is not None:
-        # Negative magnitudes are clipped. Non-negative least squares was 0 to 7 % closer in trials, and took a second or
-        # two for each clip.
+        # Negative magnitudes are clipped. Non-negative least squares was 0 to 7 % closer in trials,
+        # and took a second or two for each clip.
         inverse = np.linalg.pinv(filters.astype(np.float64)).astype(np.float32)
         magnitude = jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
     audio = spectral.griffin_lim(magnitude, config.n_fft, config.hop_length, config.iterations, config.momentum)
@@ -290,7 +296,10 @@ def _decode(x, config: SpecGANConfig, filters, statistics, clip_samples: int) ->
 
 
 def _mean_and_spread(statistics) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the level of each bin that 0 in an image means, and how much 1 adds to it, float32 `[measured bins, C]` each."""
+    """Returns (levels that 0 in an image means, what 1 adds to them).
+
+    Both are float32 `[measured bins, C]`, as logarithms of magnitudes.
+    """
     if statistics is None:
         raise ValueError("specgan: no statistics of the training set; pass models.build what models.measure returns")
     spread = CLIP_DEVIATIONS * np.maximum(statistics["std"], _LEAST_STD)
@@ -306,9 +315,10 @@ def _is_power_of_two(value: int) -> bool:
 
 
 def _mel_filters(config: SpecGANConfig, audio: AudioConfig) -> np.ndarray | None:
-    """Returns the weights of bins in mel bands, `[M, n_fft // 2 + 1]`; None where there are no mel bands.
+    """Returns the weights of bins in mel bands, `[M, n_fft // 2 + 1]`; None without mel bands.
 
-    A band is a weighted mean of its bins, not a sum, so that 1e-6 is as small for a band as for a bin.
+    A band is a weighted mean of its bins, not a sum, so that 1e-6 is as small for a band as for a
+    bin.
     """
     if config.n_mels is None:
         return None

@@ -1,19 +1,22 @@
-"""WaveGAN: transposed convolutions turn a latent vector into audio, and strided convolutions classify audio.
+"""WaveGAN: transposed convolutions generate audio, and strided convolutions classify it.
 
-Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208), and the authors'
-TensorFlow code. Parameter counts, initial values, padding and phase shuffle are theirs for clips of 16,384, 32,768 and
-65,536 samples.
+Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis", ICLR 2019 (arXiv:1802.04208),
+and the authors' TensorFlow code. Parameter counts, initial values, padding and phase shuffle are
+theirs for clips of 16,384, 32,768 and 65,536 samples.
 
 Differences from the reference, and their reasons:
 
-- Clips of other lengths have the same kernel (25 taps) and strides (4), and as many layers as leave at least 16 samples at
-  the inner end. The generator's output is cropped to the clip; the discriminator's input is padded to match. The paper
-  doubles the channels with each layer; `max_channels` limits them, since a clip of eight seconds at 44.1 kHz would otherwise
-  take 289 million parameters.
+- Clips of other lengths have the same kernel (25 taps) and strides (4), and as many layers as leave
+  at least 16 samples at the inner end. The generator's output is cropped to the clip; the
+  discriminator's input is padded to match. The paper doubles the channels with each layer;
+  `max_channels` limits them, since a clip of eight seconds at 44.1 kHz would otherwise take 289
+  million parameters.
 - The post-filter keeps the number of audio channels. The authors' code always makes one channel.
-- Batch norm, when it generates sound, uses statistics measured over many latents with the weights that generate. The
-  authors' code uses moving averages from training, which do not fit averaged weights.
-- `dtype` bfloat16 applies to the inner layers; the layers next to audio and logits compute in the parameters' precision.
+- Batch norm, when it generates sound, uses statistics measured over many latents with the weights
+  that generate. The authors' code uses moving averages from training, which do not fit averaged
+  weights.
+- `dtype` bfloat16 applies to the inner layers; the layers next to audio and logits compute in the
+  parameters' precision.
 """
 
 from __future__ import annotations
@@ -67,8 +70,8 @@ class WaveGANConfig(ConvolutionalConfig):
 def geometry(clip_samples: int) -> tuple[int, tuple[int, ...]]:
     """Returns (samples at the inner end, strides from there outwards) for clips of a length.
 
-    Their product is the length that the generator makes and then crops to `clip_samples`. For a length that the paper has, it
-    is the paper's; for others all strides are 4.
+    Their product is the length that the generator makes and then crops to `clip_samples`. For a
+    length that the paper has, it is the paper's; for others all strides are 4.
     """
     if clip_samples in PAPER_GEOMETRY:
         return PAPER_GEOMETRY[clip_samples]
@@ -120,8 +123,8 @@ class Discriminator(nnx.Module):
     """Maps audio `[B, T, C]` to logits `[B, 1]`."""
 
     def __init__(self, config: WaveGANConfig, audio: AudioConfig, *, rngs: nnx.Rngs):
-        # The generator's strides, outwards, are used here inwards without reversing them: in the paper too the stride of 2
-        # comes last in both networks.
+        # The generator's strides, outwards, are used here inwards without reversing them: in the
+        # paper too the stride of 2 comes last in both networks.
         seed_samples, self.strides = geometry(audio.clip_samples)
         self.radius, self.batch_norm = config.phase_shuffle, config.batch_norm
         self.shuffled_layers = min(SHUFFLED_LAYERS, len(self.strides) - 1)  # never after the last layer
@@ -135,7 +138,7 @@ class Discriminator(nnx.Module):
         self.output = Dense(seed_samples * sizes[-1], 1, rngs=rngs)
 
     def __call__(self, x: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns one logit for each clip, `[B, 1]`; `key` draws the shifts of the phase shuffle."""
+        """Returns one logit per clip, `[B, 1]`; `key` draws the phase shuffle."""
         if self.padding:
             before = self.padding // 2
             x = jnp.pad(x, ((0, 0), (before, self.padding - before), (0, 0)))

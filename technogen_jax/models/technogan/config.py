@@ -23,7 +23,8 @@ _MOST = 2**16  # of a size; larger networks or codes would not fit into any memo
 class TechnoGANConfig(Section):
     """The fields of TechnoGAN.
 
-    A default is what a config without the field means; `configs/technogan.py` has what a new run should use.
+    A default is what a config without the field means; `configs/technogan.py` has what a new run
+    should use.
     """
 
     section = "model"
