@@ -34,16 +34,16 @@ def prepared(config, count, shard):
     mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
     key = jax.random.key(0)
     _, _, new_state = loop.build_training(config)
-    laid = distributed.shardings(jax.eval_shape(new_state, key), mesh, shard)
-    _, step, _ = loop.build_training(config, distributed.by_row(mesh), None, laid if shard else None)
-    everywhere, by_row = distributed.everywhere(mesh), distributed.by_row(mesh, 1)
+    laid = distributed.choose_shardings(jax.eval_shape(new_state, key), mesh, shard)
+    _, step, _ = loop.build_training(config, distributed.sharded(mesh), None, laid if shard else None)
+    replicated, by_row = distributed.replicated(mesh), distributed.sharded(mesh, 1)
     shape = config.train.n_critic, config.train.batch_size, config.audio.clip_samples, config.audio.channels
     clips = np.random.default_rng(0).integers(-20_000, 20_000, shape, np.int16)
     clips = jax.device_put(clips, by_row)
     state = jax.jit(new_state, out_shardings=laid)(key)
-    jitted = jax.jit(step, in_shardings=(laid, by_row, everywhere), out_shardings=(laid, everywhere))
+    jitted = jax.jit(step, in_shardings=(laid, by_row, replicated), out_shardings=(laid, replicated))
     compiled = jitted.lower(state, clips, key).compile()
-    key = jax.device_put(key, everywhere)
+    key = jax.device_put(key, replicated)
     return lambda: jax.block_until_ready(compiled(state, clips, key)), reduced_bytes(compiled.as_text())
 
 

@@ -118,7 +118,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
     options = parse_options(argv)
-    compilation_cache.keep()
+    compilation_cache.use_cache()
     try:
         if options.compare:
             print(results.compare(options.compare, options.allow_mismatch))

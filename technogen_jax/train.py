@@ -65,9 +65,9 @@ def _exit(message: str) -> None:
 
 def main(_: list[str]) -> None:
     """The command; exits with 0 done (or stopped by a signal, saved), 1 failed, 2 a flag that cannot work."""
-    compilation_cache.keep()
+    compilation_cache.use_cache()
     try:
-        with distributed.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+        with distributed.join_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
             loop.train(_CONFIG.value, _WORKDIR.value)
     except (ValueError, OSError) as error:
         threading.excepthook = sys.unraisablehook = lambda _: None  # TensorBoard, that it cannot write either

@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk from one start of a command to the next."""
+"""The cache of compiled programs on disk: a command that starts again need not compile again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import time
 
 import jax
 
-_KEPT_DAYS = 60
-_LEAST_COMPILE_S = 0.2  # what compiles sooner is not worth a file
+_KEPT_DAYS = 60  # chosen: programs that were written earlier are deleted
+_LEAST_COMPILE_S = 0.2  # chosen: a program that compiles faster is not worth a file
 
 
-def keep() -> pathlib.Path | None:
-    """The folder in which programs that JAX compiles from now on are kept, and looked for; None: it cannot be made.
+def use_cache() -> pathlib.Path | None:
+    """Makes JAX keep compiled programs in a folder.
 
-    It is `technogen/programs-CPU` in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache), or what
-    $JAX_COMPILATION_CACHE_DIR says. JAX finds a program by a hash of its code, JAX's version, the flags and the device; a file
-    that cannot be read costs a warning, and the program is compiled. The folder may be deleted at any time.
+    Returns the folder, None if it can't be created.
+
+    The folder is $JAX_COMPILATION_CACHE_DIR, or `technogen/programs-CPU` in the user's cache folder
+    ($XDG_CACHE_HOME, or ~/.cache). JAX finds a program by a hash of its code, the version of JAX,
+    the flags and the device. For a damaged file it prints a warning and compiles the program. The
+    folder may be deleted at any time.
     """
     if jax.config.jax_compilation_cache_dir:
         return pathlib.Path(jax.config.jax_compilation_cache_dir)
@@ -31,7 +34,7 @@ def keep() -> pathlib.Path | None:
     except OSError:
         return None
     for path in folder.glob("*-cache"):
-        with contextlib.suppress(OSError):  # another process does the same
+        with contextlib.suppress(OSError):  # another process may delete it at the same time
             if path.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS:
                 path.unlink()
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -40,7 +43,7 @@ def keep() -> pathlib.Path | None:
 
 
 def _processor() -> str:
-    """A name for the kind of CPU: code for one may use what another lacks, and machines may share a home folder."""
+    """Returns a name of the kind of CPU: machines that share a home folder may differ in it."""
     about = platform.machine() + platform.processor()
     with contextlib.suppress(OSError):
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,9 +1,10 @@
-"""Stages: work that a model needs done on the training dataset once, before the first step of a run.
+"""Stages: a model's work on the training dataset, done once before the first step of a run.
 
-Each stage takes the statistics that the stages before it returned, and returns statistics with its own results. The
-trainer runs the stages of a model in order, in one process, with a progress line for each; what the last one returns is
-written to statistics.npz in the workdir and passed to the model's `build`. `Model.measure` is always the first stage;
-`Model.stages` in the registry lists the others.
+Each stage takes the statistics that the stages before it returned, and returns statistics with its
+own results. The trainer runs the stages of a model in order, in one process, with a progress line
+for each; what the last one returns is written to statistics.npz in the workdir and passed to the
+model's `build`. `Model.measure` is always the first stage; `Model.stages` in the registry lists the
+others.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ class StageInput:
         seed: of the run.
         clips: the records of the training split; each has its int16 audio `[T, C]` under "audio".
         statistics: what the stages before returned.
-        state_path: a file in which the stage may keep its state, to resume from it after it was interrupted. It is deleted
-            when all stages are done.
-        on_progress: takes the number of units of work done since the last call; it raises where a signal stops the run.
+        state_path: a file in which the stage may keep its state, to resume from it after it was
+            interrupted. It is deleted when all stages are done.
+        on_progress: takes the number of units of work done since the last call; it raises where a
+            signal stops the run.
     """
 
     config: Section
@@ -52,7 +54,8 @@ class Stage:
         unit: of its work: "steps".
         count_units: (config, audio, number of clips) -> units of work; 0 skips the stage.
         run: does the work and returns the statistics with its results.
-        state_file: name of `StageInput.state_path` in the workdir; "" for a stage that keeps no state.
+        state_file: name of `StageInput.state_path` in the workdir; "" for a stage that keeps no
+            state.
     """
 
     name: str

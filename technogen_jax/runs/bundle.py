@@ -1,14 +1,15 @@
-"""A trained generator as one file: what makes sound, without what only training needs.
+"""A bundle: a trained generator as one file, without what only training needs.
 
-A .npz of `arrays` (no pickle, a hash over all of it) with
+A bundle is a .npz without pickle, with a hash of its contents (see `common.array_files`) and the
+entries
 
-    config             JSON; without the paths of the machine it was trained on
-    card               JSON: licence, data, step, weights (of the run; see `generate.Trained`), parameters, format
-    params/NAME        of the averaged generator, calibrated; NAME is the path in its tree
-    statistics/NAME    what the model measured of its training set, where it has such
+    config             JSON, without the paths of the machine that it was trained on
+    card               JSON: licence, data, step, weights (a hash, see `sampling.generator`), parameters, format
+    params/NAME        of the averaged generator, calibrated; NAME is the path in its tree of parameters
+    statistics/NAME    of the training dataset, for a model that has statistics
 
-Large arrays are stored as float16: half the size, at a rounding of -77 dB of each number. So a file is a generator of its
-own, with a fingerprint of its own: its sound is near the run's, not the same bits.
+Large arrays are stored as float16: half the size, with a rounding error of -77 dB. So a bundle has
+a fingerprint of its own, and its sound is close to the run's, but not the same bits.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from technogen_jax.runs.workdir import WorkdirError
 
 SUFFIX = ".npz"
 _FORMAT = 1
-_LARGE = 10_000  # numbers in an array; smaller ones are no weight in a file
-_LARGEST_LOSS = 2.0**-11  # of float16: half of its last bit. More is lost only of numbers that lie outside its range.
+_LARGE = 10_000  # chosen: arrays with more elements are stored as float16; smaller ones take little space
+_LARGEST_LOSS = 2.0**-11  # relative rounding error of float16; it is larger only for values out of its range
 _PATHS = {"data": "dir", "train": "init_from"}
 
 
-class Packed(NamedTuple):
-    """What is in a file.
+class Bundle(NamedTuple):
+    """The contents of a bundle.
 
     Attributes:
         gan: the model.
         params: of the generator, float32.
-        statistics: of the training set; empty where the model has none.
+        statistics: of the training dataset; empty if the model has none.
         config: of the run.
         card: licence, data, step, weights, parameters, format.
     """
@@ -59,17 +60,17 @@ def write(
     statistics: models.Statistics,
     card: dict[str, Any],
 ) -> None:
-    """Writes a generator, whole or not at all; from the same input always the same bytes.
+    """Writes a bundle, whole or not at all; the same input gives the same bytes.
 
     Args:
-        path: a file that ends in `SUFFIX`.
+        path: of the file; it must end in `SUFFIX`.
         config: of the run.
         params: calibrated generator parameters.
-        statistics: of the training set; empty where the model has none.
-        card: see `Packed`, but for its parameters and format.
+        statistics: of the training dataset; empty if the model has none.
+        card: see the module; its entries `parameters` and `format` are added here.
 
     Raises:
-        ValueError: another ending.
+        ValueError: the path has another suffix.
     """
     if pathlib.Path(path).suffix != SUFFIX:
         raise ValueError(f"{path}: expected a name that ends in {SUFFIX}")
@@ -78,20 +79,21 @@ def write(
         plain[section][field] = ""
     card = {**card, "parameters": models.count_parameters(params), "format": _FORMAT}
     content = {"config": json.dumps(plain, indent=1), "card": json.dumps(card, indent=1)}
-    content |= {f"params/{name}": stored(leaf) for name, leaf in _named(params).items()}
-    content |= {f"statistics/{name}": stored(value) for name, value in statistics.items()}
+    content |= {f"params/{name}": _compress(leaf) for name, leaf in _named(params).items()}
+    content |= {f"statistics/{name}": _compress(value) for name, value in statistics.items()}
     array_files.write(path, content)
 
 
-def read(path: str | os.PathLike, step: int | str = "latest") -> Packed:
-    """The generator of a file.
+def read(path: str | os.PathLike, step: int | str = "latest") -> Bundle:
+    """Reads a bundle.
 
     Args:
-        path: the file.
-        step: its own step, or "latest" or "best": there is only one.
+        path: of the file.
+        step: "latest", "best", or the step of the bundle: it has only one.
 
     Raises:
-        WorkdirError: no such file; a damaged one; one of another model than its config describes; another step.
+        WorkdirError: the file is missing or damaged, has another step, or does not fit the model of
+            its config.
     """
     try:
         content = array_files.read(path)
@@ -113,14 +115,14 @@ def read(path: str | os.PathLike, step: int | str = "latest") -> Packed:
     for name, value in content.items():
         folder, _, rest = name.partition("/")
         if folder not in ("params", "statistics"):
-            raise WorkdirError(f"{path}: holds {name}, which this version of TechnoGen does not know")
+            raise WorkdirError(f"{path}: contains {name}, which this version of TechnoGen does not know")
         into = params if folder == "params" else statistics
         into[rest] = value.astype(np.float32) if value.dtype == np.float16 else value
-    return _packed(path, config, params, statistics, card)
+    return _build_bundle(path, config, params, statistics, card)
 
 
-def _packed(path, config, flat, statistics, card) -> Packed:
-    """Raises if the arrays are not those of the config's model."""
+def _build_bundle(path, config, flat, statistics, card) -> Bundle:
+    """Builds the model; raises a WorkdirError if the arrays do not fit it."""
     key = jax.random.key(0)
     try:
         gan = models.build(config, statistics or None)
@@ -138,11 +140,14 @@ def _packed(path, config, flat, statistics, card) -> Packed:
             "it, or export the run again"
         ) from error
     params = jax.tree_util.tree_map_with_path(lambda at, _: flat[_name(at)], shapes)
-    return Packed(gan, params, statistics, config, card)
+    return Bundle(gan, params, statistics, config, card)
 
 
-def stored(value: Any) -> np.ndarray:
-    """As float16 where that saves much and rounds only."""
+def _compress(value: Any) -> np.ndarray:
+    """Returns a large array of floats as float16, unless values are out of its range.
+
+    Others as they are.
+    """
     value = np.asarray(value)
     if value.size <= _LARGE or value.dtype not in (np.float32, np.float64):
         return value

@@ -1,9 +1,16 @@
-"""A run's folder: its config, the identity of its data, what its model measured of it, and its checkpoints by Orbax.
+"""Checkpoints of a run, written by Orbax in the background, with a checksum of every file.
 
-A checkpoint is a folder `checkpoints/STEP` with the items `params` (both networks), `ema` (all that making sound needs),
-`optimizer` (with the step) and, where the step was evaluated, `metrics`; and `checksums.json` of all their files. Orbax writes
-under a temporary name and renames, in the background; what a killed run left half-written is cleared by the next one. What a
-disk has changed since is noticed by the checksums: Orbax would restore other numbers without a word.
+A checkpoint is a folder `checkpoints/STEP` with the items
+
+    params         of both networks
+    ema            averaged parameters of the generator: all that generating sound needs
+    optimizer      states of both optimizers, and the step
+    metrics        the score, if the step was evaluated
+    checksums.json of all files of these items
+
+Orbax writes under a temporary name and renames the folder at the end; the next run deletes what a
+killed one left half written. The checksums detect damage of the disk: Orbax alone would restore
+wrong numbers without an error.
 """
 
 from __future__ import annotations
@@ -27,55 +34,53 @@ from technogen_jax.common import atomic_files, distributed
 from technogen_jax.runs.workdir import WorkdirError, read_json_or_none
 
 CHECKPOINTS_FOLDER = "checkpoints"
-DAMAGED_FOLDER = "damaged"  # where checkpoints go that cannot be restored
+DAMAGED_FOLDER = "damaged"  # damaged checkpoints are moved there
 CHECKSUMS_FILE = "checksums.json"
 ITEMS = ("params", "ema", "optimizer")
 
 
 class DamagedError(WorkdirError):
-    """A checkpoint that is there and holds something else than was saved."""
+    """A checkpoint whose files are not what was saved."""
 
 
 class Checkpoints:
-    """The checkpoints of a workdir; a context manager that waits for what is still being written.
+    """The checkpoints of a workdir, a context manager: its end waits until all are written.
+
+    The checkpoint with the smallest metric is always kept.
 
     Args:
         workdir: the run's folder.
-        keep_last: the newest checkpoints kept.
-        keep_every: steps that are multiples of it are kept for ever; 0 for none.
-        read_only: nothing is written or cleared, for those who only make sound.
-
-    The checkpoint with the smallest metric is kept besides.
+        keep_last: the count of newest checkpoints that are kept.
+        keep_every: checkpoints of steps that are multiples of it are never deleted; 0 for none.
+        read_only: nothing is written or deleted; for commands that only generate sound.
     """
 
     def __init__(self, workdir, *, keep_last: int = 3, keep_every: int = 0, read_only: bool = False):
         self.folder = pathlib.Path(os.path.abspath(workdir)) / CHECKPOINTS_FOLDER
         policies = [
             checkpoint_managers.LatestN(keep_last),
-            # Sorted descending, its tail is the smallest.
+            # Orbax keeps the end of a list that it sorts; in reverse order the smallest is there.
             checkpoint_managers.BestN(get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False),
         ]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
         self._unscored = [path for path in self.folder.glob("*/metrics/metrics") if not _is_whole(path)]
-        if read_only and self._unscored:  # Orbax would not even begin
-            raise WorkdirError(
-                f"{self._unscored[0]}: damaged; delete the folder it is in, which holds nothing but a score"
-            )
-        if not read_only and distributed.is_first():
+        if read_only and self._unscored:  # Orbax would fail to open the folder
+            raise WorkdirError(f"{self._unscored[0]}: damaged; delete the folder it is in, which contains only a score")
+        if not read_only and distributed.is_first_process():
             for path in self._unscored:
                 shutil.rmtree(path.parent)
-            for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Orbax' own clearing ends at some later time
+            for leftover in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Orbax deletes them too, at some later time
                 shutil.rmtree(leftover)
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ITEMS},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-                best_fn=_metric,  # without it Orbax would not store the metrics
+                best_fn=_metric,  # without it Orbax does not store the metrics
                 best_mode="min",
                 create=not read_only,
-                # Called by one process, when all have written everything, before the folder gets its name.
+                # One process calls it when all have finished writing, before the folder is renamed.
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             ),
         )
@@ -88,7 +93,7 @@ class Checkpoints:
             with self._writing():
                 self._manager.close()
         except WorkdirError:
-            if kind is None:  # else what went wrong first is told
+            if kind is None:  # else the first error is the one to report
                 raise
 
     @contextlib.contextmanager
@@ -102,14 +107,16 @@ class Checkpoints:
             ) from error
 
     def save(self, state: Any, metric: float | None = None) -> None:
-        """Saves the state under its step, in the background; does nothing if that step is there.
+        """Saves the state under its step, in the background.
+
+        Does nothing if that step is saved already.
 
         Args:
             state: of the run.
-            metric: of this very state, smaller is better; None if it was not evaluated.
+            metric: the score of this state, smaller is better; None if it was not evaluated.
 
         Raises:
-            WorkdirError: it, or the one before, could not be written.
+            WorkdirError: this checkpoint, or the one before, could not be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -120,31 +127,31 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk."""
+        """Returns when everything that was saved is on disk."""
         with self._writing():
             self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, in order."""
+        """Returns the steps that have a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step with the smallest metric, None if none was evaluated."""
+        """Returns the step with the smallest metric; None if no step was evaluated."""
         metrics = {step: self._manager.metrics(step) for step in self.steps()}
         scored = {step: _metric(value) for step, value in metrics.items() if value}
         return min(scored, key=lambda step: (scored[step], -step)) if scored else None
 
     def newest(self, like: Any, say: Callable[[str], None]) -> Any | None:
-        """The newest state that is as it was saved, placed as `like` is; None if there are no checkpoints.
+        """Restores the newest undamaged state; None if there are no checkpoints.
 
-        Damaged ones are moved out of the way, into the workdir's `damaged/`.
+        Damaged checkpoints are moved to the folder `damaged` of the workdir.
 
         Args:
-            like: see `restore`.
-            say: takes a line for people about each that is damaged.
+            like: a state of the same shape, whose placement on devices is used.
+            say: prints a line for the user about each damaged checkpoint.
 
         Raises:
-            WorkdirError: all are damaged, or the newest is of another shape.
+            WorkdirError: all are damaged, or the newest has another shape.
         """
         for path in self._unscored:
             say(f"{path}: damaged, and deleted; this checkpoint counts as not evaluated")
@@ -162,28 +169,30 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of a step, placed on devices as `like` is.
+        """Restores the state of a step, placed on devices as `like` is.
 
         Raises:
-            DamagedError: it holds something else than was saved.
-            WorkdirError: it is not there, or of another shape.
+            DamagedError: its files are not what was saved.
+            WorkdirError: it is missing, or has another shape.
         """
         items = self._restore(step, _items(like))
         return items["optimizer"]._replace(params=items["params"], ema=items["ema"])
 
     def restore_weights(self, step: int, like: Any) -> Any:
-        """`like` with the parameters and averages of a step; its own step and optimisers stay.
+        """Returns `like` with the parameters and averages of a step.
+
+        Its own step and optimizer states stay.
 
         Raises:
-            WorkdirError: see `restore`.
+            WorkdirError: as `restore`.
         """
         return like._replace(**self._restore(step, {"params": like.params, "ema": like.ema}))
 
     def restore_ema(self, step: int, like: Any) -> Any:
-        """The averaged generator parameters of a step; `like` may hold shapes only.
+        """Restores the averaged generator parameters of a step; `like` may contain shapes only.
 
         Raises:
-            WorkdirError: see `restore`.
+            WorkdirError: as `restore`.
         """
         return self._restore(step, {"ema": like})["ema"]
 
@@ -202,28 +211,29 @@ class Checkpoints:
             restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except WorkdirError:
             raise
-        except Exception as error:  # Orbax and TensorStore raise all sorts on damaged files
+        except Exception as error:  # Orbax and TensorStore raise many types on damaged files
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise DamagedError(self._damage(step, reason)) from error
         return {name: restored[name] for name in like}
 
     def _write_checksums(self) -> None:
-        """Of the checkpoint that is being written, within it: so it comes to be with them or not at all."""
+        """Writes the checksums into a checkpoint before it gets its final name."""
         for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            # All but a note of Orbax' own, which gets the time when the folder its name, and which nothing is restored by.
+            # Files beside the items are notes of Orbax: they still change, and nothing is restored
+            # from them.
             files = (path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/**/*")) if path.is_file())
             checksums = {name: _checksum(folder / name) for name in files}
             atomic_files.write_text(folder / CHECKSUMS_FILE, _as_text(checksums))
 
     def _set_aside(self, step: int) -> None:
-        """Moves a checkpoint out of the way, so that its step can be saved again."""
-        multihost_utils.sync_global_devices("all have looked at it")
-        if distributed.is_first():
+        """Moves a damaged checkpoint away, so that its step can be saved again."""
+        multihost_utils.sync_global_devices("all processes have read it")
+        if distributed.is_first_process():
             aside = self.folder.parent / DAMAGED_FOLDER
             aside.mkdir(exist_ok=True)
             shutil.rmtree(aside / str(step), ignore_errors=True)
             os.replace(self.folder / str(step), aside / str(step))
-        multihost_utils.sync_global_devices("it is set aside")
+        multihost_utils.sync_global_devices("it is moved away")
         self._manager.reload()
 
     def _damage(self, step: int, what: str) -> str:
@@ -237,7 +247,10 @@ def _items(state: Any) -> dict[str, Any]:
 
 
 def _changed_file(folder: pathlib.Path, items: Iterable[str] = ITEMS) -> str | None:
-    """A file of these items that is not what its checksum says; None if all are, or an older version wrote no checksums."""
+    """Returns a file that differs from its checksum, of those that belong to the items, or None.
+
+    Versions before the checksums wrote checkpoints without them.
+    """
     try:
         text = (folder / CHECKSUMS_FILE).read_text(encoding="ascii")
         checksums = json.loads(text)["files"]
@@ -273,7 +286,10 @@ def _is_whole(metrics: pathlib.Path) -> bool:
 
 
 def _check_shapes(where: str, found: Any, wanted: Any) -> None:
-    """Raises if a checkpoint's arrays are not those of the model; Orbax' own message is pages long."""
+    """Raises if the arrays of a checkpoint do not have the model's shapes.
+
+    The message of Orbax is pages long.
+    """
 
     def shapes(tree):
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]

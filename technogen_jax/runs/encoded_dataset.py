@@ -1,8 +1,9 @@
-"""A training set as its model encodes it: for models with `encode_once`, made before the first step, kept with the run.
+"""The training dataset as its model encodes it, for models with `encode_once`.
 
-A file `codes-HASH.npy` in the workdir: float32, a row for each clip, in order. It is what `encode` says, to the last bit: half as
-many bytes would change what is learnt, and a bar's codes are a hundredth of its sound anyway. The hash is of all that
-codes follow from, so that those of another set or of other statistics are none.
+It is the file `codes-HASH.npy` in the workdir: float32, one row for each clip, in the order of the
+dataset. The values are those that `encode` returns, to the last bit; float16 would change what is
+learnt, and the code of a bar takes only a hundredth of its audio. HASH is of everything that the
+codes depend on, so that codes of another dataset or statistics are not used.
 """
 
 from __future__ import annotations
@@ -25,34 +26,40 @@ from technogen_jax.models import GAN, Statistics
 _BATCH = 16  # clips encoded at a time
 
 
-def path_in(
+def find_path(
     workdir: pathlib.Path, config: ConfigDict, manifest: Manifest, statistics: Statistics | None
 ) -> pathlib.Path:
-    """The file of a run's codes, there or not."""
+    """Returns the path of a run's encoded dataset, whether or not the file exists."""
     facts = dict(set=manifest.fingerprint, split=config.data.split, audio=dict(config.audio), model=dict(config.model))
     facts |= dict(labels=manifest.labels, statistics=array_files.content_hash(statistics or {}))
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return workdir / f"codes-{digest[:12]}.npy"
 
 
-def make(path: pathlib.Path, gan: GAN, source: ClipSource, clip_samples: int, count: Callable[[int], object]) -> None:
-    """Encodes all clips of a split into a file, whole or not at all; codes and half codes of before go.
+def write(
+    path: pathlib.Path, gan: GAN, source: ClipSource, clip_samples: int, on_progress: Callable[[int], object]
+) -> None:
+    """Encodes all clips of a split and writes the file, whole or not at all.
+
+    Older files are deleted.
 
     Args:
-        path: from `path_in`.
+        path: from `find_path`.
         gan: the model.
         source: the clips.
-        clip_samples: the model's window, from the beginning of each clip.
-        count: is told how many clips more are done.
+        clip_samples: length of the model's window, which begins at the start of each clip.
+        on_progress: takes the number of clips done since the last call.
     """
     for old in [*path.parent.glob("codes-*.npy"), *path.parent.glob(".codes-*.tmp")]:
         old.unlink()
     encode = jax.jit(gan.encode)
-    weights = weights_of_labels(source.manifest.labels, gan.classes) if gan.classes else None
+    weights = make_label_weights(source.manifest.labels, gan.classes) if gan.classes else None
     with atomic_files.replacing(path) as temporary, open(temporary, "wb") as file:
         for start in range(0, len(source), _BATCH):
             clips = [source[index] for index in range(start, min(start + _BATCH, len(source)))]
-            padded = clips + clips[-1:] * (_BATCH - len(clips))  # so that one program does for all
+            padded = clips + clips[-1:] * (
+                _BATCH - len(clips)
+            )  # all batches have one shape, so that encode is compiled once
             sound = audio_files.from_int16(np.stack([clip["audio"][:clip_samples] for clip in padded]))
             labels = () if weights is None else (weights[[clip["label"] for clip in padded]],)
             codes = np.asarray(encode(sound, *labels))
@@ -60,14 +67,14 @@ def make(path: pathlib.Path, gan: GAN, source: ClipSource, clip_samples: int, co
                 header = dict(descr=codes.dtype.str, fortran_order=False, shape=(len(source), *codes.shape[1:]))
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(codes[: len(clips)].tobytes())
-            count(len(clips))
+            on_progress(len(clips))
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-    """`[clips, ...]`, mapped into memory: a row is read when it is asked for.
+    """Returns `[clips, ...]`, mapped into memory: a row is read when it is used.
 
     Raises:
-        ValueError: not a whole file.
+        ValueError: the file is damaged.
     """
     try:
         return np.load(path, mmap_mode="r").view(np.ndarray)
@@ -75,7 +82,7 @@ def read(path: pathlib.Path) -> np.ndarray:
         raise ValueError(f"{path}: unreadable ({error}); delete it and train on: it is made anew") from error
 
 
-def weights_of_labels(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """`[labels, classes]` float32: 1 for the class of a label's name, the same for all classes where there is none."""
+def make_label_weights(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Returns `[labels, classes]`: 1 for the class of the label's name, or else equal weights."""
     known = np.array([[name == label for name in classes] for label in labels], np.float32)
     return np.where(known.any(1, keepdims=True), known, np.float32(1 / len(classes)))

@@ -17,16 +17,19 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class MetricsLog:
-    """Writes the metrics of a run; only the first process writes, in all others every method does nothing.
+    """Writes the metrics of a run.
+
+    Only the first process writes, in all others every method does nothing.
 
     Args:
         workdir: the run's folder.
-        start: the step from which the run starts or is resumed; later lines of a killed run are dropped.
+        start: the step from which the run starts or is resumed; later lines of a killed run are
+            dropped.
     """
 
     def __init__(self, workdir: pathlib.Path, start: int):
         self._file = None
-        if not distributed.is_first():
+        if not distributed.is_first_process():
             return
         path = workdir / METRICS_FILE
         with contextlib.suppress(FileNotFoundError):

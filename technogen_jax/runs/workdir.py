@@ -1,4 +1,4 @@
-"""A run's folder, the workdir: its config, the identity of its dataset, and what its model measured of the dataset."""
+"""A run's folder, the workdir: its config, and the identity and statistics of its dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLES_FOLDER = "samples"  # previews: generated clips of fixed latents, by ste
 
 
 class WorkdirError(ValueError):
-    """A workdir, a checkpoint or an exported generator that is missing, damaged, or of another model."""
+    """A workdir, checkpoint or exported generator is missing, damaged, or of another model."""
 
 
 def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
@@ -82,14 +82,16 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest)
         manifest: of its training dataset.
 
     Raises:
-        WorkdirError: the folder belongs to a run with another config or dataset, or contains other files.
+        WorkdirError: the folder belongs to a run with another config or dataset, or contains other
+            files.
     """
     if (workdir / CONFIG_FILE).exists():
         _check_same_run(workdir, config, manifest)
     elif workdir.exists() and (not workdir.is_dir() or set(os.listdir(workdir)) - {f".{CONFIG_FILE}.tmp"}):
         raise WorkdirError(f"--workdir {workdir}: holds files but no {CONFIG_FILE}; name an empty or a new folder")
     workdir.mkdir(parents=True, exist_ok=True)
-    # The config first: with it the folder is recognized as a run, even if the process is killed right after.
+    # The config first: with it the folder is recognized as a run, even if the process is killed
+    # right after.
     write_config(workdir, config)
     identity = {"fingerprint": manifest.fingerprint, "labels": manifest.labels}
     atomic_files.write_text(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")

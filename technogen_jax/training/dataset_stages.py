@@ -1,6 +1,7 @@
-"""The work on the dataset before the first step: a model's own stages, and encoding the dataset once.
+"""Work on the dataset before the first step: the model's stages, and encoding the dataset.
 
-The first process does it when a run first starts; the results stay in the workdir, from which all processes read them.
+The first process does it when a run first starts; the results stay in the workdir, from which all
+processes read them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from technogen_jax.training import signals
 def run_stages(
     config: ConfigDict, workdir: pathlib.Path, clips: ClipSource, stop: threading.Event
 ) -> models.Statistics | None:
-    """Runs the stages of the config's model in order, unless their result is in the workdir already.
+    """Runs the stages of the model in order, unless the workdir has their result already.
 
     Args:
         config: of the run.
@@ -36,7 +37,8 @@ def run_stages(
         The statistics that the last stage returned; None for a model without stages.
 
     Raises:
-        StoppedError: a signal came. Results of finished stages are lost; a stage that keeps its state resumes.
+        StoppedError: a signal came. Results of finished stages are lost; a stage that keeps its
+            state resumes.
     """
     model = models.find(config)
     if model.measure is None:
@@ -103,12 +105,12 @@ def encode_dataset(
     Raises:
         StoppedError: a signal came.
     """
-    path = encoded_dataset.path_in(workdir, config, clips.manifest, statistics)
+    path = encoded_dataset.find_path(workdir, config, clips.manifest, statistics)
 
     def encode() -> None:
         if not path.exists():
             with signals.stoppable_progress("encoding the dataset", len(clips), "clips", stop) as advance:
-                encoded_dataset.make(path, gan, clips, config.audio.clip_samples, advance)
+                encoded_dataset.write(path, gan, clips, config.audio.clip_samples, advance)
 
     signals.run_in_first_process(encode)
     return encoded_dataset.read(path)

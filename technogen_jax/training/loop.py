@@ -1,8 +1,8 @@
 """The training loop: `train` takes a config and a workdir, and returns the last state of the run.
 
-It has four parts, in this order: `prepare_run` checks everything that can fail early and writes nothing;
-`restore_or_initialize` returns the state to start from; `make_input` yields the batches on the devices; `run_loop` runs
-the steps, and logs, evaluates, previews and saves between them.
+It has four parts, in this order: `prepare_run` checks everything that can fail early and writes
+nothing; `restore_or_initialize` returns the state to start from; `make_input` yields the batches on
+the devices; `run_loop` runs the steps, and logs, evaluates, previews and saves between them.
 """
 
 from __future__ import annotations
@@ -46,24 +46,27 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     """Trains up to `config.train.steps`, from the newest checkpoint of the workdir if there is one.
 
     Args:
-        config: every field of docs/configuration.md; fields that are None are taken from the dataset.
+        config: every field of docs/configuration.md; fields that are None are taken from the
+            dataset.
         workdir: the run's folder; created if it is missing.
         say: prints a line for the user.
 
     Returns:
-        The last state. Its step is below `config.train.steps` after a signal, or when `config.train.minutes` were over.
+        The last state. Its step is below `config.train.steps` after a signal, or when
+        `config.train.minutes` were over.
 
     Raises:
-        ValueError: FieldError for the config, RecordError for the dataset, WorkdirError for the workdir, TrainError for
-            NaN or Inf in training.
+        ValueError: FieldError for the config, RecordError for the dataset, WorkdirError for the
+            workdir, TrainError for NaN or Inf in training.
     """
     run = prepare_run(config, pathlib.Path(workdir), say)
-    with contextlib.ExitStack() as stack, distributed.ended_together():
+    with contextlib.ExitStack() as stack, distributed.end_together():
         stop = stack.enter_context(signals.catch_stop_signals())
-        distributed.from_first(lambda: _claim(run))
+        distributed.call_in_first_process(lambda: _claim(run))
         distributed.check_shared(run.workdir / CONFIG_FILE)
 
-        # ---- The dataset: the model's stages, then the model with their results, then the encoded clips.
+        # ---- The dataset: the model's stages, then the model with their results, then the encoded
+        # clips.
         try:
             gan, train_step, clips = _prepare_dataset(run, stop)
         except StoppedError:
@@ -83,13 +86,13 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
 
         # ---- The outputs, the input, the loop.
         log = stack.enter_context(contextlib.closing(MetricsLog(run.workdir, start)))
-        metric = _validation_metric(run) if distributed.is_first() else None
+        metric = _validation_metric(run) if distributed.is_first_process() else None
         data = stack.enter_context(make_input(run, gan, clips, start))
-        shown = distributed.is_first()
+        shown = distributed.is_first_process()
         bar = stack.enter_context(progress.bar("training", config.steps, " steps", start, shown=shown))
         bar.set_postfix_str("compiling")
         outputs = Outputs(gan, checkpoints, log, metric, bar)
-        if not distributed.from_first(stop.is_set):  # else compiling would delay the answer to the signal
+        if not distributed.call_in_first_process(stop.is_set):  # else compiling would delay the answer to the signal
             state = run_loop(run, state, train_step, data, outputs, stop)
     done = int(state.step)
     again = "" if done == config.steps else "; the same command goes on"
@@ -97,9 +100,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     return state
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # 1. prepare_run: everything that can be wrong is found before anything is written.
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,19 +130,19 @@ class Run:
 
 def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], None]) -> Run:
     """Checks the config, the memory and the dataset; nothing is compiled, and nothing written."""
-    mesh = distributed.mesh()
+    mesh = distributed.make_mesh()
     if config_fields.value(config, "data.dir"):
         config = dataset_config.complete_config(config, read_manifest(config.data.dir))
     gan, _, init = build_training(config)
     batching.assign_rows(config.train.batch_size)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    shardings = distributed.shardings(shapes, mesh, config.train.shard_parameters)
+    shardings = distributed.choose_shardings(shapes, mesh, config.train.shard_parameters)
     memory.check_state_fits(config, shapes, shardings)
     source = _open_dataset(config, gan)
     return Run(
         config=config,
         workdir=workdir,
-        say=say if distributed.is_first() else lambda line: None,
+        say=say if distributed.is_first_process() else lambda line: None,
         mesh=mesh,
         source=source,
         init=init,
@@ -189,7 +192,7 @@ def build_training(
 
 
 def _check_dispatch(config: ConfigDict) -> None:
-    """Raises a FieldError if a log line, a preview, an evaluation or a checkpoint falls within a dispatch."""
+    """Raises a FieldError if something between steps is due within a dispatch."""
     count = config.train.steps_per_dispatch
     for field in ("train.steps", "train.log_every", "train.sample_every", "train.save_every", "eval.every"):
         if (value := config_fields.value(config, field)) % count:
@@ -220,11 +223,14 @@ def _claim(run: Run) -> None:
 
 
 def _prepare_dataset(run: Run, stop: threading.Event) -> tuple[models.GAN, TrainStep, Sequence[np.ndarray]]:
-    """Runs the model's stages; returns the model and the step that know their results, and the clips to train on."""
+    """Runs the model's stages.
+
+    Returns the model and the step that know their results, and the clips to train on.
+    """
     config = run.config
     statistics = dataset_stages.run_stages(config, run.workdir, run.source, stop)
     state_shardings = run.shardings if config.train.shard_parameters else None
-    gan, train_step, _ = build_training(config, distributed.by_row(run.mesh), statistics, state_shardings)
+    gan, train_step, _ = build_training(config, distributed.sharded(run.mesh), statistics, state_shardings)
     if gan.encode_once:
         clips = dataset_stages.encode_dataset(config, run.workdir, gan, run.source, statistics, stop)
     else:
@@ -250,13 +256,16 @@ def _describe(run: Run, gan: models.GAN) -> str:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # 2. restore_or_initialize: the state to start from.
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """Returns the newest checkpoint; if there is none, the weights of `train.init_from`, or random weights."""
+    """Returns the newest checkpoint.
+
+    If there is none, the weights of `train.init_from`, or random weights.
+    """
     state = _initialize(run)
     if (restored := checkpoints.newest(state, run.say)) is not None:
         run.say(f"resumed from step {int(restored.step)} in {run.workdir}")
@@ -273,24 +282,27 @@ def _initialize(run: Run) -> TrainState:
 
 
 def _restore_weights(workdir: str, state: TrainState) -> TrainState:
-    """Returns the state with the weights of another run's newest checkpoint; step and optimizers stay."""
+    """Returns the state with the weights of another run's newest checkpoint.
+
+    Step and optimizers stay.
+    """
     with Checkpoints(workdir, read_only=True) as other:
         if not other.steps():
             raise TrainError(f"config.train.init_from: {workdir} has no checkpoint")
         return other.restore_weights(other.steps()[-1], state)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # 3. make_input: batches on the devices.
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Input(NamedTuple):
     """The input of the loop.
 
     Attributes:
-        batches: endless; the clips `[steps, n_critic, B, ...]` of one dispatch, or (all clips, picks) where all clips
-            are in the devices' memory.
+        batches: endless; the clips `[steps, n_critic, B, ...]` of one dispatch, or (all clips,
+            picks) where all clips are in the devices' memory.
         sharding: of one such item.
         pick_clips: (all clips, picks) -> clips; None where the items are the clips.
     """
@@ -312,7 +324,7 @@ def make_input(run: Run, gan: models.GAN, clips: Sequence[np.ndarray], start: in
     """
     config = run.config
     rows = batching.assign_rows(config.train.batch_size)
-    by_row = distributed.by_row(run.mesh, 2)  # [steps, n_critic, B, ...]: the devices share the rows B
+    by_row = distributed.sharded(run.mesh, 2)  # [steps, n_critic, B, ...]: the devices share the rows B
     on_device = memory.dataset_stays_on_device(config, clips)
     local = batching.iterate_batches(
         clips,
@@ -332,17 +344,17 @@ def make_input(run: Run, gan: models.GAN, clips: Sequence[np.ndarray], start: in
         if not on_device:
             yield Input(batches, by_row, None)
             return
-        everywhere = distributed.everywhere(run.mesh)
+        replicated = distributed.replicated(run.mesh)
         stacked = batching.stack_clips(clips)
         length = stacked.shape[1] if gan.encode_once else config.audio.clip_samples
-        dataset = jax.make_array_from_callback(stacked.shape, everywhere, stacked.__getitem__)
+        dataset = jax.make_array_from_callback(stacked.shape, replicated, stacked.__getitem__)
         pick_clips = functools.partial(batching.gather, length=length)
-        yield Input(zip(itertools.repeat(dataset), batches), (everywhere, by_row), pick_clips)
+        yield Input(zip(itertools.repeat(dataset), batches), (replicated, by_row), pick_clips)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # 4. run_loop: the steps, and what happens between them.
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,15 +394,15 @@ def run_loop(
     """
     config, mesh = run.config, run.mesh
     start, steps, count = int(state.step), config.train.steps, config.train.steps_per_dispatch
-    everywhere = distributed.everywhere(mesh)
+    replicated = distributed.replicated(mesh)
     dispatch = jax.jit(
         run_several(train_step, data.pick_clips),
-        in_shardings=(run.shardings, data.sharding, everywhere),
-        out_shardings=(run.shardings, everywhere),
+        in_shardings=(run.shardings, data.sharding, replicated),
+        out_shardings=(run.shardings, replicated),
         donate_argnums=0,
     )
     key = generator.run_key(config.seed, "train")
-    agree = distributed.agreement(mesh, _AHEAD)
+    agree = distributed.make_agreement(mesh, _AHEAD)
     window, limit = MetricsWindow(_AHEAD), TimeLimit(config.train.minutes, start)
     guard = NonFiniteGuard(config.train.skip_not_finite, outputs.checkpoints)
 
@@ -430,15 +442,15 @@ def _write_state(run: Run, step: int, state: TrainState, due: DueActions, output
     """Evaluates, saves and previews a state, as far as each is due."""
     config, ema, score = run.config, None, None
     if due.evaluate or due.preview:
-        ema = distributed.on_one(state.ema, run.mesh)
+        ema = distributed.gather_on_one_device(state.ema, run.mesh)
     if due.evaluate:
         evaluate = functools.partial(
             progress_evaluation.evaluate, outputs.metric, config, outputs.gan, ema, step, outputs.log
         )
-        score = distributed.from_first(evaluate)
+        score = distributed.call_in_first_process(evaluate)
     if due.save:
         outputs.checkpoints.save(state, score)
-    if due.preview and distributed.is_first():
+    if due.preview and distributed.is_first_process():
         previews.write_preview(config, outputs.gan, ema, step, run.workdir, outputs.log)
 
 

@@ -28,17 +28,16 @@ class Adversarial(NamedTuple):
 
 
 def _per_logit(loss):
-    """Returns a loss of tuples of `[B, K]`: the mean over each array, then over the sub-discriminators."""
+    """Returns a loss of tuples of `[B, K]`: its mean over each array, then over the tuple."""
     return lambda real, fake: sum(jnp.mean(loss(r, f)) for r, f in zip(real, fake, strict=True)) / len(real)
 
 
-# The values of config.loss.adversarial. References:
-#   wgan          Arjovsky et al. 2017 (arXiv:1701.07875), eq. 2 and algorithm 1; WGAN-GP with a gradient penalty.
-#   dcgan         Goodfellow et al. 2014 (arXiv:1406.2661), non-saturating; the factor 1/2 is from WaveGAN's code.
-#   lsgan         Mao et al. 2017 (arXiv:1611.04076), eq. 9.
-#   hinge         Lim and Ye 2017 (arXiv:1705.02894).
-#   relativistic  Jolicoeur-Martineau 2018 (arXiv:1807.00734), in the paired form of Huang et al. 2024
-#                 (arXiv:2501.05441), to be used with R1 and R2.
+# The values of config.loss.adversarial. References: wgan Arjovsky et al. 2017 (arXiv:1701.07875),
+# eq. 2 and algorithm 1; WGAN-GP with a gradient penalty. dcgan Goodfellow et al. 2014
+# (arXiv:1406.2661), non-saturating; the factor 1/2 is from WaveGAN's code. lsgan Mao et al. 2017
+# (arXiv:1611.04076), eq. 9. hinge Lim and Ye 2017 (arXiv:1705.02894). relativistic
+# Jolicoeur-Martineau 2018 (arXiv:1807.00734), in the paired form of Huang et al. 2024
+# (arXiv:2501.05441), to be used with R1 and R2.
 ADVERSARIAL = {
     "wgan": Adversarial(
         g=_per_logit(lambda real, fake: -fake),
@@ -66,7 +65,7 @@ ADVERSARIAL = {
 def wgan_gp_penalty(
     score: Callable[[jax.Array], Logits], real: jax.Array, fake: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """Returns the mean of (‖∇score(x̂)‖₂ - 1)² over points x̂ drawn uniformly between each real and its fake.
+    """Returns the mean of (‖∇score(x̂)‖₂ - 1)², x̂ drawn uniformly between each real and its fake.
 
     Args:
         score: x `[B, ...]` -> logits.
@@ -83,19 +82,21 @@ def wgan_gp_penalty(
         raise ValueError(f"wgan_gp_penalty: expected real and fake of one shape, got {real.shape} and {fake.shape}")
     mix = jax.random.uniform(key, (len(real),) + (1,) * (real.ndim - 1))
     squared = _squared_gradient(score, real + mix * (fake - real))
-    # The derivative of the root is infinite at zero, where the gradient of an untrained discriminator may be.
+    # The derivative of the root is infinite at zero, where the gradient of an untrained
+    # discriminator may be.
     return jnp.mean((jnp.sqrt(squared + 1e-12) - 1) ** 2)
 
 
 def zero_centered_penalty(score: Callable[[jax.Array], Logits], x: jax.Array) -> jax.Array:
     """Returns half the mean of ‖∇score(x)‖₂²: R1 if x is real, R2 if x is fake.
 
-    Reference: Mescheder, Geiger, Nowozin 2018 (arXiv:1801.04406), eqs. 9 and 10, without the factor γ.
+    Reference: Mescheder, Geiger, Nowozin 2018 (arXiv:1801.04406), eqs. 9 and 10, without the factor
+    γ.
     """
     return jnp.mean(_squared_gradient(score, x)) / 2
 
 
 def _squared_gradient(score, x):
-    """Returns `[B]`: of each clip, the squared norm of the gradient of its summed logits with respect to it."""
+    """Returns `[B]`: the squared norm of the gradient of each clip's summed logits."""
     gradient = jax.grad(lambda x: sum(jnp.sum(logits) for logits in score(x)))(x)
     return jnp.sum(gradient**2, axis=tuple(range(1, x.ndim)))

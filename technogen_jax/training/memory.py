@@ -44,7 +44,8 @@ def check_state_fits(config: ConfigDict, shapes: TrainState, shardings: TrainSta
 def dataset_stays_on_device(config: ConfigDict, clips: Sequence[np.ndarray]) -> bool:
     """Whether all clips are to be in the devices' memory: what config.data.resident says.
 
-    "auto" means yes if the device is an accelerator and the clips take a small share of its memory. A CPU gains nothing.
+    "auto" means yes if the device is an accelerator and the clips take a small share of its memory.
+    A CPU gains nothing.
     """
     if config.data.resident == "auto" and jax.default_backend() != "cpu":
         return len(clips) * clips[0].nbytes <= _DATASET_SHARE * read_memory_bytes()

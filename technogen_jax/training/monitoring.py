@@ -1,4 +1,4 @@
-"""What the loop looks at between steps: metrics, values that are not finite, the time limit, what is due."""
+"""Between steps: metrics, values that are not finite, the time limit, what is due."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class MetricsWindow:
             jax.block_until_ready(self._dispatches[-1 - self._ahead])
 
     def read(self) -> tuple[list[Row], float | None]:
-        """Empties the window, waiting for the devices; returns the metrics of each step, and the steps per second."""
+        """Empties the window, waiting for the devices.
+
+        Returns the metrics of each step, and the steps per second.
+        """
         rows = [
             dict(zip(metrics, map(float, values), strict=True))
             for metrics in jax.device_get(self._dispatches)
@@ -55,7 +58,9 @@ class MetricsWindow:
 
 
 class NonFiniteGuard:
-    """Ends a run at NaN or Inf; with train.skip_not_finite only where too many steps in a row were skipped.
+    """Ends a run at NaN or Inf.
+
+    With train.skip_not_finite only where too many steps in a row were skipped.
 
     Args:
         skip: train.skip_not_finite.
@@ -68,7 +73,9 @@ class NonFiniteGuard:
         self._is_finite = jax.jit(all_finite)
 
     def select_finite(self, last_step: int, rows: list[Row]) -> list[Row]:
-        """Returns the metrics of the steps that were not skipped; `last_step` is the step of the last row.
+        """Returns the metrics of the steps that were not skipped.
+
+        `last_step` is the step of the last row.
 
         Raises:
             TrainError: a metric is NaN or Inf.
@@ -84,7 +91,7 @@ class NonFiniteGuard:
         return finite
 
     def check_state(self, step: int, state: TrainState) -> None:
-        """Raises a TrainError if the state is not finite: an update can overflow where its loss was finite."""
+        """Raises a TrainError if the state is not finite: a finite loss can give an overflow."""
         if not self._is_finite(state):
             raise self._error(step, "a parameter or a moment of the optimizer", math.nan)
 
@@ -117,7 +124,7 @@ class TimeLimit:
         return self._minutes is not None and time.monotonic() - self._started_s > 60 * self._minutes
 
     def estimate_last_step(self, step: int, most: int) -> int:
-        """Returns the step at which the run will end: `most`, or an earlier one where the time is over."""
+        """Returns the step at which the run will end: `most`, or earlier when the time is over."""
         if self._minutes is None:
             return most
         elapsed_s = time.monotonic() - self._started_s

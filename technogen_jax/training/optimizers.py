@@ -9,7 +9,7 @@ from technogen_jax.training.state import Pair
 
 
 def make_optimizers(config: ConfigDict) -> Pair:
-    """Returns the optimizer of each network, from `config.optimizer` and the count of updates in `config.train`."""
+    """Returns the optimizer of each network, from `config.optimizer` and `config.train`."""
     fields, steps = config.optimizer, config.train.steps
     return Pair(
         *(
@@ -29,15 +29,17 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns Adam or RMSProp with the defaults of TensorFlow 1, which WaveGAN's authors used.
 
-    One difference: Adam's epsilon is added to the bias-corrected root, as in its paper; TensorFlow 1 adds it before.
+    One difference: Adam's epsilon is added to the bias-corrected root, as in its paper; TensorFlow
+    1 adds it before.
 
     Args:
         name: "adam" or "rmsprop".
         learning_rate: a number, or a function of the count of updates.
         b1: decay of the first moment, for Adam.
         b2: decay of the second moment, for both.
-        largest_update: the largest root mean square of an array's update, in learning rates; 0 for no limit. A larger
-            update is scaled down to it: gradients may grow before the second moment does.
+        largest_update: the largest root mean square of an array's update, in learning rates; 0 for
+            no limit. A larger update is scaled down to it: gradients may grow before the second
+            moment does.
 
     Raises:
         ValueError: an unknown name.
@@ -60,7 +62,8 @@ def make_schedule(rate: float, updates: int, tail: float) -> float | optax.Sched
     Args:
         rate: at the start.
         updates: their total count.
-        tail: share of the updates, the last ones, over which the rate falls; 0: it is constant, a plain number.
+        tail: share of the updates, the last ones, over which the rate falls; 0: it is constant, a
+            plain number.
     """
     if not tail:
         return rate

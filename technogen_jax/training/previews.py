@@ -40,7 +40,7 @@ def render_fixed_clips(config: ConfigDict, gan: models.GAN, ema: Any, purpose: s
 def write_preview(
     config: ConfigDict, gan: models.GAN, ema: Any, step: int, workdir: pathlib.Path, log: MetricsLog
 ) -> None:
-    """Renders the clips of a preview and writes them as one WAV file and one picture, and to TensorBoard.
+    """Renders a preview and writes it as one WAV file, one picture, and to TensorBoard.
 
     Args:
         config: of the run.
@@ -66,6 +66,9 @@ def write_preview(
 
 
 def delete_unfinished(workdir: pathlib.Path) -> None:
-    """Deletes temporary files of previews that a killed run left; their names contain its process id."""
+    """Deletes temporary files of previews that a killed run left.
+
+    Their names contain its process id.
+    """
     for path in (workdir / SAMPLES_FOLDER).glob(".step*.tmp"):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The evaluation of a model in training: generated clips against real clips that it is not trained on."""
+"""The evaluation of a model in training, against real clips that it is not trained on."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ class ValidationMetric(NamedTuple):
             clips: `[B, T, C]` in [-1, 1], B at least 2; each counts as a track.
 
         Returns:
-            "eval/mmd_tmr-v1" over all blocks of the embedding and, of each block, "eval/mmd_tmr-v1_T" ...;
-            "eval/coverage", 0 where no more than 5 clips differ; medians of "eval/clipped_share",
-            "eval/beat_regularity_low" and "eval/kick_similarity", where they are defined.
+            "eval/mmd_tmr-v1" over all blocks of the embedding and, of each block,
+            "eval/mmd_tmr-v1_T" ...; "eval/coverage", 0 where no more than 5 clips differ; medians
+            of "eval/clipped_share", "eval/beat_regularity_low" and "eval/kick_similarity", where
+            they are defined.
         """
         values = TMR_V1.embed(clips, self.sample_rate_hz, loop=False)
         fake, real = self.projection.apply(values), self.projection.apply(self.reference)
@@ -97,7 +98,8 @@ def make_validation_metric(valid: clip_sets.ClipSet, train: clip_sets.ClipSet, m
         stacked = np.stack([audio_files.from_int16(pcm) for pcm in clips.read(indices)])
         values.append(TMR_V1.embed(stacked, rate, loop=False))
         tracks.append(clips.tracks[indices])
-    # With few tracks a Frechet distance could not use as many dimensions, but MMD estimates no covariance.
+    # With few tracks a Frechet distance could not use as many dimensions, but MMD estimates no
+    # covariance.
     projection = fit_projection(values[1], tracks[1], TMR_V1.blocks(valid.channels), MOST_DIMENSIONS)
     sides = [
         make_embedded_set(projection.apply(value)["all"], track, clips.name)

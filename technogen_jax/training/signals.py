@@ -13,7 +13,7 @@ from technogen_jax.training.errors import StoppedError
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[threading.Event]:
-    """Yields an event that SIGTERM and Ctrl-C set; a second Ctrl-C raises KeyboardInterrupt at once."""
+    """Yields an event that SIGTERM and Ctrl-C set; a second Ctrl-C raises KeyboardInterrupt."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield stop
@@ -34,7 +34,10 @@ def catch_stop_signals() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def stoppable_progress(what: str, total: int, unit: str, stop: threading.Event) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar; yields the function that advances it, which raises `StoppedError` after a signal."""
+    """Shows a progress bar.
+
+    Yields the function that advances it, which raises `StoppedError` after a signal.
+    """
     with progress.bar(what, total, f" {unit}") as bar:
 
         def advance(units: int) -> None:
@@ -46,7 +49,10 @@ def stoppable_progress(what: str, total: int, unit: str, stop: threading.Event) 
 
 
 def run_in_first_process(work: Callable[[], None]) -> None:
-    """Runs work in the first process while the others wait; after a signal to it, raises `StoppedError` in all."""
+    """Runs work in the first process while the others wait.
+
+    After a signal to it, raises `StoppedError` in all.
+    """
 
     def was_stopped() -> bool:
         try:
@@ -55,5 +61,5 @@ def run_in_first_process(work: Callable[[], None]) -> None:
             return True
         return False
 
-    if distributed.from_first(was_stopped):
+    if distributed.call_in_first_process(was_stopped):
         raise StoppedError

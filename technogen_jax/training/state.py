@@ -1,4 +1,4 @@
-"""The state of a training run: what one step returns and the next one takes, and what a checkpoint contains."""
+"""The state of a training run: what a step changes and a checkpoint contains."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The training step: `train_step` reads from top to bottom; above it are the two losses, and the options they read.
+"""The training step: `train_step` reads from top to bottom; above it are its losses and options.
 
-`make_train_step` binds a model, its optimizers and its options, and returns the pure function (state, clips, key) ->
-(state, metrics) that the loop compiles. The metrics are the terms of the losses themselves.
+`make_train_step` binds a model, its optimizers and its options, and returns the pure function
+(state, clips, key) -> (state, metrics) that the loop compiles. The metrics are the terms of the
+losses themselves.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class StepOptions:
         r2_weight: γ of the zero-centered gradient penalty on fake clips.
         penalty_share: share of the batch from which the penalties are computed, in (0, 1].
         weight_clip: largest magnitude of a weight of the discriminator; 0 for no limit.
-        reuse_fakes: the generator is updated on the fakes that the discriminator was just updated on, so that they are
-            generated once; n_critic must be 1.
+        reuse_fakes: the generator is updated on the fakes that the discriminator was just updated
+            on, so that they are generated once; n_critic must be 1.
         ema_decay: of the moving average of the generator's parameters.
     """
 
@@ -77,7 +78,8 @@ def discriminator_loss(
         d_params: parameters of the discriminator.
         real: encoded real clips `[B, ...]`.
         fake: generated clips of the same shape.
-        keys: `[4]`: of the discriminator on reals, on fakes and on mixes of both, and of these mixes.
+        keys: `[4]`: of the discriminator on reals, on fakes and on mixes of both, and of these
+            mixes.
     """
     real_key, fake_key, mixed_key, mix_key = keys
 
@@ -85,11 +87,12 @@ def discriminator_loss(
         return lambda x: gan.discriminate(d_params, x, key)
 
     terms = {"d/adversarial": options.adversarial.d(score(real_key)(real), score(fake_key)(fake))}
-    rows = max(1, round(options.penalty_share * len(real)))
+    rows = max(1, round(options.penalty_share * len(real)))  # the penalties cost twice as much as all else
     if options.gp_weight:
         penalty = losses.wgan_gp_penalty(score(mixed_key), real[:rows], fake[:rows], mix_key)
         terms["d/gp"] = options.gp_weight * penalty
-    # R1 and R2 use the keys of the adversarial loss: with penalty_share 1 XLA then computes one forward pass for both.
+    # R1 and R2 use the keys of the adversarial loss: with penalty_share 1 XLA then computes one
+    # forward pass for both.
     if options.r1_weight:
         terms["d/r1"] = options.r1_weight * losses.zero_centered_penalty(score(real_key), real[:rows])
     if options.r2_weight:
@@ -107,7 +110,8 @@ def generator_loss(
         options: of the step.
         fake: generated clips `[B, ...]`.
         d_params: parameters of the discriminator.
-        real: encoded real clips; only a relativistic loss depends on them, else XLA removes their logits.
+        real: encoded real clips; only a relativistic loss depends on them, else XLA removes their
+            logits.
         keys: of the discriminator on reals and on fakes.
     """
     real_key, fake_key = keys
@@ -117,15 +121,15 @@ def generator_loss(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StepParts:
-    """What a training step is made of, with the operations that need to know how arrays are sharded.
+    """What a training step is made of, and the operations that depend on the sharding.
 
     Attributes:
         gan: the model.
         optimizers: one for each network.
         options: from the config.
         batch_sharding: of the rows of a batch `[B, ...]` over several devices; None for one device.
-        state_shardings: of each array of the state, where `train.shard_parameters` gives each device a share of it;
-            None: every device has the whole state.
+        state_shardings: of each array of the state, where `train.shard_parameters` gives each
+            device a share of it; None: every device has the whole state.
     """
 
     gan: GAN
@@ -141,14 +145,14 @@ class StepParts:
         return jax.lax.with_sharding_constraint(params, self.batch_sharding.update(spec=PartitionSpec()))
 
     def generate(self, g_params: Any, count: int, key: jax.Array) -> tuple[jax.Array, Callable]:
-        """Returns `count` fakes, and the function from their gradient to the gradient of `g_params`."""
+        """Returns `count` fakes, and the function from their gradient to that of `g_params`."""
         z = self.gan.sample_latents(key, count)
         if self.batch_sharding is not None:  # else every device would generate and judge the fakes of all devices
             z = jax.lax.with_sharding_constraint(z, self.batch_sharding)
         return jax.vjp(lambda g_params: self.gan.generate(self.gather(g_params), z), g_params)
 
     def update(self, side: str, params: Any, opt: Any, gradient: Any) -> tuple[Any, Any, Metrics]:
-        """Applies one update to side "g" or "d"; returns its parameters, optimizer state and gradient norm."""
+        """Updates side "g" or "d"; returns its parameters, optimizer state and gradient norm."""
         updates, opt = getattr(self.optimizers, side).update(gradient, opt, params)
         params = optax.apply_updates(params, updates)
         if self.state_shardings is not None:  # else the scan over discriminator updates would carry whole arrays
@@ -157,7 +161,7 @@ class StepParts:
         return params, opt, {f"{side}/gradient_norm": optax.tree.norm(gradient)}
 
     def update_discriminator(self, d_state: tuple, real: jax.Array, fake: jax.Array, keys) -> tuple[tuple, Metrics]:
-        """Updates (parameters, optimizer state) of the discriminator once; the arguments are of `discriminator_loss`."""
+        """Updates (parameters, optimizer state) of the discriminator by its loss, once."""
 
         def loss(d_params):
             return discriminator_loss(self.gan, self.options, self.gather(d_params), real, fake, keys)
@@ -172,17 +176,18 @@ class StepParts:
 def train_step(
     parts: StepParts, state: TrainState, clips: jax.Array, key: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The training step: n_critic updates of the discriminator, one update of the generator, one of its average.
+    """Computes the training step: n_critic updates of the discriminator, one of the generator.
 
     Args:
         parts: model, optimizers and options.
         state: before the step.
-        clips: int16 audio `[n_critic, B, T, C]`, a batch for each update of the discriminator; for a model with
-            `encode_once`, what `gan.encode` returned for them.
+        clips: int16 audio `[n_critic, B, T, C]`, a batch for each update of the discriminator; for
+            a model with `encode_once`, what `gan.encode` returned for them.
         key: of the run; folded with the step, so that a resumed run draws the same random numbers.
 
     Returns:
-        The state after the step, and scalar metrics: the terms of both losses and the norms of both gradients.
+        The state after the step, and scalar metrics: the terms of both losses and the norms of both
+        gradients.
     """
     gan, options = parts.gan, parts.options
     d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -199,8 +204,8 @@ def train_step(
         fake, _ = parts.generate(g_params, len(real), z_key)
         return parts.update_discriminator(d_state, real, fake, keys)
 
-    # 1. Updates of the discriminator.
-    if options.reuse_fakes:
+    # 1. Updates of the discriminator, each on a batch of its own.
+    if options.reuse_fakes:  # one batch of fakes for both networks: n_critic is 1
         real = encode(clips[0])
         fake, gradient_of_g = parts.generate(g_params, len(real), z_key)
         d_state, d_metrics = parts.update_discriminator(d_state, real, fake, jax.random.split(d_key, 4))
@@ -218,8 +223,8 @@ def train_step(
     g_loss, fake_gradient = jax.value_and_grad(loss_of_fakes)(fake, d_state[0])
     g_params, g_opt, g_norm = parts.update("g", g_params, state.opt.g, *gradient_of_g(fake_gradient))
 
-    # 3. The average of the generator, from which sound is rendered. It starts with a lower decay, so that it soon forgets
-    # the random start.
+    # 3. The average of the generator, from which sound is rendered. It starts with a lower decay,
+    # so that it soon forgets the random start.
     decay = jnp.minimum(options.ema_decay, (1.0 + state.step) / (_EMA_WARM_UP + state.step))
     ema = optax.incremental_update(g_params, state.ema, 1 - decay)
 
@@ -234,7 +239,15 @@ def make_train_step(
     batch_sharding: NamedSharding | None = None,
     state_shardings: TrainState | None = None,
 ) -> TrainStep:
-    """Returns the pure function (state, clips, key) -> (state, metrics) of `train_step`; for arguments see `StepParts`."""
+    """Returns the pure function (state, clips, key) -> (state, metrics) that computes `train_step`.
+
+    Args:
+        gan: the model.
+        optimizers: one for each network.
+        options: from the config.
+        batch_sharding: of the rows of a batch over several devices; None for one device.
+        state_shardings: of each array of the state; None: every device has the whole state.
+    """
     parts = StepParts(gan, optimizers, options, batch_sharding, state_shardings)
     return lambda state, clips, key: train_step(parts, state, clips, key)
 
@@ -245,7 +258,7 @@ def all_finite(tree: Any) -> jax.Array:
 
 
 def skip_not_finite(step: TrainStep) -> TrainStep:
-    """Returns a step that changes nothing but the count of steps where a metric or the new state is NaN or Inf.
+    """Returns a step that only counts where a metric or the new state is NaN or Inf.
 
     The metrics of such a step are all NaN.
     """
@@ -264,11 +277,12 @@ def run_several(step: TrainStep, pick_clips: Callable[[jax.Array, jax.Array], ja
 
     Args:
         step: from `make_train_step`.
-        pick_clips: (dataset, picks) -> clips, where the whole dataset is in the devices' memory; None: it is not.
+        pick_clips: (dataset, picks) -> clips, where the whole dataset is in the devices' memory;
+            None: it is not.
 
     Returns:
-        (state, clips `[steps, n_critic, B, ...]`, key) -> (state, metrics `[steps]` each). With `pick_clips` the pair
-        (dataset, picks `[steps, ...]`) takes the place of the clips.
+        (state, clips `[steps, n_critic, B, ...]`, key) -> (state, metrics `[steps]` each). With
+        `pick_clips` the pair (dataset, picks `[steps, ...]`) takes the place of the clips.
     """
 
     def steps(state, clips, key):

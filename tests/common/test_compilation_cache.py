@@ -12,7 +12,7 @@ from technogen_jax.common import compilation_cache
 PROGRAM = """
 import jax, numpy as np
 from technogen_jax.common import compilation_cache as programs
-print(programs.keep())
+print(programs.use_cache())
 x = np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)
 print(jax.jit(jax.grad(lambda x: (x @ x).sum() / (1 + x.mean())))(x).tobytes().hex()[:512])
 """
@@ -53,4 +53,4 @@ def test_programs_are_found_again_give_the_same_bits_and_damage_costs_a_warning(
 
 def test_what_jax_was_told_counts(monkeypatch, tmp_path):
     monkeypatch.setattr(jax.config, "update", pytest.fail)
-    assert str(compilation_cache.keep()) == jax.config.jax_compilation_cache_dir
+    assert str(compilation_cache.use_cache()) == jax.config.jax_compilation_cache_dir

@@ -46,12 +46,12 @@ def read(self, index, original=records.TFRecordSource.__getitem__):
     return original(self, index)
 
 data.to_device, records.TFRecordSource.__getitem__ = to_device, read
-with devices.joined(*given["join"]):
+with devices.join_processes(*given["join"]):
     for run in given["runs"]:
         batches.clear(), reads.clear()
         config = ConfigDict(given["config"])
         config.train.shard_parameters = run["shard"]
-        devices.mesh = lambda: Mesh(np.array(jax.devices()[:run["devices"]]), ("data",))
+        devices.make_mesh = lambda: Mesh(np.array(jax.devices()[:run["devices"]]), ("data",))
         state = loop.train(config, run["workdir"])
         leaf = max(jax.tree.leaves(state.opt.g), key=lambda leaf: leaf.size)
         np.savez(run["note"], batches=np.stack(batches), reads=len(reads), share=leaf.addressable_data(0).size / leaf.size)
@@ -200,7 +200,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_pat
     ],
 )
 def test_many_processes_are_known_by_what_the_platform_gives(environment, given, expected):
-    assert distributed.plan(*given, environment, on_tpu=False) == expected
+    assert distributed.plan_initialization(*given, environment, has_tpu=False) == expected
 
 
 @pytest.mark.parametrize(
@@ -213,30 +213,30 @@ def test_many_processes_are_known_by_what_the_platform_gives(environment, given,
     ],
 )
 def test_a_tpu_pod_is_known_by_its_hosts(environment, expected):
-    assert distributed.plan(None, None, None, environment, on_tpu=True) == expected
+    assert distributed.plan_initialization(None, None, None, environment, has_tpu=True) == expected
 
 
 def test_processes_are_named_by_flags_or_by_the_environment():
     wanted = dict(coordinator_address="a:1", num_processes=3, process_id=0, cluster_detection_method="deactivate")
-    assert distributed.plan("a:1", 3, 0, {}, False) == wanted
+    assert distributed.plan_initialization("a:1", 3, 0, {}, False) == wanted
     environment = {"JAX_COORDINATOR_ADDRESS": "b:2", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "0"}
-    assert distributed.plan("a:1", None, None, environment, False) == wanted
+    assert distributed.plan_initialization("a:1", None, None, environment, False) == wanted
     with pytest.raises(
         distributed.JoinError, match="expected --coordinator HOST:PORT, --processes N .* got a:1, 3 and None"
     ):
-        distributed.plan("a:1", 3, None, {}, False)
+        distributed.plan_initialization("a:1", 3, None, {}, False)
     with pytest.raises(distributed.JoinError, match="a --process from 0 to 2, got a:1 and 3"):
-        distributed.plan("a:1", 3, 3, {}, False)
+        distributed.plan_initialization("a:1", 3, 3, {}, False)
 
 
 def test_large_arrays_are_cut_along_their_largest_axis_that_divides(monkeypatch):
     mesh = jax.sharding.AbstractMesh((8,), ("data",))
     shapes = [(25, 64, 128), (100, 33), (7, 9000), (3, 4096, 4096), ()]
     tree = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    found = [sharding.spec for sharding in distributed.shardings(tree, mesh, shard=True)]
+    found = [sharding.spec for sharding in distributed.choose_shardings(tree, mesh, shard=True)]
     cut = PartitionSpec(None, "data")
     assert found == [PartitionSpec(None, None, "data"), PartitionSpec(), cut, cut, PartitionSpec()]
-    assert {sharding.spec for sharding in distributed.shardings(tree, mesh, shard=False)} == {PartitionSpec()}
+    assert {sharding.spec for sharding in distributed.choose_shardings(tree, mesh, shard=False)} == {PartitionSpec()}
 
 
 def test_a_batch_that_does_not_divide_is_an_error(monkeypatch):
@@ -246,10 +246,10 @@ def test_a_batch_that_does_not_divide_is_an_error(monkeypatch):
 
 
 def test_one_process_asks_nobody(tmp_path):
-    assert distributed.from_first(lambda: 0.25) == 0.25
-    agree = distributed.agreement(distributed.mesh(), lag=2)
+    assert distributed.call_in_first_process(lambda: 0.25) == 0.25
+    agree = distributed.make_agreement(distributed.make_mesh(), lag=2)
     assert [agree(False), agree(True)] == [False, True]
-    with contextlib.suppress(KeyError), distributed.ended_together():
+    with contextlib.suppress(KeyError), distributed.end_together():
         raise KeyError  # and it does not end the process
     with pytest.raises(distributed.JoinError, match="process 0 has written it.*all hosts need the same --workdir"):
         distributed.check_shared(tmp_path / "config.json")

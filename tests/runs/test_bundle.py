@@ -134,7 +134,7 @@ def configured(**model):
         (drop("params/upconv_1/bias"), r"upconv_1/bias: expected \(\d+,\), found nothing"),
         (put("params/upconv_1/other", [1.0]), r"upconv_1/other: expected nothing, found \(1,\)"),
         (put("params/upconv_1/bias", [1.0]), r"upconv_1/bias: expected \(\d+,\), found \(1,\)"),
-        (put("other", 1), "holds other, which"),
+        (put("other", 1), "contains other, which"),
         (drop("card"), "export the run again"),
         (drop("config"), "export the run again"),
         (put("card", "{}"), "export the run again"),

@@ -100,14 +100,14 @@ def lines(workdir):
 def test_codes_are_what_encode_says_of_each_clip_and_its_label(config, source, tmp_path):
     gan, done = models.build(config, {"gain": np.float64(0.5)}), []
     path = tmp_path / "codes-0.npy"
-    encoded_dataset.make(path, gan, source, 2048, done.append)
+    encoded_dataset.write(path, gan, source, 2048, done.append)
     rows = encoded_dataset.read(path)
     assert rows.dtype == np.float32 and sum(done) == len(rows) == len(source) == 48
     sound = np.stack([audio_files.from_int16(clip["audio"]) for clip in source])
     np.testing.assert_array_equal(rows[..., :4], blocks(sound) * np.float32(0.5))
     # One class: a clip that has it is of it, any other is of all classes alike, which is the same.
     np.testing.assert_array_equal(rows[..., 4], 1)
-    assert encoded_dataset.weights_of_labels(["a", "b", "c"], ("c", "a")).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
+    assert encoded_dataset.make_label_weights(["a", "b", "c"], ("c", "a")).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
 
 
 def test_half_a_file_is_none_and_old_codes_go(config, source, tmp_path, monkeypatch):
@@ -118,9 +118,9 @@ def test_half_a_file_is_none_and_old_codes_go(config, source, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encoded_dataset.make(tmp_path / "codes-1.npy", gan, source, 2048, killed)
+        encoded_dataset.write(tmp_path / "codes-1.npy", gan, source, 2048, killed)
     assert not list(tmp_path.iterdir())
-    encoded_dataset.make(tmp_path / "codes-2.npy", gan, source, 2048, lambda done: None)
+    encoded_dataset.write(tmp_path / "codes-2.npy", gan, source, 2048, lambda done: None)
     assert [path.name for path in tmp_path.iterdir()] == ["codes-2.npy"]
     (tmp_path / "codes-2.npy").write_bytes((tmp_path / "codes-2.npy").read_bytes()[:-1])
     with pytest.raises(ValueError, match="codes-2.npy: unreadable .* delete it and train on"):
@@ -130,7 +130,7 @@ def test_half_a_file_is_none_and_old_codes_go(config, source, tmp_path, monkeypa
 def test_other_statistics_fields_or_sets_have_other_codes(config, source, tmp_path):
     def name(statistics=None, **changes):
         manifest = source.manifest.__class__(**vars(source.manifest) | changes)
-        return encoded_dataset.path_in(
+        return encoded_dataset.find_path(
             tmp_path, config, manifest, {"gain": np.float64(0.5)} if statistics is None else statistics
         )
 
@@ -149,7 +149,7 @@ def test_a_run_encodes_its_set_once_and_resumes_bit_for_bit(config, tmp_path, mo
     state, said = run(config, whole)
     assert any("24 have labels that are not in config.model.classes" in line for line in said)
     # Killed while it encoded, then after two steps.
-    make = encoded_dataset.make
+    make = encoded_dataset.write
 
     def die(path, gan, source, clip_samples, count):
         def count_and_die(done):
@@ -157,13 +157,13 @@ def test_a_run_encodes_its_set_once_and_resumes_bit_for_bit(config, tmp_path, mo
 
         make(path, gan, source, clip_samples, count_and_die)
 
-    monkeypatch.setattr(encoded_dataset, "make", die)
+    monkeypatch.setattr(encoded_dataset, "write", die)
     with pytest.raises(KeyboardInterrupt):
         run(config, killed)
-    monkeypatch.setattr(encoded_dataset, "make", make)
+    monkeypatch.setattr(encoded_dataset, "write", make)
     assert not list(killed.glob("codes-*"))
     run(config, killed, steps=2)
-    monkeypatch.setattr(encoded_dataset, "make", None)  # they are there
+    monkeypatch.setattr(encoded_dataset, "write", None)  # they are there
     resumed, _ = run(config, killed, steps=6)
     assert_same(resumed, state)
     assert lines(killed) == lines(whole)

@@ -1,4 +1,4 @@
-"""TechnoGAN's stages: its codec's shaper is trained, then the codec's levels are corrected, before the GAN is trained."""
+"""TechnoGAN's stages: before the GAN, the codec's shaper is trained and the codec corrected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from technogen_jax.models.technogan import shaper_training
 from technogen_jax.models.technogan.codec import codec
 from technogen_jax.models.technogan.config import TechnoGANConfig
 
-# Seconds of the dataset that the correction is computed from: 136 bars at 136 BPM. Measured: experiments/README.md.
+# Seconds of the dataset that the correction is computed from: 136 bars at 136 BPM. Measured:
+# experiments/README.md.
 _CORRECTION_S = 240.0
 
 
@@ -40,7 +41,10 @@ def train_shaper(stage: StageInput) -> dict[str, np.ndarray]:
 
 
 def correct(stage: StageInput) -> dict[str, np.ndarray]:
-    """Compares decoded with real clips from all parts of the dataset; returns the statistics with the corrections."""
+    """Compares decoded with real clips from all parts of the dataset.
+
+    Returns the statistics with the corrections.
+    """
     count = _count_correction_clips(stage.audio, len(stage.clips))
     chosen = [stage.clips[index] for index in np.linspace(0, len(stage.clips) - 1, count).astype(int)]
     return codec.correct(
