@@ -1,8 +1,8 @@
-# make hear   sound from the model that comes with it, seconds after installation
-# make demo   a corpus, records, training and sound, from nothing; again: trains on
-# make app    play that model in the browser
+# make hear   sound from the shipped model, seconds after installation
+# make demo   a corpus, records, training and sound, from nothing; again: continues the training
+# make app    play the shipped model in the browser
 # make test   the tests
-# make torture   kills, full disks, long runs, broken files, made-up inputs; hours
+# make torture   long trials: kills, full disks, long runs, broken files, random inputs; hours
 # All make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.stamp
 ALL := $(VENV)/requirements-test.stamp
 MODEL := technogen_jax/pretrained/technogan.npz
-# Memory in large pages, with glibc: steps of training on a CPU took 6 to 14 per cent less, see experiments/README.md.
+# Large memory pages, with glibc: training steps on a CPU take 6 to 14 percent less time:
+# experiments/log/2026-11-29-decoding-by-beats-and-songs.md.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: hear app demo test torture lint
@@ -30,7 +31,7 @@ demo: $(STAMP)
 	$(PY) -m technogen_jax.sample --workdir demo/run --n 16
 	@echo
 	@echo "Listen: demo/run/sound/*.wav   Look: demo/run/sound/*.png (generated above, real below)"
-	@echo "Longer training makes it better: run make demo again, it goes on where it was."
+	@echo "Longer training makes it better: run make demo again to continue."
 
 test: $(ALL)
 	$(PY) -m pytest -n auto --maxprocesses 4
@@ -43,7 +44,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
-# Made anew when requirements.txt changes; an interrupted installation leaves no stamp and is repeated.
+# Installed again when requirements.txt changes. An interrupted installation leaves no stamp and is repeated.
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "TechnoGen needs Python 3.11 or newer; found $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

@@ -7,7 +7,7 @@
 Cost: four minutes. Each start trains for four minutes and ends; the same command resumes the run.
 Expected result: a first impression. Among trials of three and four minutes on two cores, the
 relativistic loss with R1 and R2, one discriminator update a step and a quarter of the paper's width
-was ahead of dcgan at half the width (figures in experiments/README.md).
+was ahead of dcgan at half the width (figures in experiments/log/2026-11-24-demo-loss.md).
 """
 
 from ml_collections import ConfigDict

@@ -33,7 +33,7 @@ built-in corpus (2,175 clips).
 - l was still learning. xs has coverage 0.99 (real clips 0.97) and recall 0.67 (0.85); m has recall
   0.72. None of 600 clips of xs was flagged as a copy (held-out clips: 0.8 per cent).
 
-More in experiments/README.md.
+More in experiments/README.md and experiments/log/2026-11-30-tone-correction-and-ladder.md.
 """
 
 from ml_collections import ConfigDict

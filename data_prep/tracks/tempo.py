@@ -36,7 +36,7 @@ _ON_GRID = 0.012 * _COARSE_HZ  # a block whose beat is at most so far off lies o
 _MIN_BLOCKS = 8  # on one grid,
 _SHARE = 0.6  # or so much of a shorter track
 # A beat whose attack is less than this, summed over four bands, is none over so many blocks. Masters are dense: of 210 songs with one grid
-# throughout a third have less, see experiments/README.md.
+# throughout a third have less, see experiments/log/2026-11-29-decoding-by-beats-and-songs.md.
 _SHARP_DB = 10.0
 _MOST_BLOCKS = 80  # that count: five minutes at 130 BPM, longer tracks were not tried
 _EARLY_S = 0.005  # a bar that begins this much before its stretch is whole

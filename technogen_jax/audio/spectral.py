@@ -249,7 +249,7 @@ def resynthesize_circular(
 
     Spectra are made and used a piece of the loop at a time: those of one piece stay in a processor's caches, and what is more than a
     heap keeps would be given back and fetched anew each time. Of two bars in beats that halves the time: measured, see
-    experiments/README.md.
+    experiments/log/2026-11-29-decoding-by-beats-and-songs.md.
 
     Args:
         function: spectra `[B, S, before + N / pieces, n_fft // 2 + 1]` of a piece and its controls, as those below but with N / pieces

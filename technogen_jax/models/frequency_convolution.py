@@ -3,7 +3,7 @@
 Measured gain, two idle cores: a training step of WaveGAN at the paper's size 41.2 s -> 19.9 s, of
 `wavegan_44k` 9.2 s -> 7.5 s; one core: of `technogan:xs` 113 ms -> 94 ms, of `technogan:m` 608 ms ->
 415 ms. Cost: the step of `wavegan_44k` takes 3.7 GB instead of 3.0, since transformed inputs are
-kept for the gradients. Measured in experiments/README.md, by `experiments/bench`.
+kept for the gradients. Measured in experiments/log/2026-11-30-frequency-convolution.md, by `experiments/bench`.
 
 A block of m outputs of r taps needs N = m + r - 1 inputs. A discrete Fourier transform of length N turns
 their correlation into one product for each frequency, and Gauss's trick turns each complex product into three real

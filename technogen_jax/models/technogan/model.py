@@ -65,7 +65,7 @@ _NOISELESS = 1.0  # logit of how little noise of its own a number of a new gener
 _STRUCK, _RINGS = 4, 3  # sounds of a bar that are struck, and the sixteenths that one is heard
 _SHARP = 4.0  # of the logits of what is struck: a new generator's are then more yes or no
 _LINES_OF = dict(line="mid", side_line="side")  # whose levels have a peak where a line is
-_FURTHEST = 12.0  # deviations from the mean: nearly all real bars lie within, see experiments/README.md
+_FURTHEST = 12.0  # deviations from the mean: nearly all real bars are closer; experiments/log/2026-11-29-side-weight.md
 _QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
 

@@ -14,7 +14,7 @@ from technogen_jax.models.technogan.codec import codec
 from technogen_jax.models.technogan.config import TechnoGANConfig
 
 # Seconds of the dataset that the correction is computed from: 136 bars at 136 BPM. Measured:
-# experiments/README.md.
+# experiments/log/2026-11-29-codec-correction.md.
 _CORRECTION_S = 240.0
 
 
