@@ -12,13 +12,13 @@ _BINS = 24
 _COLUMNS = 4
 
 
-def ratios(rows: Sequence[tuple[str, float]]) -> str:
+def draw_ratios(rows: Sequence[tuple[str, float]]) -> str:
     """Returns a bar chart of distances as multiples of the floor, on a logarithmic axis.
 
     Args:
         rows: (name, ratio), each above 0; a ratio below 0.1 is drawn as 0.1.
     """
-    figure, axis = _figure(7, 0.8 + 0.26 * len(rows))
+    figure, axis = _make_figure(7, 0.8 + 0.26 * len(rows))
     names, values = zip(*rows, strict=True)
     shown = np.maximum(values, 0.1)
     places = np.arange(len(rows))[::-1]
@@ -30,10 +30,10 @@ def ratios(rows: Sequence[tuple[str, float]]) -> str:
     axis.axvline(1, color=OTHER, linewidth=1)
     axis.set_yticks(places, names, fontsize=8)
     axis.set_xlabel("multiple of the distance between real clips (1: as close as real clips)", fontsize=8)
-    return _svg(figure)
+    return _to_svg(figure)
 
 
-def histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
+def draw_histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
     """Returns one small histogram a feature, each with real and generated clips.
 
     Args:
@@ -41,7 +41,7 @@ def histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
             are left out.
     """
     lines = -(-len(rows) // _COLUMNS)
-    figure, axes = _figure(11, 1.9 * lines + 0.4, lines, _COLUMNS)
+    figure, axes = _make_figure(11, 1.9 * lines + 0.4, lines, _COLUMNS)
     for axis, row in zip(axes.flat, [*rows, *[None] * (axes.size - len(rows))], strict=True):
         if row is None:
             axis.set_axis_off()
@@ -62,17 +62,17 @@ def histograms(rows: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
         axis.tick_params(labelsize=7)
         axis.locator_params(axis="x", nbins=4)  # more numbers would overlap
     axes.flat[0].legend(fontsize=7, frameon=False)
-    return _svg(figure)
+    return _to_svg(figure)
 
 
-def spectra(centres_hz: np.ndarray, lines: Sequence[tuple[str, str, np.ndarray]]) -> str:
+def draw_spectra(centres_hz: np.ndarray, lines: Sequence[tuple[str, str, np.ndarray]]) -> str:
     """Returns a chart of long-term spectra: the median as a line, the middle 80 % as a band.
 
     Args:
         centres_hz: `[L]`.
         lines: (name, colour, levels in dB `[n, L]`).
     """
-    figure, axis = _figure(7, 3)
+    figure, axis = _make_figure(7, 3)
     for name, colour, levels in lines:
         low, middle, high = np.percentile(levels, [10, 50, 90], axis=0)
         axis.plot(centres_hz, middle, color=colour, label=name)
@@ -82,16 +82,16 @@ def spectra(centres_hz: np.ndarray, lines: Sequence[tuple[str, str, np.ndarray]]
     axis.set_ylabel("dB, each third of an octave", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.legend(fontsize=8, frameon=False)
-    return _svg(figure)
+    return _to_svg(figure)
 
 
-def scatter(groups: Sequence[tuple[str, str, np.ndarray]]) -> str:
+def draw_scatter(groups: Sequence[tuple[str, str, np.ndarray]]) -> str:
     """Returns a chart of clips as points in the first two dimensions of an embedding.
 
     Args:
         groups: (name, colour, `[n, d]`, d at least 2).
     """
-    figure, axis = _figure(5, 4.2)
+    figure, axis = _make_figure(5, 4.2)
     for name, colour, points in groups:
         axis.scatter(
             points[:, 0], points[:, 1], s=9, color=colour, alpha=0.5, linewidths=0, label=name, rasterized=True
@@ -99,10 +99,10 @@ def scatter(groups: Sequence[tuple[str, str, np.ndarray]]) -> str:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.legend(fontsize=8, frameon=False)
-    return _svg(figure)
+    return _to_svg(figure)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
+def _make_figure(width: float, height: float, rows: int = 1, columns: int = 1):
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -115,7 +115,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
     return figure, axes
 
 
-def _svg(figure) -> str:
+def _to_svg(figure) -> str:
     import matplotlib
 
     text = io.StringIO()

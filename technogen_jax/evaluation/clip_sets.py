@@ -212,7 +212,7 @@ def from_folder(
         if not clips:
             need = clip_samples / sample_rate_hz
             rejected.append({"path": file, "reason": f"{seconds:.3g} s, shorter than a clip of {need:.3g} s"})
-        entries += [(file, clip, f"{side}: {_track(file, track_pattern)}") for clip in range(clips)]
+        entries += [(file, clip, f"{side}: {_find_track(file, track_pattern)}") for clip in range(clips)]
     if not entries:
         raise ClipSetError(
             f"{folder.path}: no file is as long as a clip of {clip_samples / sample_rate_hz:g} s; name shorter --seconds"
@@ -265,19 +265,18 @@ def _cut(
 ) -> Iterator[np.ndarray]:
     """Yields the wanted clips of a file, int16 `[clip_samples, C]`, with about one in memory."""
     with audio_files.open_stream(path) as stream:
-        held, start = [], 0  # blocks in memory, and the position of the first one in the file
+        kept, start = [], 0  # blocks in memory, and the position of the first one in the file
         blocks = audio_files.resample_blocks(stream, sample_rate_hz, channels)
         for clip in wanted:
             first, last = clip * clip_samples, (clip + 1) * clip_samples
-            while held and start + len(held[0]) <= first:
-                start += len(held.pop(0))
-            while start + sum(map(len, held)) < last and (block := next(blocks, None)) is not None:
-                held.append(block)
-                if start + len(held[0]) <= first:
-                    start += len(held.pop(0))
-            piece = np.concatenate(
-                [*held, np.zeros((clip_samples, channels), np.float32)]
-            )  # the resampler may return fewer samples
+            while kept and start + len(kept[0]) <= first:
+                start += len(kept.pop(0))
+            while start + sum(map(len, kept)) < last and (block := next(blocks, None)) is not None:
+                kept.append(block)
+                if start + len(kept[0]) <= first:
+                    start += len(kept.pop(0))
+            # The resampler may return fewer samples than the file has.
+            piece = np.concatenate([*kept, np.zeros((clip_samples, channels), np.float32)])
             yield audio_files.to_int16(piece[first - start :][:clip_samples])
 
 
@@ -293,7 +292,7 @@ def read_examples(clips: ClipSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return indices, np.stack([audio_files.from_int16(pcm) for pcm in clips.read(indices)])
 
 
-def _track(file: str, pattern: str | None) -> str:
+def _find_track(file: str, pattern: str | None) -> str:
     if pattern is None:
         return file
     try:

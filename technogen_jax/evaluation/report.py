@@ -84,75 +84,77 @@ def write(path: str | os.PathLike, result: dict[str, Any], exhibits: Exhibits) -
     sets = result["sets"]
     title = f"{sets['generated']['name']} against {sets['reference']['name']}"
     parts = [
-        f"<h1>{_text(title)}</h1>",
-        f"<p class=small>{_context(result)}</p>",
-        _cards(result),
-        "".join(f"<p class=warn>{_text(line)}</p>" for line in result["warnings"]),
+        f"<h1>{_escape(title)}</h1>",
+        f"<p class=small>{_render_context(result)}</p>",
+        _render_cards(result),
+        "".join(f"<p class=warn>{_escape(line)}</p>" for line in result["warnings"]),
         "<h2>Listen</h2><h3>Generated</h3>",
-        _clips(exhibits.generated, exhibits.sample_rate_hz),
+        _render_clips(exhibits.generated, exhibits.sample_rate_hz),
         "<h3>Real, not trained on</h3>",
-        _clips(exhibits.real, exhibits.sample_rate_hz),
-        _distances(result, exhibits),
-        _features(result, exhibits),
-        _two_sample(result),
-        _copies(result, exhibits),
-        _labels(result),
+        _render_clips(exhibits.real, exhibits.sample_rate_hz),
+        _render_distances(result, exhibits),
+        _render_features(result, exhibits),
+        _render_two_sample(result),
+        _render_copies(result, exhibits),
+        _render_labels(result),
         "<h2>How this was computed</h2>"
         "<p>Results are comparable where all of this but the generated set is the same.</p>"
-        f"<details><summary>the whole result</summary><pre>{_text(json.dumps(result, indent=1))}</pre></details>",
+        f"<details><summary>the whole result</summary><pre>{_escape(json.dumps(result, indent=1))}</pre></details>",
     ]
     atomic_files.write_text(
         path,
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{_text(title)}</title><style>{_STYLE}</style><body>\n" + "\n".join(parts) + "\n</body></html>\n",
+        f"<title>{_escape(title)}</title><style>{_STYLE}</style><body>\n" + "\n".join(parts) + "\n</body></html>\n",
     )
 
 
-def _context(result: dict[str, Any]) -> str:
+def _render_context(result: dict[str, Any]) -> str:
     context, sets = result["context"], result["sets"]
     sides = [
         f"{sets[side]['clips']} clips of {sets[side]['tracks']} tracks ({side})" for side in ("generated", "reference")
     ]
-    return _text(
+    return _escape(
         f"{context['seconds']:g} s at {context['sample_rate_hz']} Hz, "
         f"{'stereo' if context['channels'] == 2 else 'mono'}; {', '.join(sides)}; {result['draws']['count']} draws of "
         f"{result['draws']['tracks']} tracks, one clip each"
     )
 
 
-def _cards(result: dict[str, Any]) -> str:
+def _render_cards(result: dict[str, Any]) -> str:
     cards = []
     for name, blocks in result["distances"].items():
         block = blocks.get("all") or next(iter(blocks.values()))
         frechet, coverage = block["frechet"], block["coverage"]
-        cards.append((f"Fréchet distance, {name}", _times(frechet["ratio"]), f"{_pair(frechet)} among real clips"))
+        cards.append(
+            (f"Fréchet distance, {name}", _format_ratio(frechet["ratio"]), f"{_format_pair(frechet)} among real clips")
+        )
         cards.append(("coverage", f"{coverage['value']:.2f}", f"real among real: {coverage['floor']:.2f}"))
     test = result["two_sample"]["test"]
     cards.append(
-        ("distinguished by a classifier", f"{test['accuracy']:.0%}", f"chance is 50%; {_text(test['verdict'])}")
+        ("distinguished by a classifier", f"{test['accuracy']:.0%}", f"chance is 50%; {_escape(test['verdict'])}")
     )
     if panel := result["memorisation"]:
         note = f"of the generated clips; of held-out real ones: {panel['held_out_flagged_share']:.1%}"
-        cards.append(("look copied", f"{panel['flagged_share']:.1%}", note))
-    body = "".join(f"<div class=card>{_text(name)}<b>{value}</b>{note}</div>" for name, value, note in cards)
-    return f"<div class=cards>{body}</div><p><b>{_text(result['claim']['sentence'])}</b></p>"
+        cards.append(("flagged as copies", f"{panel['flagged_share']:.1%}", note))
+    body = "".join(f"<div class=card>{_escape(name)}<b>{value}</b>{note}</div>" for name, value, note in cards)
+    return f"<div class=cards>{body}</div><p><b>{_escape(result['claim']['sentence'])}</b></p>"
 
 
-def _clips(sounds: Sequence[Sound], sample_rate_hz: int) -> str:
-    return f"<div class=clips>{''.join(_clip(sound, sample_rate_hz) for sound in sounds)}</div>"
+def _render_clips(sounds: Sequence[Sound], sample_rate_hz: int) -> str:
+    return f"<div class=clips>{''.join(_render_clip(sound, sample_rate_hz) for sound in sounds)}</div>"
 
 
-def _clip(sound: Sound, sample_rate_hz: int) -> str:
+def _render_clip(sound: Sound, sample_rate_hz: int) -> str:
     picture = spectrogram_images.png(spectrogram_images.mel_image(audio_files.from_int16(sound.pcm), sample_rate_hz))
     flac = audio_files.encode(sound.pcm, sample_rate_hz, ".flac")
     return (
-        f"<figure><img alt='mel spectrogram' src='{_data('image/png', picture)}'>"
-        f"<audio controls loop preload=metadata src='{_data('audio/flac', flac)}'></audio>"
-        f"<figcaption>{_text(sound.title)}</figcaption></figure>"
+        f"<figure><img alt='mel spectrogram' src='{_encode_data_url('image/png', picture)}'>"
+        f"<audio controls loop preload=metadata src='{_encode_data_url('audio/flac', flac)}'></audio>"
+        f"<figcaption>{_escape(sound.title)}</figcaption></figure>"
     )
 
 
-def _distances(result: dict[str, Any], exhibits: Exhibits) -> str:
+def _render_distances(result: dict[str, Any], exhibits: Exhibits) -> str:
     tables, bars = [], []
     metric_titles, block_titles = distances.titles(), embeddings.block_titles()
     sources = [
@@ -166,36 +168,33 @@ def _distances(result: dict[str, Any], exhibits: Exhibits) -> str:
             if metrics["frechet"]["ratio"]:
                 bars.append((f"{name} {title}", metrics["frechet"]["ratio"]))
             for metric, found in metrics.items():
+                figures = [_format_number(found[name]) for name in ("value", "sd", "floor", "floor_sd", "ratio")]
                 p = f"{found['p']:.3g}" if "p" in found else ""
-                rows.append([
-                    f"{title}: {metric_titles.get(metric, metric)}",
-                    _number(found["value"]), _number(found["sd"]), _number(found["floor"]), _number(found["floor_sd"]),
-                    _number(found["ratio"]), p,
-                ])  # fmt: skip
+                rows.append([f"{title}: {metric_titles.get(metric, metric)}", *figures, p])
         head = ["", "generated", "±", "real/real floor", "±", "ratio", "p"]
-        tables.append(f"<h3>{_text(name)}</h3>{_table(head, rows)}")
+        tables.append(f"<h3>{_escape(name)}</h3>{_render_table(head, rows)}")
     return (
         "<h2>How far from real clips</h2>"
         "<p>The floor is the same figure of real clips of other tracks. The ratio is to the floor; only the floor of the "
         "kernel distance is zero on average, and its ratio is to the 95th percentile of chance. For precision, recall, "
         "density and coverage 1 is best. The figures are not comparable with published FAD values.</p>"
-        f"<div class=chart>{charts.ratios(bars)}</div>"
+        f"<div class=chart>{charts.draw_ratios(bars)}</div>"
         f"<details open><summary>all figures</summary>{''.join(tables)}</details>"
-        f"<h3>Clips in the plane of the two widest dimensions</h3><div class=chart>{charts.scatter(exhibits.points)}</div>"
+        f"<h3>Clips in the plane of the two widest dimensions</h3><div class=chart>{charts.draw_scatter(exhibits.points)}</div>"
     )
 
 
-def _features(result: dict[str, Any], exhibits: Exhibits) -> str:
+def _render_features(result: dict[str, Any], exhibits: Exhibits) -> str:
     rows = []
     for name, found in result["features"].items():
         if "says" not in found or found["reference"]["median"] is found["generated"]["median"] is None:
             continue
         middle = [
-            "{} ({} to {})".format(*(_number(found[side][point]) for point in ("median", "p10", "p90")))
+            "{} ({} to {})".format(*(_format_number(found[side][point]) for point in ("median", "p10", "p90")))
             for side in ("reference", "generated")
         ]
-        title = f"{_text(name.replace('_', ' '))}<br><span class=small>{_text(found['says'])}</span>"
-        figures = [_number(found[figure]) for figure in ("wasserstein", "floor", "p")]
+        title = f"{_escape(name.replace('_', ' '))}<br><span class=small>{_escape(found['says'])}</span>"
+        figures = [_format_number(found[figure]) for figure in ("wasserstein", "floor", "p")]
         rows.append([title, found["unit"], *middle, *figures])
     head = ["", "", "real: median (10 to 90 %)", "generated", "distance", "floor", "p"]
     ltas = result["features"]["ltas"]
@@ -203,14 +202,14 @@ def _features(result: dict[str, Any], exhibits: Exhibits) -> str:
         "<h2>What a musician can act on</h2>"
         "<p>Distance: Wasserstein, in standard deviations of the real clips. p: the probability of a Kolmogorov-Smirnov "
         "distance as large by chance, with tracks permuted.</p>"
-        f"<div class=chart>{charts.histograms(exhibits.features)}</div>{_table(head, rows, raw=True)}"
+        f"<div class=chart>{charts.draw_histograms(exhibits.features)}</div>{_render_table(head, rows, raw=True)}"
         f"<h3>Long-term spectrum</h3><p>Its shape is {ltas['shape_db']:.2g} dB from the real one (real/real "
         f"{ltas['floor_shape_db']:.2g}), its level {ltas['offset_db']:+.2g} dB (real/real {ltas['floor_offset_db']:+.2g}).</p>"
-        f"<div class=chart>{charts.spectra(exhibits.spectra_hz, exhibits.spectra)}</div>"
+        f"<div class=chart>{charts.draw_spectra(exhibits.spectra_hz, exhibits.spectra)}</div>"
     )
 
 
-def _two_sample(result: dict[str, Any]) -> str:
+def _render_two_sample(result: dict[str, Any]) -> str:
     found = result["two_sample"]
 
     named = {"real or generated?": found["test"], "the same from file properties alone": found["shortcuts"]}
@@ -232,62 +231,68 @@ def _two_sample(result: dict[str, Any]) -> str:
     return (
         "<h2>Can a classifier distinguish them?</h2>"
         "<p>It is trained on half the tracks and tested on one clip of each other track. 50 % is chance. “Detectable” is "
-        "the smallest accuracy that a test of this number of clips detects.</p>" + _table(head, rows)
+        "the smallest accuracy that a test of this number of clips detects.</p>" + _render_table(head, rows)
     )
 
 
-def _copies(result: dict[str, Any], exhibits: Exhibits) -> str:
+def _render_copies(result: dict[str, Any], exhibits: Exhibits) -> str:
     panel = result["memorisation"]
     if not panel:
         return "<h2>Copied?</h2><p>Not tested: the training tracks were not given.</p>"
     rows = [
-        [name.replace("_", " "), _number(value)] for name, value in panel.items() if isinstance(value, (int, float))
+        [name.replace("_", " "), _format_number(value)]
+        for name, value in panel.items()
+        if isinstance(value, (int, float))
     ]
     pairs = "".join(
-        f"<h3>{_text(what)}</h3><div class='pair clips'>{_clip(fake, exhibits.sample_rate_hz)}{_clip(real, exhibits.sample_rate_hz)}</div>"
+        f"<h3>{_escape(what)}</h3><div class='pair clips'>{_render_clip(fake, exhibits.sample_rate_hz)}{_render_clip(real, exhibits.sample_rate_hz)}</div>"
         for fake, real, what in exhibits.copies
     )
     return (
         "<h2>Copied?</h2><p>A clip is flagged if it is closer to a training clip than 99.9 % of held-out real clips are, "
         "by the correlation of spectrograms at any shift or by a fingerprint of spectral peaks. Flagged pairs, with the "
-        "generated clip on the left:</p>" + (pairs or "<p>None.</p>") + _table(["", ""], rows)
+        "generated clip on the left:</p>" + (pairs or "<p>None.</p>") + _render_table(["", ""], rows)
     )
 
 
-def _labels(result: dict[str, Any]) -> str:
+def _render_labels(result: dict[str, Any]) -> str:
     found = result.get("labels")
     if not found:
         return ""
     rows = [
-        [name.replace("_", " "), _number(value)] for name, value in found.items() if isinstance(value, (int, float))
+        [name.replace("_", " "), _format_number(value)]
+        for name, value in found.items()
+        if isinstance(value, (int, float))
     ]
-    return "<h2>Labels</h2><p>By a classifier that was trained on the labels of the dataset.</p>" + _table(
+    return "<h2>Labels</h2><p>By a classifier that was trained on the labels of the dataset.</p>" + _render_table(
         ["", ""], rows
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], raw: bool = False) -> str:
-    cell = str if raw else _text
+def _render_table(head: Sequence[str], rows: Sequence[Sequence[Any]], raw: bool = False) -> str:
+    cell = str if raw else _escape
     lines = "".join(f"<tr>{''.join(f'<td>{cell(value)}</td>' for value in row)}</tr>" for row in rows)
-    return f"<div class=wide><table><tr>{''.join(f'<th>{_text(name)}</th>' for name in head)}</tr>{lines}</table></div>"
+    return (
+        f"<div class=wide><table><tr>{''.join(f'<th>{_escape(name)}</th>' for name in head)}</tr>{lines}</table></div>"
+    )
 
 
-def _pair(found: dict[str, float]) -> str:
-    return f"{_number(found['value'])}; {_number(found['floor'])}"
+def _format_pair(found: dict[str, float]) -> str:
+    return f"{_format_number(found['value'])}; {_format_number(found['floor'])}"
 
 
-def _times(ratio: float | None) -> str:
+def _format_ratio(ratio: float | None) -> str:
     return "–" if ratio is None else f"{ratio:.2g} ×"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     # Rounding errors, like the deviation of equal values, become 0.
     return "–" if value is None else f"{value if abs(value) > 1e-12 else 0:.3g}"
 
 
-def _text(value: Any) -> str:
+def _escape(value: Any) -> str:
     return html.escape(str(value))
 
 
-def _data(kind: str, content: bytes) -> str:
+def _encode_data_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

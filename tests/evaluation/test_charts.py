@@ -7,18 +7,18 @@ from technogen_jax.evaluation import charts
 
 RANDOM = np.random.default_rng(0)
 DRAWN = {
-    "ratios": lambda: charts.ratios([("timbre", 3.0), ("a ratio far below one", 0.001), ("rhythm", 40.0)]),
-    "histograms": lambda: charts.histograms(
+    "ratios": lambda: charts.draw_ratios([("timbre", 3.0), ("a ratio far below one", 0.001), ("rhythm", 40.0)]),
+    "histograms": lambda: charts.draw_histograms(
         [
             ("tempo, BPM", RANDOM.normal(130, 5, 50), RANDOM.normal(140, 5, 70)),
             ("never defined", np.full(3, np.nan), np.full(3, np.nan)),
             ("always the same", np.zeros(5), np.zeros(5)),
         ]
     ),
-    "spectra": lambda: charts.spectra(
+    "spectra": lambda: charts.draw_spectra(
         np.geomspace(30, 8000, 20), [("real", charts.REAL, RANDOM.normal(-60, 5, (9, 20)))]
     ),
-    "scatter": lambda: charts.scatter([("real", charts.REAL, RANDOM.normal(0, 1, (30, 2)))]),
+    "scatter": lambda: charts.draw_scatter([("real", charts.REAL, RANDOM.normal(0, 1, (30, 2)))]),
 }
 
 
