@@ -2,12 +2,14 @@
 
     python -m experiments.torture [--only kills|disk|drift|zoo|bars|fuzz] [--kills 50] [--seeds 5] [--inputs 20000]
 
-kills   trains a tiny WaveGAN and a tiny TechnoGAN, prepares datasets and evaluates a run. Each is killed by SIGKILL at random
-        moments, or while a checkpoint or a preview is written, until `--kills` is reached. The results must equal those of
-        undisturbed runs, bit for bit, with no temporary file left. Then SIGTERM in each phase.
+kills   trains a tiny WaveGAN and a tiny TechnoGAN, prepares datasets and evaluates a run. Each is
+        killed by SIGKILL at random moments, or while a checkpoint or a preview is written, until
+        `--kills` is reached. The results must equal those of undisturbed runs, bit for bit, with no
+        temporary file left. Then SIGTERM in each phase.
 disk    fills a small disk (as root, on Linux), makes a workdir read-only, and removes the dataset.
 drift   trains 20,000 tiny steps and compares memory, file handles and threads at the beginning and the end.
-zoo     prepares a folder of broken and odd files beside five good ones, as `tests/integration/test_zoo.py` does, for each seed.
+zoo     prepares a folder of broken and odd files and five good ones, for each seed, as
+        `tests/integration/test_zoo.py` does.
 bars    the same with --grid bars.
 fuzz    runs the property tests of records and config fields, with `--inputs` inputs for each.
 
@@ -190,7 +192,7 @@ def kill_until_done(
 ) -> Iterator[str]:
     """Runs a command repeatedly, killed at random moments, then lets it end; yields the phase of each kill.
 
-    The first start compiles anew; the others use a compilation cache that is itself written under kills.
+    The first start compiles everything; the others use a compilation cache that is itself written under kills.
     """
     for number in range(KILLS_A_RUN):
         started, process = time.time(), start(argv, cache if number else None)
@@ -267,7 +269,7 @@ def stop_times(
 ) -> list[tuple[float, float]]:
     """Returns how long a training continues after SIGTERM, in seconds and in CPU seconds; it must save and end with 0.
 
-    One of three starts compiles anew.
+    One of three starts compiles everything.
     """
     times_s = []
     for number in range(count):
