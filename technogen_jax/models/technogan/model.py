@@ -48,7 +48,7 @@ from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models.gan import GAN, Endless, functional
 from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibatch_deviation
 from technogen_jax.models.technogan import low_end
-from technogen_jax.models.technogan.codec import codec, tones
+from technogen_jax.models.technogan.codec import codec, pitch
 from technogen_jax.models.technogan.config import COMPONENT_FIELDS, TechnoGANConfig
 
 TAPS = 5  # of the convolutions: two sixteenths to either side
@@ -207,26 +207,26 @@ def _voiced(choices: jax.Array, voices: jax.Array) -> jax.Array:
     """What a bar's notes add to the sixteenths in which they sound, `[B, N * 16, K]`: each its own harmonics and how it rises and dies.
 
     Args:
-        choices: `[B, N * 16, 2 * (1 + NOTES)]`, the logits of `tones.speak_pitch`.
+        choices: `[B, N * 16, 2 * (1 + NOTES)]`, the logits of `pitch.speak_pitch`.
         voices: `[B, N, NOTES * K]`, what each note adds.
     """
     bars = voices.shape[:2]
-    weights = tones.note_weights(choices.reshape(*bars, codec.STEPS, 2, -1)).mean(-2)
-    return jnp.matmul(weights, voices.reshape(*bars, tones.NOTES, -1)).reshape(*choices.shape[:2], -1)
+    weights = pitch.note_weights(choices.reshape(*bars, codec.STEPS, 2, -1)).mean(-2)
+    return jnp.matmul(weights, voices.reshape(*bars, pitch.NOTES, -1)).reshape(*choices.shape[:2], -1)
 
 
 def _standing(heights: jax.Array, lines: jax.Array, peaks: jax.Array, levels: np.ndarray) -> jax.Array:
     """What a bar's lines add to the sixteenths in which they stand, `[B, N * 16, K]`: more level where they are, or they would be noise.
 
     Args:
-        heights: `[B, N * 16, BAR_LINES]`, the logits of `tones.speak_lines`, as the next.
+        heights: `[B, N * 16, BAR_LINES]`, the logits of `pitch.speak_lines`, as the next.
         lines: `[B, N, BAR_LINES, LINE_STEPS]`.
         peaks: `[B, N, BAR_LINES]`, by how much: their softplus is in nepers.
         levels: `[LINES, K]`, what a neper at each step of 20 cents is in the numbers.
     """
     bars = peaks.shape[:2]
     loud = jax.nn.sigmoid(heights).reshape(*bars, codec.STEPS, -1) * jax.nn.softplus(peaks)[:, :, None]
-    heard = jnp.matmul(loud, jnp.matmul(tones.line_weights(lines), levels[::2]))
+    heard = jnp.matmul(loud, jnp.matmul(pitch.line_weights(lines), levels[::2]))
     return heard.reshape(*heights.shape[:2], -1)
 
 
@@ -331,9 +331,9 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
     # notes and lines, and what there is to strike.
     said = dict(
         low=1 + low_end.SAID + low_components,
-        pitch=2 * (1 + tones.NOTES),
-        line=tones.BAR_LINES,
-        side_line=tones.BAR_LINES,
+        pitch=2 * (1 + pitch.NOTES),
+        line=pitch.BAR_LINES,
+        side_line=pitch.BAR_LINES,
     )
     outputs = {part: said.get(part, count) for part, count in parts.items()} | dict(struck=_STRUCK)
     toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
@@ -344,11 +344,11 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
     sounds = {part: 0 if part == "low" else size for part, size in moving.items()}  # what is struck has no low end
     palette = dict(shares=3 * noise_size, noise=noise_size, low=low_end.CHOSEN)
     palette["struck"] = _STRUCK * _RINGS * sum(sounds.values())
-    palette |= {f"{part}_peaks": tones.BAR_LINES for part in _LINES_OF if part in parts}
+    palette |= {f"{part}_peaks": pitch.BAR_LINES for part in _LINES_OF if part in parts}
     if "pitch" in parts:
-        palette["voices"] = tones.NOTES * sum(sounds.values())
+        palette["voices"] = pitch.NOTES * sum(sounds.values())
     for part in toned:
-        palette[part] = tones.NOTES * tones.QUARTER_TONES if part == "pitch" else tones.BAR_LINES * tones.LINE_STEPS
+        palette[part] = pitch.NOTES * pitch.QUARTER_TONES if part == "pitch" else pitch.BAR_LINES * pitch.LINE_STEPS
     shared = dict(bars=bars, labels=labels)
     sizes = dict(
         channels=channels, blocks=blocks, latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size
@@ -435,7 +435,7 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
         heard = codec.by_part(heard, sounds)
         for part, of in _LINES_OF.items():
             if part in parts:
-                lines = chosen[part].reshape(*bars, tones.BAR_LINES, -1)
+                lines = chosen[part].reshape(*bars, pitch.BAR_LINES, -1)
                 heard[of] += _standing(values[part], lines, chosen[f"{part}_peaks"], one.peaks(of) / scale_of[of])
         heard["low"] = jnp.zeros_like(values["low"])
         moved = _stilled(jnp.concatenate([values[part] for part in moving], -1), shares) + noise
@@ -449,10 +449,10 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
         for part in toned:
             if part == "pitch":
                 choices = values[part].reshape(*bars, codec.STEPS, 2, -1)
-                numbers = tones.speak_pitch(choices, chosen[part].reshape(*bars, tones.NOTES, -1))
+                numbers = pitch.speak_pitch(choices, chosen[part].reshape(*bars, pitch.NOTES, -1))
             else:
                 heights = values[part].reshape(*bars, codec.STEPS, -1)
-                numbers = tones.speak_lines(heights, chosen[part].reshape(*bars, tones.BAR_LINES, -1))
+                numbers = pitch.speak_lines(heights, chosen[part].reshape(*bars, pitch.BAR_LINES, -1))
             sequence[part] = one.code(part, numbers.reshape(*said.shape[:2], -1))
         return jnp.concatenate([sequence[part] for part in parts], -1)
 

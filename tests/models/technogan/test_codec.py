@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from technogen_jax.audio import spectral
 from technogen_jax.common import array_files
 from technogen_jax.evaluation.features import musical
-from technogen_jax.models.technogan.codec import codec, tones
+from technogen_jax.models.technogan.codec import codec, pitch
 from technogen_jax.sampling import generator
 
 KEY = jax.random.key(0)
@@ -118,7 +118,7 @@ def test_corrected_sound_has_as_much_of_its_energy_in_lines_as_the_set(bars, gat
         return np.asarray(jax.jit(lambda audio: made.decode(made.encode(audio)))(audio))
 
     def share(sound):
-        return np.asarray(tones.line_shares(jnp.asarray(sound.mean(-1)), 8000, 16)).sum(1).mean()
+        return np.asarray(pitch.line_shares(jnp.asarray(sound.mean(-1)), 8000, 16)).sum(1).mean()
 
     off = [abs(np.log(share(back(found)) / share(audio))) for found in (statistics, corrected)]
     assert off[1] < 0.8 * off[0], off

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from technogen_jax.models.technogan.codec import codec, excitations, tones
+from technogen_jax.models.technogan.codec import codec, excitations, pitch
 
 KEY = jax.random.key(0)
 
@@ -114,7 +114,7 @@ def test_a_line_goes_over_into_the_next_sixteenth_s():
 
 
 def test_lines_of_all_pitches_keep_to_their_place_on_the_grid_of_whole_periods():
-    for tone in (0, tones.LINES - 1):
+    for tone in (0, pitch.LINES - 1):
         at = np.full((1, 16, 1), tone)
         found = excitations.standing(jnp.asarray(at), jnp.ones((1, 16, 1)), 77824, 44100, 220.0)[0]
         peak = np.argmax(np.abs(np.fft.rfft(found))) * 44100 / 77824

@@ -24,7 +24,7 @@ from technogen_jax.common import progress
 from technogen_jax.models import count_parameters, layers
 from technogen_jax.models.technogan import low_end, shaper_training
 from technogen_jax.models.technogan import model as technogan
-from technogen_jax.models.technogan.codec import codec, tones
+from technogen_jax.models.technogan.codec import codec, pitch
 from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.runs.workdir import STATISTICS_FILE, read_statistics
 from technogen_jax.sampling import generator as generate
@@ -243,7 +243,7 @@ def test_residual_branches_begin_as_nothing_and_the_latent_counts_from_the_start
 @pytest.fixture(scope="module")
 def toned(bars):
     """(model, its codec, the sizes of its parts) of `bars`, pitch and lines too, all of their numbers kept."""
-    every = TONES | {f"{part}_components": tones.LINE_SIZE for part in ("pitch", "line", "side_line")}
+    every = TONES | {f"{part}_components": pitch.LINE_SIZE for part in ("pitch", "line", "side_line")}
     gan, statistics = known(bars, **every, shaper="new")
     grid = codec.grid_of(14336, 8000, 1, SMALL["frames_per_step"])
     sizes = codec.part_sizes(grid, SMALL["n_mels"], 2, True)
@@ -258,16 +258,16 @@ def test_a_bar_has_a_few_notes_and_another_has_others(toned):
         g[layer]["kernel"] = 30 * g[layer]["kernel"]
     x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 24))
     silence, every = (
-        coder.code("pitch", jnp.asarray(v)) for v in (np.zeros(tones.PITCH_SIZE), np.eye(tones.PITCH_SIZE))
+        coder.code("pitch", jnp.asarray(v)) for v in (np.zeros(pitch.PITCH_SIZE), np.eye(pitch.PITCH_SIZE))
     )
     numbers = np.asarray(codec.by_part(x, sizes)["pitch"] - silence) @ np.linalg.pinv(np.asarray(every - silence))
-    pitch_hz, sure = (np.asarray(values) for values in tones.pitches(jnp.asarray(numbers)))
+    pitch_hz, sure = (np.asarray(values) for values in pitch.pitches(jnp.asarray(numbers)))
     notes = [
         set(np.rint(24 * np.log2(hz[is_sure] / 55)).astype(int))
         for hz, is_sure in zip(pitch_hz, sure > 0.6, strict=True)
     ]
-    assert all(len(of_bar) <= tones.NOTES for of_bar in notes)
-    assert max(map(len, notes)) > 1 and len(set.union(*notes)) > tones.NOTES
+    assert all(len(of_bar) <= pitch.NOTES for of_bar in notes)
+    assert max(map(len, notes)) > 1 and len(set.union(*notes)) > pitch.NOTES
 
 
 def test_the_critic_hears_how_quiet_a_rest_is(toned):
@@ -354,10 +354,10 @@ def test_levels_have_a_peak_where_a_line_stands():
         rng.standard_normal((2, 32, 8)).astype(np.float32),
         rng.standard_normal((2, 2, 8)).astype(np.float32),
     )
-    lines = np.full((2, 2, 8, tones.LINE_STEPS), -9, np.float32)
-    at = rng.integers(tones.LINE_STEPS, size=(2, 2, 8))
+    lines = np.full((2, 2, 8, pitch.LINE_STEPS), -9, np.float32)
+    at = rng.integers(pitch.LINE_STEPS, size=(2, 2, 8))
     np.put_along_axis(lines, at[..., None], 9, -1)
-    levels = rng.standard_normal((tones.LINES, 5)).astype(np.float32)
+    levels = rng.standard_normal((pitch.LINES, 5)).astype(np.float32)
     wanted = np.zeros((2, 32, 5))
     for clip, step, line in np.ndindex(2, 32, 8):
         height, peak = 1 / (1 + np.exp(-heights[clip, step, line])), np.log1p(np.exp(peaks[clip, step // 16, line]))

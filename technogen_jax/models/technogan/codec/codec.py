@@ -33,7 +33,7 @@ from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models.convolution import convolve_circular
 from technogen_jax.models.gan import Functional, functional
 from technogen_jax.models.layers import CircularConv, Dense
-from technogen_jax.models.technogan.codec import excitations, tones
+from technogen_jax.models.technogan.codec import excitations, pitch
 from technogen_jax.models.technogan.config import TechnoGANConfig
 
 STEPS = 16  # sixteenth notes in a bar
@@ -173,9 +173,9 @@ def part_sizes(grid: Grid, n_mels: int, channels: int, toned: bool) -> dict[str,
         sizes["side"] = grid.frames * (n_mels + 1)
     sizes["low"] = grid.low_samples
     if toned:
-        sizes |= dict(pitch=tones.PITCH_SIZE, line=tones.LINE_SIZE)
+        sizes |= dict(pitch=pitch.PITCH_SIZE, line=pitch.LINE_SIZE)
     if toned and channels == 2:
-        sizes["side_line"] = tones.LINE_SIZE
+        sizes["side_line"] = pitch.LINE_SIZE
     if channels == 2:
         sizes["pan"] = _GROUPS
     return sizes
@@ -293,7 +293,7 @@ def correct(
     def line_shares(audio):
         """Of mid and side, `[1, half octaves]` each."""
         sound = spectral.resample_circular(mid_and_side(audio), grid.samples)
-        return {part: tones.line_shares(sound[:, i], rate_hz, grid.steps) for i, part in enumerate(signals)}
+        return {part: pitch.line_shares(sound[:, i], rate_hz, grid.steps) for i, part in enumerate(signals)}
 
     def levels(audio):
         """Of mid and side the mean and the deviation over a clip, `[bands]` each."""
@@ -305,7 +305,7 @@ def correct(
         real, back = heard(line_shares)
         hz = np.arange(bands["mid"].shape[1]) * (rate_hz / grid.n_fft)
         centre_hz = bands["mid"] @ hz / bands["mid"].sum(1)
-        middle_hz = np.sqrt(tones.SHARE_EDGES_HZ[:-1] * tones.SHARE_EDGES_HZ[1:])
+        middle_hz = np.sqrt(pitch.SHARE_EDGES_HZ[:-1] * pitch.SHARE_EDGES_HZ[1:])
         middle_hz = np.append(middle_hz, 2 * middle_hz[-1])  # where nothing is measured nothing is changed
         for part in signals:
             # Against all that is no line, energy goes with the square of what is multiplied.
@@ -496,11 +496,11 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
         below = jnp.full_like(levels["mid"], np.log(_FLOOR))
         both = jnp.stack([levels["mid"], levels["side"][..., 1:] if "side" in levels else below], 1)
         seen = spectral.resample_circular(low, grid.steps * grid.frames * _LOW_SAMPLES)
-        pitch_hz, sure = tones.pitches(features["pitch"])
+        pitch_hz, sure = pitch.pitches(features["pitch"])
         told, standing = [_told(pitch_hz, jnp.minimum(_SURER * sure, 1) if clear else sure, grid)], []
-        for part, lowest_hz in zip(("line", "side_line"), tones.LOWEST_HZ, strict=True):
+        for part, lowest_hz in zip(("line", "side_line"), pitch.LOWEST_HZ, strict=True):
             if part in features:
-                tone, height = tones.lines(features[part])
+                tone, height = pitch.lines(features[part])
                 height = jnp.where(height < _LEAST_LINE, 0, height)
                 standing.append(excitations.standing(tone, height, grid.samples, rate_hz, lowest_hz)[:, None])
                 told.append(_told_of_lines(tone, height, lowest_hz, filters, rate_hz, grid))
@@ -600,7 +600,7 @@ def make(clip_samples, sample_rate_hz, grid, n_mels, parts, statistics) -> Codec
 
     @cache
     def peaks(part):
-        heard = _heard_of_lines(tones.LOWEST_HZ[part == "side"], bands[part], rate_hz, grid)
+        heard = _heard_of_lines(pitch.LOWEST_HZ[part == "side"], bands[part], rate_hz, grid)
         return np.float32(np.tile(heard, grid.frames) @ coding(part))
 
     def code_low(waves):
@@ -715,10 +715,10 @@ def _features(audio, grid, bands, rate_hz, toned) -> dict[str, jax.Array]:
     low = spectral.resample_circular(signals[:, 0], grid.steps * grid.low_samples)
     features["low"] = folded(low.reshape(len(audio), grid.steps, -1), 1)
     if toned:
-        features["pitch"], features["line"] = tones.numbers_of(sound[:, 0], rate_hz, grid.steps)
+        features["pitch"], features["line"] = pitch.numbers_of(sound[:, 0], rate_hz, grid.steps)
     if toned and signals.shape[1] == 2:
-        lines = tones.find_lines(sound[:, 1], rate_hz, grid.steps, tones.LOWEST_HZ[1])
-        features["side_line"] = tones.line_numbers(lines)
+        lines = pitch.find_lines(sound[:, 1], rate_hz, grid.steps, pitch.LOWEST_HZ[1])
+        features["side_line"] = pitch.line_numbers(lines)
     if signals.shape[1] == 2:
         features["pan"] = _pan(spectra / (grid.n_fft / 4), bands["mid"], grid)
     return features
@@ -788,13 +788,13 @@ def groups(size: int, count: int = _GROUPS) -> np.ndarray:
 
 def _told(pitch_hz, sure, grid):
     """What the shaper sees of the pitch, `[B, N, 2]`."""
-    octave = sure * jnp.log2(pitch_hz / tones.PITCHES_HZ[0]) - 2
+    octave = sure * jnp.log2(pitch_hz / pitch.PITCHES_HZ[0]) - 2
     return jnp.repeat(jnp.stack([2 * sure, octave], -1), grid.frames // 2, 1)
 
 
 def _heard_of_lines(lowest_hz, filters, rate_hz, grid):
     """How much each band hears of each line, `[LINES, bands]`, the nearest band the most: 1."""
-    bins = np.minimum(np.round(tones.lines_hz(lowest_hz) * grid.n_fft / rate_hz).astype(int), filters.shape[1] - 1)
+    bins = np.minimum(np.round(pitch.lines_hz(lowest_hz) * grid.n_fft / rate_hz).astype(int), filters.shape[1] - 1)
     heard = filters[:, bins].T
     return heard / np.maximum(heard.max(1, keepdims=True), 1e-9)
 

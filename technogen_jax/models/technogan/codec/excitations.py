@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from technogen_jax.audio import spectral
-from technogen_jax.models.technogan.codec import tones
+from technogen_jax.models.technogan.codec import pitch
 
 _SPLIT_HZ = (2000.0, 4000.0)  # between noise that swells as what lies low and noise that swells as the rest
 _DRIVE = 40.0  # into the distortion: a low waveform above -32 dB comes out nearly square
@@ -114,13 +114,13 @@ def _series(angle: jax.Array) -> jax.Array:
 
 
 def standing(tone: jax.Array, height: jax.Array, samples: int, rate_hz: float, lowest_hz: float) -> jax.Array:
-    """Sines `[B, samples]` at tones and heights, `[B, steps, n]` as `tones.lines` gives, each going over into the next sixteenth's.
+    """Sines `[B, samples]` at tones and heights, `[B, steps, n]` as `pitch.lines` gives, each going over into the next sixteenth's.
 
     A bar of 16 steps holds whole periods, so that a tone that is held goes on without a jump, in whatever block it is made.
     """
     steps, span = tone.shape[1], samples // tone.shape[1]
     bar_samples = 16 * span
-    periods = np.round(tones.lines_hz(lowest_hz) * bar_samples / rate_hz).astype(np.int64)
+    periods = np.round(pitch.lines_hz(lowest_hz) * bar_samples / rate_hz).astype(np.int64)
 
     def waves(places):
         """Sine and cosine of each tone at samples of a bar, `[2, LINES, places]`."""

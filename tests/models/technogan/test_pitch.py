@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from technogen_jax.models.technogan.codec import tones
+from technogen_jax.models.technogan.codec import pitch
 
 RATE_HZ, STEPS = 44100, 16
 SAMPLES = STEPS * 4864
@@ -16,9 +16,9 @@ def saw(pitch_hz, samples=SAMPLES):
 
 def found(signal):
     """(Hz, how sure), by halves of a sixteenth, after coding and reading back."""
-    numbers, _ = tones.numbers_of(jnp.float32(signal)[None], RATE_HZ, STEPS)
-    assert numbers.shape == (1, STEPS, tones.PITCH_SIZE)
-    pitch_hz, sure = tones.pitches(numbers)
+    numbers, _ = pitch.numbers_of(jnp.float32(signal)[None], RATE_HZ, STEPS)
+    assert numbers.shape == (1, STEPS, pitch.PITCH_SIZE)
+    pitch_hz, sure = pitch.pitches(numbers)
     return np.asarray(pitch_hz)[0], np.asarray(sure)[0]
 
 
@@ -59,11 +59,11 @@ def test_the_share_of_lines_is_that_of_a_sine_in_noise_in_its_half_octave(hz):
     hz, low_hz = np.round(np.array([hz, 70.0]) * SAMPLES / RATE_HZ) * RATE_HZ / SAMPLES
     noise = np.random.default_rng(0).normal(0, 0.02, SAMPLES)
     sine, bass = 0.02 * np.sin(2 * np.pi * hz * time_s), 0.5 * np.sin(2 * np.pi * low_hz * time_s)
-    edges = tones.SHARE_EDGES_HZ
+    edges = pitch.SHARE_EDGES_HZ
     heard = 0.02**2 * (edges[-1] - edges[0]) / (RATE_HZ / 2)  # of the noise, between the first edge and the last
     wanted = np.where((edges[:-1] <= hz) & (hz < edges[1:]), 0.02**2 / 2 / (0.02**2 / 2 + heard), 0)
     signals = jnp.float32([noise + sine, noise + sine + bass, noise, 0 * noise])
-    shares = np.asarray(tones.line_shares(signals, RATE_HZ, STEPS))
+    shares = np.asarray(pitch.line_shares(signals, RATE_HZ, STEPS))
     np.testing.assert_allclose(shares[0], wanted, atol=0.03)
     np.testing.assert_allclose(shares[1], shares[0], atol=0.03)
     assert shares[2].max() < 0.003 and (shares[3] == 0).all()
@@ -71,8 +71,8 @@ def test_the_share_of_lines_is_that_of_a_sine_in_noise_in_its_half_octave(hz):
 
 def test_between_two_pitches_there_is_none():
     """A third apart: the mean of the numbers of two notes is less sure than either, a tritone apart hardly sure."""
-    numbers = [tones.numbers_of(jnp.float32(saw(hz))[None], RATE_HZ, STEPS)[0] for hz in (110.0, 220.0)]
-    _, sure = tones.pitches((numbers[0] + numbers[1]) / 2)
+    numbers = [pitch.numbers_of(jnp.float32(saw(hz))[None], RATE_HZ, STEPS)[0] for hz in (110.0, 220.0)]
+    _, sure = pitch.pitches((numbers[0] + numbers[1]) / 2)
     assert np.asarray(sure)[0, 2:-2].max() < 0.65
 
 
@@ -82,9 +82,9 @@ def test_lines_are_found_and_read_back_strongest_first():
     hz = np.round(220 * 2 ** (tone / 60) * SAMPLES / RATE_HZ) * RATE_HZ / SAMPLES
     noise = np.random.default_rng(0).normal(0, 0.02, SAMPLES)
     signal = noise + np.sum([a * np.sin(2 * np.pi * f * time) for a, f in zip((0.05, 0.03, 0.02), hz, strict=True)], 0)
-    _, numbers = tones.numbers_of(jnp.float32(signal)[None], RATE_HZ, STEPS)
-    assert numbers.shape == (1, STEPS, tones.LINE_SIZE)
-    read, height = (np.asarray(values)[0] for values in tones.lines(numbers))
+    _, numbers = pitch.numbers_of(jnp.float32(signal)[None], RATE_HZ, STEPS)
+    assert numbers.shape == (1, STEPS, pitch.LINE_SIZE)
+    read, height = (np.asarray(values)[0] for values in pitch.lines(numbers))
     np.testing.assert_allclose(np.sort(read, -1), np.tile(tone, (STEPS, 1)), atol=1)  # a bin at 390 Hz is 20 cents
     assert height.min() > 0.3
 
@@ -93,33 +93,33 @@ def test_harmonics_of_the_pitch_and_noise_are_no_lines():
     noise = np.random.default_rng(0).normal(0, 0.02, SAMPLES)
     pitch_hz = 40 * RATE_HZ / 4864 / 2  # whole periods in a sixteenth
     signals = jnp.float32([saw(pitch_hz) + noise, noise])
-    found = tones.find_pitch(signals, RATE_HZ, STEPS)
-    heights = np.asarray(tones.find_lines(signals, RATE_HZ, STEPS, 220.0, found))
+    found = pitch.find_pitch(signals, RATE_HZ, STEPS)
+    heights = np.asarray(pitch.find_lines(signals, RATE_HZ, STEPS, 220.0, found))
     assert heights[0].max(-1).mean() < 0.1
     assert (heights[1] > 0.15).any(-1).mean() < 0.2
 
 
 def test_turned_by_a_sixteenth_the_numbers_turn_by_one():
     signal = jnp.float32(saw(np.repeat([110.0, 164.8, 130.8, 196.0], SAMPLES // 4)))[None]
-    both = (tones.numbers_of(x, RATE_HZ, STEPS) for x in (signal, jnp.roll(signal, 3 * 4864, 1)))
+    both = (pitch.numbers_of(x, RATE_HZ, STEPS) for x in (signal, jnp.roll(signal, 3 * 4864, 1)))
     for plain, turned in zip(*both, strict=True):
         np.testing.assert_allclose(turned, jnp.roll(plain, 3, 1), atol=1e-3)
 
 
 def test_logits_that_choose_say_what_is_read_back():
-    notes = np.full((1, tones.NOTES, tones.QUARTER_TONES), -9.0, np.float32)
+    notes = np.full((1, pitch.NOTES, pitch.QUARTER_TONES), -9.0, np.float32)
     notes[0, 0, 24], notes[0, 1, 31] = 9, 9  # an octave up, and three and a half semitones more
-    choices = np.full((1, STEPS, 2, 1 + tones.NOTES), -9.0, np.float32)
+    choices = np.full((1, STEPS, 2, 1 + pitch.NOTES), -9.0, np.float32)
     choices[..., 0], choices[:, :, 0, 1], choices[:, :, 1, 2] = 9, 9, 9
-    numbers = tones.speak_pitch(jnp.asarray(choices), jnp.asarray(notes))
-    pitch_hz, sure = (np.asarray(x) for x in tones.pitches(numbers))
+    numbers = pitch.speak_pitch(jnp.asarray(choices), jnp.asarray(notes))
+    pitch_hz, sure = (np.asarray(x) for x in pitch.pitches(numbers))
     np.testing.assert_allclose(pitch_hz[0], np.tile([110, 110 * 2 ** (3.5 / 12)], STEPS), rtol=1e-3)
     assert sure.min() > 0.95
-    lines = np.full((1, tones.BAR_LINES, tones.LINE_STEPS), -9.0, np.float32)
-    heights = np.full((1, STEPS, tones.BAR_LINES), -9.0, np.float32)
+    lines = np.full((1, pitch.BAR_LINES, pitch.LINE_STEPS), -9.0, np.float32)
+    heights = np.full((1, STEPS, pitch.BAR_LINES), -9.0, np.float32)
     lines[0, [0, 1, 2], [20, 60, 100]] = 9
     heights[..., 0], heights[..., 1] = 9, 0
-    numbers = tones.speak_lines(jnp.asarray(heights), jnp.asarray(lines))
-    tone, height = (np.asarray(x)[0, 0] for x in tones.lines(numbers))
+    numbers = pitch.speak_lines(jnp.asarray(heights), jnp.asarray(lines))
+    tone, height = (np.asarray(x)[0, 0] for x in pitch.lines(numbers))
     assert tone[:2].tolist() == [40, 120]
     np.testing.assert_allclose(height, [1, 0.5, 0], atol=0.1)
