@@ -19,7 +19,7 @@ from technogen_jax.models.gan import GAN
 from technogen_jax.models.stages import Stage
 from technogen_jax.models.technogan import model as technogan
 from technogen_jax.models.technogan import stages as technogan_stages
-from technogen_jax.models.technogan.codec import codec
+from technogen_jax.models.technogan.codec import statistics as codec_statistics
 from technogen_jax.models.technogan.config import TechnoGANConfig
 
 Statistics = dict[str, np.ndarray]
@@ -45,7 +45,7 @@ class Model(NamedTuple):
 MODELS = {
     "wavegan": Model(wavegan.WaveGANConfig, wavegan.build),
     "specgan": Model(specgan.SpecGANConfig, specgan.build, specgan.measure),
-    "technogan": Model(TechnoGANConfig, technogan.build, codec.measure, technogan_stages.STAGES),
+    "technogan": Model(TechnoGANConfig, technogan.build, codec_statistics.measure, technogan_stages.STAGES),
 }
 
 

@@ -23,11 +23,11 @@ import numpy as np
 
 from technogen_jax import models
 from technogen_jax.audio import spectral
-from technogen_jax.models.technogan.codec import codec
+from technogen_jax.models.technogan.layout import CROSSOVER_HZ, STEPS_PER_BAR
 from technogen_jax.sampling import generator
 
 _BLOCK_BARS = 16  # decoded at once, of which those of one clip are thrown away
-_KICK_HZ = codec.CROSSOVER_HZ  # a filter's slope: what is below goes first when a section has little energy
+_KICK_HZ = CROSSOVER_HZ  # a filter's slope: what is below goes first when a section has little energy
 _TREBLE_HZ = (3000.0, 6000.0)  # and what is above this one at last: hats and the edge of the rest
 _RAMP_S = 0.005  # of a level that changes at a bar line: no click, and over when the kick begins
 
@@ -257,7 +257,7 @@ class _Programs(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def _programs(gan: models.GAN) -> _Programs:
     bars, reach_bars = endless(gan)[:2]
-    around, steps = -(-reach_bars // bars), bars * codec.STEPS
+    around, steps = -(-reach_bars // bars), bars * STEPS_PER_BAR
     return _Programs(
         make=jax.jit(lambda params, z: gan.generate(params, z[None])[0, around * steps : (around + 1) * steps]),
         decode=jax.jit(lambda x: gan.decode(x[None])[0]),

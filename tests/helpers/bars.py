@@ -1,6 +1,7 @@
 """Bars that loop, for tests of TechnoGAN and its codec."""
 
 import numpy as np
+import scipy.signal
 
 # A bar of 1.792 s, 134 beats a minute: whole hops, so that nothing is resampled.
 SMALL = dict(clip_samples=14336, audio_channels=2, sample_rate_hz=8000, frames_per_step=4, n_mels=16)
@@ -20,3 +21,8 @@ def bar(seed, options=SMALL, channels=2):
     tone = np.sin(2 * np.pi * rng.integers(600, 2000) * time_s * rate_hz / samples)
     mid, side = 0.6 * rng.uniform(0.5, 1) * kick + 0.02 * tone, 0.1 * hat
     return np.stack([mid + side, mid - 0.5 * side], -1)[:, :channels].astype(np.float32)
+
+
+def saw(pitch_hz, samples, rate_hz):
+    """A sawtooth `[samples]` whose pitch in Hz is this at each sample, or throughout."""
+    return 0.3 * scipy.signal.sawtooth(2 * np.pi * np.cumsum(np.broadcast_to(pitch_hz, samples)) / rate_hz)

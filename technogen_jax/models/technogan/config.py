@@ -6,16 +6,6 @@ import dataclasses
 
 from technogen_jax.common.config_fields import FieldError, Section, check_condition, field
 
-# The parts of the code of a sixteenth note, and the field that says how many components each has.
-COMPONENT_FIELDS = {
-    "mid": "mid_components",
-    "side": "side_components",
-    "low": "low_components",
-    "pitch": "pitch_components",
-    "line": "partial_components",
-    "side_line": "side_partial_components",
-    "pan": "pan_components",
-}
 _MOST = 2**16  # of a size; larger networks or codes would not fit into any memory
 
 
@@ -104,8 +94,3 @@ class TechnoGANConfig(Section):
             )
         if self.shaper == "new" and not self.shaping_steps:
             raise FieldError("config.model.shaper is new: set config.model.shaping_steps, 2400 for example")
-
-    @property
-    def components(self) -> dict[str, int]:
-        """The number of components of each part, whether or not the codec has it."""
-        return {part: getattr(self, name) for part, name in COMPONENT_FIELDS.items()}

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from technogen_jax.models.technogan.codec import codec
+from technogen_jax.models.technogan.layout import STEPS_PER_BAR
 
 NOTES = 4  # of a bar's bass
 _LASTS = 8  # sixteenths that a kick rings at most
@@ -54,9 +54,15 @@ def speak(said: jax.Array, chosen: jax.Array, samples: int, rate_hz: float) -> j
         samples: of a sixteenth.
         rate_hz: of them.
     """
-    of_bar = codec.by_part(chosen, _SIZES)
+    of_bar = by_part(chosen, _SIZES)
     hits, notes, loudness = jnp.split(said, [1, 1 + NOTES], -1)
     return _kicks(_SHARP * (hits - 0.5), of_bar, samples, rate_hz) + _bass(notes, loudness, of_bar, samples, rate_hz)
+
+
+def by_part(x: jax.Array, sizes: dict[str, int]) -> dict[str, jax.Array]:
+    """`[..., K]` in parts that are so long, `[..., size]` each."""
+    split = jnp.split if isinstance(x, jax.Array) else np.split
+    return dict(zip(sizes, split(x, np.cumsum(list(sizes.values()))[:-1], -1), strict=True))
 
 
 def _kicks(logits, of_bar, samples, rate_hz):
@@ -72,31 +78,33 @@ def _kicks(logits, of_bar, samples, rate_hz):
     harmonics = 0.3 * jnp.tanh(of_bar["kick_harmonics"])
     harmonics = jnp.concatenate([jnp.ones_like(harmonics[..., :1]), harmonics], -1)[..., None]
     kick = (loud * _sines(turns, hz, harmonics, rate_hz)).reshape(*hz.shape[:2], _LASTS, samples)
-    logits = logits.reshape(*hz.shape[:2], codec.STEPS)
+    logits = logits.reshape(*hz.shape[:2], STEPS_PER_BAR)
     logits = jnp.concatenate([jnp.roll(logits, 1, 1), logits], -1)  # of the bar before too
     shares = jnp.concatenate([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], -1)
     rings = jnp.exp(jnp.matmul(shares, _RINGING, precision="highest")) * _CAN_RING
-    rings = rings.reshape(*hz.shape[:2], codec.STEPS, 2 * _LASTS)
+    rings = rings.reshape(*hz.shape[:2], STEPS_PER_BAR, 2 * _LASTS)
     wave = jnp.matmul(rings, jnp.concatenate([kick, jnp.roll(kick, 1, 1)], 2))
     return wave.reshape(len(wave), -1, samples)
 
 
 def _bass(notes, loudness, of_bar, samples, rate_hz):
     """The notes of each bar as sixteenths choose them, `[B, N * 16, NOTES]`, so loud `[B, N * 16, TIMES]` from each beginning on."""
-    kept = _pitch(_BASS_HZ, _SPREAD * jnp.repeat(of_bar["notes"], codec.STEPS, 1))
-    hz = jnp.sum(jax.nn.softmax(_SHARP * notes) * kept, -1).reshape(len(kept), -1, codec.STEPS, 1)
+    kept = _pitch(_BASS_HZ, _SPREAD * jnp.repeat(of_bar["notes"], STEPS_PER_BAR, 1))
+    hz = jnp.sum(jax.nn.softmax(_SHARP * notes) * kept, -1).reshape(len(kept), -1, STEPS_PER_BAR, 1)
     before = jnp.concatenate([hz[:, :, :1], hz[:, :, :-1]], 2)
     place = (np.arange(samples) + 0.5) / samples
     glide = np.float32(np.minimum(place / _GLIDE, 1))
     hz = before + glide * (hz - before)  # [B, N, 16, samples]
     turns = _turns(hz, rate_hz)
     missing = jnp.round(turns[:, :, -1:, -1:]) - turns[:, :, -1:, -1:]  # of a whole number
-    through = np.float32((np.arange(codec.STEPS * samples) + 1) / (codec.STEPS * samples)).reshape(codec.STEPS, samples)
+    through = np.float32((np.arange(STEPS_PER_BAR * samples) + 1) / (STEPS_PER_BAR * samples)).reshape(
+        STEPS_PER_BAR, samples
+    )
     turns = turns + missing * through
     levels = jnp.concatenate([loudness, jnp.roll(loudness[..., :1], -1, 1)], -1)  # to where the next one begins
     levels = _BASS_LOUDNESS + _SWING * levels @ _interpolating(place, np.arange(_TIMES + 1) / _TIMES)
     harmonics = jax.nn.sigmoid(of_bar["bass_harmonics"] + 1 - np.arange(_BASS_HARMONICS, dtype=np.float32))
-    harmonics = jnp.repeat(harmonics, codec.STEPS, 1)[..., None]
+    harmonics = jnp.repeat(harmonics, STEPS_PER_BAR, 1)[..., None]
     turns, hz = (values.reshape(*levels.shape) for values in (turns, hz))
     return jnp.exp(jnp.minimum(levels, _LOUDEST)) * _sines(turns, hz, harmonics, rate_hz)
 
@@ -136,14 +144,14 @@ def _ringing():
     Rows are sixteenths of the bar before and of this one, whether the kick is hit in them, then whether it is not. Columns are, for each
     sixteenth, this bar's kick and that of the bar before if they were hit none to seven sixteenths ago.
     """
-    sums = np.zeros((2, 2 * codec.STEPS, codec.STEPS, 2, _LASTS), np.float32)
-    can = np.zeros((codec.STEPS, 2, _LASTS), np.float32)
-    for step in range(codec.STEPS):
+    sums = np.zeros((2, 2 * STEPS_PER_BAR, STEPS_PER_BAR, 2, _LASTS), np.float32)
+    can = np.zeros((STEPS_PER_BAR, 2, _LASTS), np.float32)
+    for step in range(STEPS_PER_BAR):
         for ago in range(_LASTS):
-            place, hit = (step, int(ago > step), ago), codec.STEPS + step - ago
+            place, hit = (step, int(ago > step), ago), STEPS_PER_BAR + step - ago
             can[place] = sums[0, hit, *place] = 1
             sums[1, hit + 1 : hit + ago + 1, *place] = 1
-    return sums.reshape(4 * codec.STEPS, -1), can.reshape(-1)
+    return sums.reshape(4 * STEPS_PER_BAR, -1), can.reshape(-1)
 
 
 _RINGING, _CAN_RING = _ringing()

@@ -40,7 +40,6 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from flax import nnx
 
 from technogen_jax.common.config_fields import check_condition
@@ -48,25 +47,25 @@ from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models.gan import GAN, Endless, functional
 from technogen_jax.models.layers import CircularConv, Dense, leaky_relu, minibatch_deviation
 from technogen_jax.models.technogan import low_end
-from technogen_jax.models.technogan.codec import codec, pitch
-from technogen_jax.models.technogan.config import COMPONENT_FIELDS, TechnoGANConfig
+from technogen_jax.models.technogan.augment import Remixer
+from technogen_jax.models.technogan.codec import partials, pitch
+from technogen_jax.models.technogan.codec.codec import Codec
+from technogen_jax.models.technogan.codec.constants import NOTES_PER_BAR, PARTIALS_PER_BAR
+from technogen_jax.models.technogan.config import TechnoGANConfig
+from technogen_jax.models.technogan.critic_features import CriticFeatures
+from technogen_jax.models.technogan.layout import STEPS_PER_BAR
 
 TAPS = 5  # of the convolutions: two sixteenths to either side
 PLAN_TAPS = 3  # of those over bars: one bar to either side
-_BEATS, _BEAT = 4, codec.STEPS // 4  # of a bar; sixteenths of one
-_LAGS = (1, _BEAT, 2 * _BEAT)  # sixteenths; of changes since then the discriminator hears the power
-_CHANGES = 2 + len(_LAGS)  # of spectra: those, and two more
-_POWERS = 1 + len(_LAGS)  # of a group of numbers: its own, and those
-_GROUPED = 8  # numbers, of about the same deviation
+_BEATS, _BEAT = 4, STEPS_PER_BAR // 4  # of a bar; sixteenths of one
 _GROUP = 4  # of the minibatch deviation, as in its paper
 _OPEN = 2.0  # logit of how much of what moves a new generator lets through
 _SHUT = -4.0  # logit of how much of the low end's numbers it puts beside what it speaks: two per cent
 _NOISELESS = 1.0  # logit of how little noise of its own a number of a new generator has: 0.27 of its deviation
 _STRUCK, _RINGS = 4, 3  # sounds of a bar that are struck, and the sixteenths that one is heard
 _SHARP = 4.0  # of the logits of what is struck: a new generator's are then more yes or no
-_LINES_OF = dict(line="mid", side_line="side")  # whose levels have a peak where a line is
+_PARTIALS_OF = dict(partials="mid", side_partials="side")  # whose levels have a peak where a line is
 _FURTHEST = 12.0  # deviations from the mean: nearly all real bars are closer; experiments/log/2026-11-29-side-weight.md
-_QUIETEST = 1e-3  # of mean squares of numbers, which are about 1: 30 dB below the usual
 
 
 class Block(nnx.Module):
@@ -98,7 +97,7 @@ class Generator(nnx.Module):
         self.bars, self.blocks, self.labels, self.noise_size = bars, blocks, labels, noise_size
         self.map_0 = Dense(latent_size + anchor_size + labels, channels, rngs=rngs)
         self.map_1 = Dense(channels, channels, rngs=rngs)
-        self.start = nnx.Param(jax.random.normal(rngs.params(), (codec.STEPS, channels)))
+        self.start = nnx.Param(jax.random.normal(rngs.params(), (STEPS_PER_BAR, channels)))
         self.noise = Dense(noise_size, channels, rngs=rngs)
         if bars > 1:
             self.plan_start = nnx.Param(jax.random.normal(rngs.params(), (bars, channels)))
@@ -112,14 +111,14 @@ class Generator(nnx.Module):
     def __call__(self, latents):
         """(for each sixteenth `[B, N * 16, outputs]`, for each bar `[B, N, palette]`, the noise `[B, N * 16, noise_size]`)."""
         count, end = latents.shape[1], latents.shape[2] - self.labels
-        gaussian, noise, labels = jnp.split(latents, [end - codec.STEPS * self.noise_size, end], -1)
+        gaussian, noise, labels = jnp.split(latents, [end - STEPS_PER_BAR * self.noise_size, end], -1)
         style = jnp.concatenate([gaussian, _as_loud(labels, gaussian.shape[2])], -1)
         style = leaky_relu(self.map_1(leaky_relu(self.map_0(style))))  # [B, N, W]
-        noise = noise.reshape(len(latents), codec.STEPS * count, self.noise_size)
+        noise = noise.reshape(len(latents), STEPS_PER_BAR * count, self.noise_size)
         x = jnp.tile(self.start[...], (count, 1)) + self.noise(noise)
         if self.bars > 1:
             plan = jnp.broadcast_to(jnp.tile(self.plan_start[...], (count // self.bars, 1)), style.shape)
-            x = x + jnp.repeat(self.plan(plan, style), codec.STEPS, axis=1)  # [B, N, W] -> [B, N * 16, W]
+            x = x + jnp.repeat(self.plan(plan, style), STEPS_PER_BAR, axis=1)  # [B, N, W] -> [B, N * 16, W]
         for i in range(self.blocks):
             x = getattr(self, f"block_{i}")(x, style)
         x = self.output(leaky_relu(x * (1 + _between(self.output_style(style), x.shape[1]))))
@@ -134,7 +133,7 @@ class Discriminator(nnx.Module):
         self.input = Dense(2 * components + powers + labels, channels, rngs=rngs)
         for i in range(blocks):
             setattr(self, f"block_{i}", Block(channels, TAPS, False, beats=True, rngs=rngs))
-        self.bar = Dense(codec.STEPS * (channels + 1), channels, rngs=rngs)
+        self.bar = Dense(STEPS_PER_BAR * (channels + 1), channels, rngs=rngs)
         if bars > 1:
             self.plan = Block(channels, PLAN_TAPS, False, rngs=rngs)
         self.output = Dense(bars * channels, 1, rngs=rngs)
@@ -184,9 +183,9 @@ def _stilled(x: jax.Array, shares: jax.Array) -> jax.Array:
     them, half of a bar would be the other turned upside down.
     """
     moving, of_beats, of_halves = (shares[:, :, i, None] for i in range(3))
-    bars = x.reshape(len(x), -1, codec.STEPS, x.shape[2])
+    bars = x.reshape(len(x), -1, STEPS_PER_BAR, x.shape[2])
     parts = jnp.matmul(_LAYERS, bars, precision="highest").reshape(*bars.shape[:2], -1, *bars.shape[2:])
-    mean, beat, half, rest = (parts[:, :, i] for i in range(len(_LAYERS) // codec.STEPS))
+    mean, beat, half, rest = (parts[:, :, i] for i in range(len(_LAYERS) // STEPS_PER_BAR))
     return (mean + moving * (beat + of_beats * (half + of_halves * rest))).reshape(x.shape)
 
 
@@ -197,7 +196,7 @@ def _struck(logits: jax.Array, sounds: jax.Array) -> jax.Array:
         logits: `[B, N * 16, _STRUCK]`, whether each is struck; 0.5 is as likely as not.
         sounds: `[B, N, _STRUCK * _RINGS * K]`, what each adds to the sixteenth in which it is struck, and to the next ones.
     """
-    hits = jax.nn.sigmoid(_SHARP * (logits - 0.5)).reshape(len(logits), -1, codec.STEPS, _STRUCK)
+    hits = jax.nn.sigmoid(_SHARP * (logits - 0.5)).reshape(len(logits), -1, STEPS_PER_BAR, _STRUCK)
     heard = jnp.matmul(hits, sounds.reshape(*sounds.shape[:2], _STRUCK, -1))
     heard = heard.reshape(*logits.shape[:2], _RINGS, -1)
     return sum(jnp.roll(heard[:, :, ago], ago, 1) for ago in range(_RINGS))
@@ -207,33 +206,33 @@ def _voiced(choices: jax.Array, voices: jax.Array) -> jax.Array:
     """What a bar's notes add to the sixteenths in which they sound, `[B, N * 16, K]`: each its own harmonics and how it rises and dies.
 
     Args:
-        choices: `[B, N * 16, 2 * (1 + NOTES)]`, the logits of `pitch.speak_pitch`.
+        choices: `[B, N * 16, 2 * (1 + NOTES)]`, the logits of `pitch.blend_notes`.
         voices: `[B, N, NOTES * K]`, what each note adds.
     """
     bars = voices.shape[:2]
-    weights = pitch.note_weights(choices.reshape(*bars, codec.STEPS, 2, -1)).mean(-2)
-    return jnp.matmul(weights, voices.reshape(*bars, pitch.NOTES, -1)).reshape(*choices.shape[:2], -1)
+    weights = pitch.choose_notes(choices.reshape(*bars, STEPS_PER_BAR, 2, -1)).mean(-2)
+    return jnp.matmul(weights, voices.reshape(*bars, NOTES_PER_BAR, -1)).reshape(*choices.shape[:2], -1)
 
 
 def _standing(heights: jax.Array, lines: jax.Array, peaks: jax.Array, levels: np.ndarray) -> jax.Array:
     """What a bar's lines add to the sixteenths in which they stand, `[B, N * 16, K]`: more level where they are, or they would be noise.
 
     Args:
-        heights: `[B, N * 16, BAR_LINES]`, the logits of `pitch.speak_lines`, as the next.
+        heights: `[B, N * 16, BAR_LINES]`, the logits of `partials.blend_partials`, as the next.
         lines: `[B, N, BAR_LINES, LINE_STEPS]`.
         peaks: `[B, N, BAR_LINES]`, by how much: their softplus is in nepers.
         levels: `[LINES, K]`, what a neper at each step of 20 cents is in the numbers.
     """
     bars = peaks.shape[:2]
-    loud = jax.nn.sigmoid(heights).reshape(*bars, codec.STEPS, -1) * jax.nn.softplus(peaks)[:, :, None]
-    heard = jnp.matmul(loud, jnp.matmul(pitch.line_weights(lines), levels[::2]))
+    loud = jax.nn.sigmoid(heights).reshape(*bars, STEPS_PER_BAR, -1) * jax.nn.softplus(peaks)[:, :, None]
+    heard = jnp.matmul(loud, jnp.matmul(partials.choose_positions(lines), levels[::2]))
     return heard.reshape(*heights.shape[:2], -1)
 
 
 def _layers() -> np.ndarray:
     """`[4 * 16, 16]`, what a bar is the sum of: its mean, its mean beat, its mean half and the rest, each without those before."""
-    step = np.arange(codec.STEPS)
-    means = [step % period == step[:, None] % period for period in (1, _BEAT, codec.STEPS // 2, codec.STEPS)]
+    step = np.arange(STEPS_PER_BAR)
+    means = [step % period == step[:, None] % period for period in (1, _BEAT, STEPS_PER_BAR // 2, STEPS_PER_BAR)]
     means = np.float32([mean / mean.sum(1, keepdims=True) for mean in means])
     return np.concatenate([means[0], *(means[1:] - means[:-1])])
 
@@ -248,21 +247,10 @@ def _tame(x: jax.Array) -> jax.Array:
     """
     # Not the maximum itself: its gradient is divided by how many entries equal it, and a compiler that computes them anew and rounds them
     # differently finds none: 0 / 0.
-    sizes = jnp.abs(x).reshape(len(x), -1, codec.STEPS * x.shape[2])
+    sizes = jnp.abs(x).reshape(len(x), -1, STEPS_PER_BAR * x.shape[2])
     there = jnp.arange(sizes.shape[-1]) == jnp.argmax(sizes, -1, keepdims=True)
     furthest = jnp.sum(jnp.where(there, sizes, 0), -1)
-    return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), codec.STEPS, 1)[..., None]
-
-
-def _since(x: jax.Array) -> jax.Array:
-    """How much `[B, steps, W]` has changed since each of `_LAGS`, `[B, steps, lags, W]`."""
-    return jnp.stack([x - jnp.roll(x, lag, 1) for lag in _LAGS], 2)
-
-
-def _means_of_groups(size: int) -> np.ndarray:
-    """`[size, groups]`: what takes the means of groups of eight numbers on end, or some more where they do not come out even."""
-    members = codec.groups(size, max(size // _GROUPED, 1)).T
-    return members / members.sum(0)
+    return jnp.repeat(_FURTHEST / jnp.maximum(furthest, _FURTHEST), STEPS_PER_BAR, 1)[..., None]
 
 
 def _as_loud(labels: jax.Array, size: int) -> jax.Array:
@@ -286,8 +274,7 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
         FieldError: a clip that is not of so many bars, or more components than there are features.
         ValueError: statistics of other sizes.
     """
-    clip_samples, audio_channels, sample_rate_hz = audio.clip_samples, audio.channels, audio.sample_rate_hz
-    bars, frames_per_step, n_mels = config.bars, config.frames_per_step, config.n_mels
+    clip_samples, sample_rate_hz, bars = audio.clip_samples, audio.sample_rate_hz, config.bars
     latent_size, anchor_size, classes = config.latent_size, config.anchor_size, config.classes
     channels, blocks, critic_channels, critic_blocks = (
         config.channels,
@@ -295,77 +282,64 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
         config.critic_channels,
         config.critic_blocks,
     )
-    low_components, shaper, remix = config.low_components, config.shaper, config.remix
-    step_s = clip_samples / sample_rate_hz / (codec.STEPS * bars)
+    low_components = config.low_components
+    step_s = clip_samples / sample_rate_hz / (STEPS_PER_BAR * bars)
     check_condition(
         0.05 <= step_s <= 0.25,  # 60 to 300 beats a minute
         "audio.clip_samples",
         f"{bars} bars (config.model.bars) of 0.8 to 4 seconds; what data_prep.prepare --grid bars says",
         clip_samples,
     )
-    grid = codec.grid_of(clip_samples, sample_rate_hz, bars, frames_per_step)
-    lengths = codec.part_sizes(grid, n_mels, audio_channels, shaper != "none")
-    parts = {part: config.components[part] for part in lengths}
-    for part, value in parts.items():
-        all_of = f"at most {lengths[part]}, all that n_mels = {n_mels} and frames_per_step = {frames_per_step} give"
-        check_condition(value <= lengths[part], f"model.{COMPONENT_FIELDS[part]}", all_of, value)
-    for part, value in parts.items() if statistics else ():
-        wanted, found = (lengths[part], value), statistics.get(f"{part}_basis", np.zeros(0)).shape
-        if found != wanted:
-            raise ValueError(f"technogan: expected statistics with a {part}_basis of {wanted}, got {found}")
-        if f"{part}_scale" not in statistics:
-            raise ValueError(
-                f"technogan: expected statistics with a {part}_scale; these are an older version's, train anew"
-            )
 
     @cache
-    def coder(clips):
-        """The codec of so many clips on end."""
-        samples = clips * clip_samples
-        longer = codec.grid_of(samples, sample_rate_hz, clips * bars, frames_per_step)
-        return codec.make(samples, sample_rate_hz, longer, n_mels, parts, statistics)
+    def codec_of(clips):
+        """The codec of that many clips in a row."""
+        return Codec(config, audio, statistics, clips)
 
-    one, labels = coder(1), len(classes)
+    one, labels = codec_of(1), len(classes)
+    grid, layout = one.grid, one.layout
+    parts = {name: part.size for name, part in layout.items()}
     # What the generator puts out for a sixteenth: numbers, those of the low end with how open it is and what `lowend` speaks, and which
     # of the bar's notes and lines there are and what is struck. For a bar: how much of what moves is there at all (`_stilled`); its kick,
     # notes and lines, and what there is to strike.
     said = dict(
         low=1 + low_end.SAID + low_components,
-        pitch=2 * (1 + pitch.NOTES),
-        line=pitch.BAR_LINES,
-        side_line=pitch.BAR_LINES,
+        pitch=2 * (1 + NOTES_PER_BAR),
+        partials=PARTIALS_PER_BAR,
+        side_partials=PARTIALS_PER_BAR,
     )
     outputs = {part: said.get(part, count) for part, count in parts.items()} | dict(struck=_STRUCK)
-    toned = [part for part in ("pitch", "line", "side_line") if part in parts]  # chosen from what the bar has
-    resting = ["low", *toned]  # that can be silent
+    toned = [part for part in ("pitch", "partials", "side_partials") if part in parts]  # chosen from what the bar has
     moving = {part: size for part, size in parts.items() if part not in toned}  # that can repeat, or stand still
     noise_size = sum(moving.values())
-    whole_anchor = anchor_size + codec.STEPS * noise_size
+    whole_anchor = anchor_size + STEPS_PER_BAR * noise_size
     sounds = {part: 0 if part == "low" else size for part, size in moving.items()}  # what is struck has no low end
     palette = dict(shares=3 * noise_size, noise=noise_size, low=low_end.CHOSEN)
     palette["struck"] = _STRUCK * _RINGS * sum(sounds.values())
-    palette |= {f"{part}_peaks": pitch.BAR_LINES for part in _LINES_OF if part in parts}
+    palette |= {f"{part}_peaks": PARTIALS_PER_BAR for part in _PARTIALS_OF if part in parts}
     if "pitch" in parts:
-        palette["voices"] = pitch.NOTES * sum(sounds.values())
+        palette["voices"] = NOTES_PER_BAR * sum(sounds.values())
     for part in toned:
-        palette[part] = pitch.NOTES * pitch.QUARTER_TONES if part == "pitch" else pitch.BAR_LINES * pitch.LINE_STEPS
+        palette[part] = PARTIALS_PER_BAR * partials.GENERATED_POSITIONS
+        if part == "pitch":
+            palette[part] = NOTES_PER_BAR * pitch.QUARTER_TONES
     shared = dict(bars=bars, labels=labels)
     sizes = dict(
         channels=channels, blocks=blocks, latent_size=latent_size, anchor_size=anchor_size, noise_size=noise_size
     )
     sizes |= dict(outputs=sum(outputs.values()), palette=sum(palette.values()))
     generator = functional(partial(Generator, **sizes, **shared))
-    places = codec.by_part(np.arange(one.components), parts)
-    of_moving = np.concatenate([places[part] for part in moving])
-    scales, is_low = one.scale[of_moving], np.isin(of_moving, places["low"]).astype(np.float32)
-    scale_of = codec.by_part(scales, moving)
+    of_moving = np.concatenate([np.arange(layout.size)[getattr(layout, part).slice] for part in moving])
+    scales = one.scale[of_moving]
+    is_low = np.isin(of_moving, np.arange(layout.size)[layout.low.slice]).astype(np.float32)
+    scale_of = low_end.by_part(scales, moving)
     rest = is_low * one.silence[of_moving] / scales  # the low end at rest is silent, not the mean of the set
-    rests = np.stack([np.isin(np.arange(one.components), places[part]) / parts[part] for part in resting], 1)
-    grouped = scipy.linalg.block_diag(*(_means_of_groups(size) for size in moving.values()))
-    rests, grouped = np.float32(rests), np.float32(grouped)
-    powers_size = len(resting) + _CHANGES * one.pictured + _POWERS * grouped.shape[1] + one.low_pictured
+    remix, critic_features = Remixer(one, config.remix), CriticFeatures(one)
     heard = dict(
-        components=one.components - low_components, powers=powers_size, channels=critic_channels, blocks=critic_blocks
+        components=layout.size - layout.low.size,
+        powers=critic_features.size,
+        channels=critic_channels,
+        blocks=critic_blocks,
     )
     discriminator = functional(partial(Discriminator, **heard, **shared))
 
@@ -376,39 +350,12 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
             return gaussian
         return jnp.concatenate([gaussian, jax.nn.one_hot(jax.random.randint(label_key, (n,), 0, labels), labels)], -1)
 
-    def remixed(x, key):
-        """A share of the clips as if they had been mixed otherwise; the critic hears reals and fakes so."""
-        if not remix:
-            return x
-        mixed = one.remix(x[..., : one.components], codec.draw_mix(key, len(x), remix))
-        return jnp.concatenate([mixed, x[..., one.components :]], -1)
-
     def discriminate(d_params, x, key):
-        """Of the low end it hears spectra alone: what lies in phase it would learn by heart, and no listener hears it."""
-        x = remixed(x, key)
-        begin, end = places["low"][0], places["low"][-1] + 1
-        return (discriminator.apply(d_params, jnp.concatenate([x[..., :begin], x[..., end:]], -1), powers(x)),)
-
-    def powers(x):
-        """What is heard of each sixteenth on a logarithmic scale: powers, and the low end's spectra.
-
-        Of low end, pitch and lines the power, of spectra and of numbers in groups also how much they change.
-
-        Spectra change within it, from the end of the one before to its beginning, since the one before, and since a beat and half a bar
-        before; numbers do as `_LAGS` says. Only on this scale one hears how quiet a rest is, how still a pad stands, how exactly a beat
-        comes back.
-        """
-        sequence = x[..., : one.components]
-        drawn = one.pictures(sequence)  # [B, bars * 16, times, G]
-        within = drawn - jnp.mean(drawn, 2, keepdims=True)
-        seam = drawn[:, :, 0] - jnp.roll(drawn[:, :, -1], 1, 1)
-        since = _since(drawn.reshape(*drawn.shape[:2], -1)).reshape(*x.shape[:2], -1, *drawn.shape[2:])
-        of = codec.by_part(sequence, parts)
-        numbers = jnp.concatenate([of[part] for part in moving], -1) / scales
-        numbers = jnp.concatenate([numbers[:, :, None], _since(numbers)], 2) ** 2 @ grouped
-        loud = [(sequence - one.silence) ** 2 @ rests, jnp.mean(within**2, 2), seam**2]
-        loud += [values.reshape(*x.shape[:2], -1) for values in (jnp.mean(since**2, 3), numbers)]
-        return jnp.concatenate([jnp.log(jnp.concatenate(loud, -1) + _QUIETEST), one.low_pictures(sequence)], -1)
+        """Logits of sequences; of the low end the discriminator sees spectra alone."""
+        x = remix(x, key)
+        low = layout.low.slice
+        without_low = jnp.concatenate([x[..., : low.start], x[..., low.stop :]], -1)
+        return (discriminator.apply(d_params, without_low, critic_features(x[..., : layout.size])),)
 
     def of_bars(z):
         """`[B, Z]` to `[B, bars, style + anchor + labels]`."""
@@ -424,36 +371,40 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
     def spoken(said, chosen, noise):
         """What the generator puts out for sixteenths and for bars, and the noise it had, as a sequence."""
         bars = chosen.shape[:2]
-        values = codec.by_part(said, outputs)
+        values = low_end.by_part(said, outputs)
         opened, low, values["low"] = jnp.split(values["low"], [1, 1 + low_end.SAID], -1)
-        chosen = codec.by_part(chosen, palette)
+        chosen = low_end.by_part(chosen, palette)
         shares = jax.nn.sigmoid(_OPEN + chosen["shares"]).reshape(*bars, 3, -1)
-        noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), codec.STEPS, 1) * noise
+        noise = jnp.repeat(jax.nn.sigmoid(chosen["noise"] - _NOISELESS), STEPS_PER_BAR, 1) * noise
         heard = _struck(values["struck"], chosen["struck"])
         if "pitch" in parts:
             heard += _voiced(values["pitch"], chosen["voices"])
-        heard = codec.by_part(heard, sounds)
-        for part, of in _LINES_OF.items():
+        heard = low_end.by_part(heard, sounds)
+        for part, of in _PARTIALS_OF.items():
             if part in parts:
-                lines = chosen[part].reshape(*bars, pitch.BAR_LINES, -1)
-                heard[of] += _standing(values[part], lines, chosen[f"{part}_peaks"], one.peaks(of) / scale_of[of])
+                lines = chosen[part].reshape(*bars, PARTIALS_PER_BAR, -1)
+                heard[of] += _standing(
+                    values[part], lines, chosen[f"{part}_peaks"], one.encode_partial_peaks(of) / scale_of[of]
+                )
         heard["low"] = jnp.zeros_like(values["low"])
         moved = _stilled(jnp.concatenate([values[part] for part in moving], -1), shares) + noise
         moved = moved + jnp.concatenate([heard[part] for part in moving], -1)
         shut = is_low * jax.nn.sigmoid(-_SHUT - opened)
         moved = moved + shut * (rest - moved)
         tame = _tame(moved)
-        sequence = codec.by_part((tame * moved + (1 - tame) * shut * rest) * scales, moving)  # what rests does so still
+        sequence = low_end.by_part(
+            (tame * moved + (1 - tame) * shut * rest) * scales, moving
+        )  # what rests does so still
         low = low_end.speak(low, chosen["low"], grid.low_samples, grid.low_samples / step_s)
-        sequence["low"] += one.code_low(low)
+        sequence["low"] += one.encode_low_waveform(low)
         for part in toned:
             if part == "pitch":
-                choices = values[part].reshape(*bars, codec.STEPS, 2, -1)
-                numbers = pitch.speak_pitch(choices, chosen[part].reshape(*bars, pitch.NOTES, -1))
+                choices = values[part].reshape(*bars, STEPS_PER_BAR, 2, -1)
+                numbers = pitch.blend_notes(choices, chosen[part].reshape(*bars, NOTES_PER_BAR, -1))
             else:
-                heights = values[part].reshape(*bars, codec.STEPS, -1)
-                numbers = pitch.speak_lines(heights, chosen[part].reshape(*bars, pitch.BAR_LINES, -1))
-            sequence[part] = one.code(part, numbers.reshape(*said.shape[:2], -1))
+                heights = values[part].reshape(*bars, STEPS_PER_BAR, -1)
+                numbers = partials.blend_partials(heights, chosen[part].reshape(*bars, PARTIALS_PER_BAR, -1))
+            sequence[part] = one.encode_part(part, numbers.reshape(*said.shape[:2], -1))
         return jnp.concatenate([sequence[part] for part in parts], -1)
 
     def encode(audio, weights=None):
@@ -473,7 +424,9 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
         generate=generate,
         discriminate=discriminate,
         encode=encode,
-        decode=lambda x: coder(x.shape[1] // (codec.STEPS * bars)).decode(x[..., : one.components]),
+        decode=lambda x, noise=None: codec_of(x.shape[1] // (STEPS_PER_BAR * bars)).decode(
+            x[..., : layout.size], noise
+        ),
         calibrate=lambda g_params, key: g_params,
         classes=classes,
         encode_once=True,

@@ -10,7 +10,7 @@ from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.data import batching
 from technogen_jax.models.stages import Stage, StageInput
 from technogen_jax.models.technogan import shaper_training
-from technogen_jax.models.technogan.codec import codec
+from technogen_jax.models.technogan.codec import correction
 from technogen_jax.models.technogan.config import TechnoGANConfig
 
 # Seconds of the dataset that the correction is computed from: 136 bars at 136 BPM. Measured:
@@ -47,7 +47,7 @@ def correct(stage: StageInput) -> dict[str, np.ndarray]:
     """
     count = _count_correction_clips(stage.audio, len(stage.clips))
     chosen = [stage.clips[index] for index in np.linspace(0, len(stage.clips) - 1, count).astype(int)]
-    return codec.correct(
+    return correction.correct(
         lambda: batching.iterate_in_order(chosen, stage.on_progress), stage.statistics, stage.config, stage.audio
     )
 

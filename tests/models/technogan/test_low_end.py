@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from technogen_jax.models.technogan import low_end
-from technogen_jax.models.technogan.codec import codec
 
 SAMPLES, RATE_HZ = 52, 472.0
 OFF, ON = -50.0, 50.0
 SIZES = low_end._SIZES
-PLACES = {name: np.asarray(places) for name, places in codec.by_part(np.arange(low_end.CHOSEN), SIZES).items()}
+PLACES = {name: np.asarray(places) for name, places in low_end.by_part(np.arange(low_end.CHOSEN), SIZES).items()}
 
 
 def numbers(bars=1):

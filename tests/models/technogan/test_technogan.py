@@ -24,7 +24,11 @@ from technogen_jax.common import progress
 from technogen_jax.models import count_parameters, layers
 from technogen_jax.models.technogan import low_end, shaper_training
 from technogen_jax.models.technogan import model as technogan
-from technogen_jax.models.technogan.codec import codec, pitch
+from technogen_jax.models.technogan.codec import partials, pitch, shaper
+from technogen_jax.models.technogan.codec.codec import Codec
+from technogen_jax.models.technogan.codec.constants import NOTES_PER_BAR
+from technogen_jax.models.technogan.critic_features import CriticFeatures
+from technogen_jax.models.technogan.layout import BeatGrid
 from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.runs.workdir import STATISTICS_FILE, read_statistics
 from technogen_jax.sampling import generator as generate
@@ -118,8 +122,8 @@ def test_an_unknown_size_is_an_error():
 )
 def test_shapes_at_other_tempos_rates_and_lengths(clip_samples, channels, rate_hz, bars):
     size = dict(clip_samples=clip_samples, sample_rate_hz=rate_hz, bars=bars)
-    grid = codec.grid_of(clip_samples, rate_hz, bars, 8)
-    assert grid.samples == grid.steps * grid.frames * 2 * grid.hop_length >= clip_samples
+    grid = BeatGrid(clip_samples, rate_hz, bars, 8)
+    assert grid.samples == grid.steps * 8 * 2 * grid.hop_length >= clip_samples
     assert grid.low_samples * grid.steps * rate_hz / clip_samples > 2 * 235
     lengths = dict(mid=(8 * 64, 40), side=(8 * 65, 16), low=(grid.low_samples, 36), pan=(8, 4))
     zeros = {f"{part}_basis": np.zeros(shape) for part, shape in lengths.items()}
@@ -243,12 +247,10 @@ def test_residual_branches_begin_as_nothing_and_the_latent_counts_from_the_start
 @pytest.fixture(scope="module")
 def toned(bars):
     """(model, its codec, the sizes of its parts) of `bars`, pitch and lines too, all of their numbers kept."""
-    every = TONES | {f"{part}_components": pitch.LINE_SIZE for part in ("pitch", "line", "side_line")}
+    every = {f"{part}_components": partials.FEATURES for part in ("pitch", "partial", "side_partial")}
     gan, statistics = known(bars, **every, shaper="new")
-    grid = codec.grid_of(14336, 8000, 1, SMALL["frames_per_step"])
-    sizes = codec.part_sizes(grid, SMALL["n_mels"], 2, True)
-    sizes = {part: (PARTS | every)[f"{part}_components"] for part in sizes}
-    return gan, codec.make(14336, 8000, grid, SMALL["n_mels"], sizes, statistics), sizes
+    coder = Codec(*building.configs("technogan", **SMALL | PARTS | every, shaper="new"), statistics)
+    return gan, coder, {name: part.size for name, part in coder.layout.items()}
 
 
 def test_a_bar_has_a_few_notes_and_another_has_others(toned):
@@ -258,30 +260,30 @@ def test_a_bar_has_a_few_notes_and_another_has_others(toned):
         g[layer]["kernel"] = 30 * g[layer]["kernel"]
     x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 24))
     silence, every = (
-        coder.code("pitch", jnp.asarray(v)) for v in (np.zeros(pitch.PITCH_SIZE), np.eye(pitch.PITCH_SIZE))
+        coder.encode_part("pitch", jnp.asarray(v)) for v in (np.zeros(pitch.FEATURES), np.eye(pitch.FEATURES))
     )
-    numbers = np.asarray(codec.by_part(x, sizes)["pitch"] - silence) @ np.linalg.pinv(np.asarray(every - silence))
-    pitch_hz, sure = (np.asarray(values) for values in pitch.pitches(jnp.asarray(numbers)))
+    numbers = np.asarray(low_end.by_part(x, sizes)["pitch"] - silence) @ np.linalg.pinv(np.asarray(every - silence))
+    pitch_hz, sure = (np.asarray(values) for values in pitch.decode_pitch(jnp.asarray(numbers)))
     notes = [
         set(np.rint(24 * np.log2(hz[is_sure] / 55)).astype(int))
         for hz, is_sure in zip(pitch_hz, sure > 0.6, strict=True)
     ]
-    assert all(len(of_bar) <= pitch.NOTES for of_bar in notes)
-    assert max(map(len, notes)) > 1 and len(set.union(*notes)) > pitch.NOTES
+    assert all(len(of_bar) <= NOTES_PER_BAR for of_bar in notes)
+    assert max(map(len, notes)) > 1 and len(set.union(*notes)) > NOTES_PER_BAR
 
 
 def test_the_critic_hears_how_quiet_a_rest_is(toned):
     gan, coder, sizes = toned
     judge, rng = jax.jit(gan.discriminate), np.random.default_rng(0)
     x = rng.standard_normal((4, 16, sum(sizes.values()))).astype(np.float32)
-    places = codec.by_part(np.arange(x.shape[2]), sizes)
+    places = low_end.by_part(np.arange(x.shape[2]), sizes)
     d = random_parameters(gan.init_d)
     heard = x.shape[2] - sizes["low"]
     d["input"]["kernel"][: 2 * heard] = 0  # deaf to the numbers themselves, and to their change since a beat before
-    for part in ("low", "pitch", "line", "side_line"):
+    for part in ("low", "pitch", "partials", "side_partials"):
         of_part = np.asarray(places[part])
         quiet, change = x.copy(), 0.03 * rng.standard_normal((4, 16, len(of_part)))
-        quiet[..., of_part] = coder.code(part, jnp.zeros(()))
+        quiet[..., of_part] = coder.encode_part(part, jnp.zeros(()))
 
         def moved(x, of_part=of_part, change=change):
             other = x.copy()
@@ -354,10 +356,10 @@ def test_levels_have_a_peak_where_a_line_stands():
         rng.standard_normal((2, 32, 8)).astype(np.float32),
         rng.standard_normal((2, 2, 8)).astype(np.float32),
     )
-    lines = np.full((2, 2, 8, pitch.LINE_STEPS), -9, np.float32)
-    at = rng.integers(pitch.LINE_STEPS, size=(2, 2, 8))
+    lines = np.full((2, 2, 8, partials.GENERATED_POSITIONS), -9, np.float32)
+    at = rng.integers(partials.GENERATED_POSITIONS, size=(2, 2, 8))
     np.put_along_axis(lines, at[..., None], 9, -1)
-    levels = rng.standard_normal((pitch.LINES, 5)).astype(np.float32)
+    levels = rng.standard_normal((partials.POSITIONS, 5)).astype(np.float32)
     wanted = np.zeros((2, 32, 5))
     for clip, step, line in np.ndindex(2, 32, 8):
         height, peak = 1 / (1 + np.exp(-heights[clip, step, line])), np.log1p(np.exp(peaks[clip, step // 16, line]))
@@ -423,8 +425,10 @@ def test_the_critic_hears_small_numbers_as_well_as_large_ones(toned):
     judge, critics = jax.jit(gan.discriminate), [random_parameters(gan.init_d, seed) for seed in range(8)]
     # Deaf to all but four powers of a group of the mid's numbers, of the side's, of the low end's, of how these go together.
     for d in critics:
-        d["input"]["kernel"][: -4 * 4 - coder.low_pictured] = d["input"]["kernel"][-coder.low_pictured :] = 0
-    large = (coder.scale * np.random.default_rng(0).standard_normal((4, 16, coder.components))).astype(np.float32)
+        d["input"]["kernel"][: -4 * 4 - CriticFeatures(coder).low_bins] = d["input"]["kernel"][
+            -CriticFeatures(coder).low_bins :
+        ] = 0
+    large = (coder.scale * np.random.default_rng(0).standard_normal((4, 16, coder.layout.size))).astype(np.float32)
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
 
     def moved(part):
@@ -482,8 +486,8 @@ def test_a_low_end_that_is_shut_is_silent(toned):
     begin = sizes["mid"] + sizes["side"]  # of what is put out for the low end: how open it is, hits, notes, loudness
     shut = begin + np.r_[:2, 2 + low_end.NOTES : 1 + low_end.SAID]
     g["output"]["kernel"][:, shut], g["output"]["bias"][shut] = 0, -50
-    low = codec.by_part(gan.generate(g, gan.sample_latents(KEY, 2)), sizes)["low"]
-    silence = np.asarray(coder.code("low", jnp.zeros(())))
+    low = low_end.by_part(gan.generate(g, gan.sample_latents(KEY, 2)), sizes)["low"]
+    silence = np.asarray(coder.encode_part("low", jnp.zeros(())))
     np.testing.assert_allclose(low, np.broadcast_to(silence, low.shape), atol=1e-5)
     assert np.abs(silence).max() > 0.1
 
@@ -667,7 +671,7 @@ def test_a_run_trains_its_own_shaper_first_and_resumes_that_too(bar_config, tmp_
     bar_config.train.update(steps=1, log_every=1, save_every=1, sample_every=0)
     loop.train(bar_config, tmp_path / "whole", say=lambda line: None)
     whole = read_statistics(tmp_path / "whole")
-    assert np.abs(whole[f"{codec.SHAPER}gates/kernel"]).max() > 0  # a new one's are zero
+    assert np.abs(whole[f"{shaper.PREFIX}gates/kernel"]).max() > 0  # a new one's are zero
     assert not (tmp_path / "whole" / "shaping.npz").exists()
 
     monkeypatch.setattr(shaper_training, "_SAVE_EVERY", 1)
