@@ -22,8 +22,7 @@ def random_parameters(init, seed=0):
 
 def model(bars):
     """A generator of clips of `bars` bars with the statistics of six bars of sound."""
-    options = {name: value for name, value in (SMALL | PARTS).items() if name != "audio_channels"}
-    statistics = building.measure("technogan", [np.stack([bar(seed) for seed in range(6)])], **options)
+    statistics = building.measure("technogan", [np.stack([bar(seed) for seed in range(6)])], **SMALL | PARTS)
     size = dict(clip_samples=bars * SMALL["clip_samples"], bars=bars)
     gan = building.build("technogan", **SMALL | PARTS | NETWORKS | size, classes=CLASSES, statistics=statistics)
     audio = {"sample_rate_hz": 8000, "channels": 2, "clip_samples": size["clip_samples"]}

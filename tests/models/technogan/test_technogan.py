@@ -49,8 +49,7 @@ def bars():
 def known(audio, **options):
     """A TechnoGAN that knows its set, which is this `[B, T, C]`."""
     options = SMALL | PARTS | options | dict(clip_samples=audio.shape[1], audio_channels=audio.shape[2])
-    config = {name: value for name, value in options.items() if name != "audio_channels"}
-    statistics = building.measure("technogan", [audio[:2], audio[2:]], **config)
+    statistics = building.measure("technogan", [audio[:2], audio[2:]], **options)
     return building.build("technogan", **options | NETWORKS, statistics=statistics), statistics
 
 
@@ -717,8 +716,7 @@ def test_a_shaper_and_its_training_go_together(bar_config, tmp_path, shaper, ste
 
 def test_the_critic_hears_clips_mixed_otherwise_and_no_one_else_does():
     audio = np.stack([bar(seed) for seed in range(4)])
-    options = {name: value for name, value in (SMALL | PARTS).items() if name != "audio_channels"}
-    statistics = building.measure("technogan", [audio], **options)
+    statistics = building.measure("technogan", [audio], **SMALL | PARTS)
     plain, mixed = (
         building.build("technogan", **SMALL | PARTS | NETWORKS, classes=("a", "b"), remix=share, statistics=statistics)
         for share in (0.0, 1.0)
