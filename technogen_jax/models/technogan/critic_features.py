@@ -44,12 +44,12 @@ class CriticFeatures:
     def __init__(self, codec: Codec):
         self._codec, layout = codec, codec.layout
         resting = [part for name, part in layout.items() if name in _RESTING]
-        self._moving = [part for name, part in layout.items() if name in _MOVING]
+        moving = [part for name, part in layout.items() if name in _MOVING]
         self._rest_means = np.zeros((layout.size, len(resting)), np.float32)
         for column, part in enumerate(resting):
             self._rest_means[part.slice, column] = 1 / part.size
-        self._moving_scale = np.concatenate([part.take(codec.scale) for part in self._moving])
-        means = (_average_groups(part.size) for part in self._moving)
+        self._moving_scale = np.concatenate([part.take(codec.scale) for part in moving])
+        means = (_average_groups(part.size) for part in moving)
         self._group_means = np.float32(scipy.linalg.block_diag(*means))
         self._low_windows = _make_low_windows(codec.grid.low_samples)
         self._times = min(_TIMES, codec.grid.frames_per_step)
@@ -92,7 +92,9 @@ class CriticFeatures:
 
     def _measure_components(self, code):
         """Powers of components and of their changes: small ones move and repeat like large ones."""
-        values = jnp.concatenate([part.take(code) for part in self._moving], -1) / self._moving_scale
+        parts = self._codec.layout.split(code)
+        values = [getattr(parts, name) for name in _MOVING if getattr(parts, name) is not None]
+        values = jnp.concatenate(values, -1) / self._moving_scale
         values = jnp.concatenate([values[:, :, None], _subtract_earlier(values)], 2) ** 2 @ self._group_means
         return values.reshape(*code.shape[:2], -1)
 
@@ -125,7 +127,7 @@ class CriticFeatures:
         hears, it would memorize.
         """
         kernel, mean = self._low_map
-        waves = convolve_circular(self._codec.layout.low.take(code), kernel, "highest") + mean
+        waves = convolve_circular(self._codec.layout.split(code).low, kernel, "highest") + mean
         real, imag = jnp.split(waves, 2, -1)
         return (0.5 * jnp.log(real**2 + imag**2 + _LOW_FLOOR**2) + 3) / 2  # to about unit deviation
 

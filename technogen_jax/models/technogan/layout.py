@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from technogen_jax.common.config_fields import check_condition
@@ -198,6 +199,13 @@ class CodeLayout:
         for field in dataclasses.fields(self):
             if part := getattr(self, field.name):
                 yield field.name, part
+
+    def split(self, code: jax.Array) -> Parts[jax.Array]:
+        """Code vectors `[..., K]` as their parts, `[..., K of the part]`."""
+        names = [name for name, _ in self.items()]
+        starts = [part.start for _, part in self.items()]
+        found = dict(zip(names, jnp.split(code, starts[1:], -1), strict=True))
+        return Parts(**dict.fromkeys(Parts._fields) | found)
 
     @property
     def size(self) -> int:

@@ -34,3 +34,11 @@ def test_group_members_puts_each_element_into_one_of_equal_groups():
     members = group_members(20, 8)
     np.testing.assert_array_equal(members.sum(0), 1)
     assert set(members.sum(1)) == {2, 3}
+
+
+def test_split_returns_what_each_part_takes():
+    layout = codecs.tonal()[0].layout
+    code = np.random.default_rng(0).normal(size=(2, 16, layout.size)).astype(np.float32)
+    parts = layout.split(code)
+    for name, part in layout.items():
+        np.testing.assert_array_equal(getattr(parts, name), part.take(code))

@@ -122,10 +122,8 @@ class Decoder:
 
     def _read_features(self, code: jax.Array) -> Parts[jax.Array]:
         """The features `[B, S, D]` of each part of a code."""
-        parts = dict.fromkeys(Parts._fields)
-        for name, part in self._layout.items():
-            parts[name] = getattr(self._components, name).decode(part.take(code))
-        return Parts(**parts)
+        parts = zip(self._components, self._layout.split(code), strict=True)
+        return Parts(*(components and components.decode(values) for components, values in parts))
 
     def _read_levels(self, features: Parts[jax.Array]) -> tuple[jax.Array, ...]:
         """Logarithms of magnitudes, `[B, N, bands]`, of mid and, if stereo, side."""
