@@ -22,8 +22,3 @@ def build(model, statistics=None, **fields):
 def measure(model, batches, **fields):
     """The statistics of audio."""
     return MODELS[model].measure(batches, *configs(model, **fields))
-
-
-def correct(model, batches, statistics, **fields):
-    """The statistics with corrections."""
-    return MODELS[model].correct(batches, statistics, *configs(model, **fields))

@@ -7,7 +7,7 @@ import numpy as np
 from helpers import building
 from helpers.bars import PARTS, SMALL, TONES, bar
 
-from technogen_jax.models.technogan.codec import shaper
+from technogen_jax.models.technogan.codec import correction, shaper
 from technogen_jax.models.technogan.codec.analysis import make_bands
 from technogen_jax.models.technogan.codec.codec import Codec
 from technogen_jax.models.technogan.layout import BeatGrid
@@ -61,7 +61,7 @@ def make(statistics, channels=2, clips=1, **options):
 
 def correct(batches, statistics, **options):
     """Statistics with corrections, measured on audio of the fields in `options`."""
-    return building.correct("technogan", batches, statistics, **options)
+    return correction.correct(batches, statistics, *building.configs("technogan", **options))
 
 
 def biased_shaper(**gates):
