@@ -84,7 +84,7 @@ def wait_for(path, process, text="", seconds=120):
         time.sleep(0.05)
 
 
-def test_a_run_leaves_what_it_promises(trained_workdir, tiny_config):
+def test_run_writes_config_checkpoints_metrics_and_previews(trained_workdir, tiny_config):
     assert read_config(trained_workdir) == ConfigDict(json.loads(json.dumps(tiny_config.to_dict()))).lock()
     with Checkpoints(trained_workdir, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2, 4, 6]
@@ -99,7 +99,7 @@ def test_a_run_leaves_what_it_promises(trained_workdir, tiny_config):
     assert (trained_workdir / "samples" / "step00000006.png").exists()
 
 
-def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, trained_workdir, tmp_path):
+def test_resumed_run_equals_the_uninterrupted_run_bit_for_bit(tiny_config, trained_workdir, tmp_path):
     tiny_config.train.steps = 4
     loop.train(tiny_config, tmp_path, say=quiet)
     with open(tmp_path / METRICS_FILE, "a") as file:  # as if it had been killed two steps later
@@ -112,7 +112,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_config, t
     assert (tmp_path / name).read_bytes() == (trained_workdir / name).read_bytes()
 
 
-def test_a_finished_run_says_so_and_clears_what_a_killed_one_left(trained_workdir, tiny_config):
+def test_finished_run_says_so_and_deletes_unfinished_files(trained_workdir, tiny_config):
     said, left = [], trained_workdir / SAMPLES_FOLDER / ".step00000006.wav.123.tmp"
     before = (trained_workdir / METRICS_FILE).read_bytes()
     left.write_bytes(b"half of the so")
@@ -121,7 +121,7 @@ def test_a_finished_run_says_so_and_clears_what_a_killed_one_left(trained_workdi
     assert (trained_workdir / METRICS_FILE).read_bytes() == before and not left.exists()
 
 
-def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny_config, trained_workdir, tmp_path):
+def test_killed_run_resumes_bit_for_bit_from_any_moment(tiny_config, trained_workdir, tmp_path):
     tiny_config.train.keep_every = 1
     metrics = tmp_path / "run" / METRICS_FILE
     # Before the first step; just when a checkpoint is on its way; after one.
@@ -139,7 +139,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tiny_config, trained
     assert not list((tmp_path / "run").rglob("*tmp*"))
 
 
-def test_sigterm_saves_and_ends_well(tiny_config, tmp_path):
+def test_sigterm_saves_and_exits_with_0(tiny_config, tmp_path):
     tiny_config.train.update(steps=100_000, save_every=50_000, sample_every=0)
     tiny_config.eval.every = 0
     process = start(command(tiny_config, tmp_path / "run"))
@@ -166,7 +166,7 @@ def too_early():
 
 
 @pytest.mark.parametrize("moment", ["claim_workdir", "_validation_metric"])
-def test_a_signal_before_the_first_step_ends_a_run_without_compiling_it(
+def test_signal_before_the_first_step_ends_the_run_without_compiling(
     tiny_config, tmp_path, monkeypatch, too_early, moment
 ):
     work, said = getattr(loop, moment), []
@@ -176,14 +176,14 @@ def test_a_signal_before_the_first_step_ends_a_run_without_compiling_it(
     assert said[-1].startswith("step 0 of 6") and "the same command goes on" in said[-1]
 
 
-def test_minutes_end_a_run_that_goes_on_later(tiny_config, tmp_path):
+def test_time_limit_ends_a_run_that_can_be_resumed(tiny_config, tmp_path):
     state = run(tiny_config, tmp_path, steps=10_000, minutes=1e-6)
     assert int(state.step) == 1
     state = run(tiny_config, tmp_path, minutes=1e-6)
     assert int(state.step) == 2
 
 
-def test_nan_stops_with_step_quantity_and_last_good_checkpoint(tiny_config, trained_workdir, tmp_path):
+def test_nan_error_names_step_quantity_and_checkpoint(tiny_config, trained_workdir, tmp_path):
     tiny_config.optimizer.learning_rate_d = 1e30
     tiny_config.train.init_from = str(trained_workdir)
     tiny_config.eval.every = 0
@@ -191,7 +191,7 @@ def test_nan_stops_with_step_quantity_and_last_good_checkpoint(tiny_config, trai
         run(tiny_config, tmp_path / "bad", steps=50, save_every=60)
 
 
-def test_a_checkpoint_is_never_written_with_nan_in_it(tiny_config, tmp_path, monkeypatch):
+def test_checkpoint_never_contains_nan(tiny_config, tmp_path, monkeypatch):
     finite = loop.make_train_step
 
     def broken(*args, **kwargs):
@@ -225,7 +225,7 @@ def toy_steps(monkeypatch, quantity, bad):
 
 
 @pytest.mark.parametrize("quantity", ["d/adversarial", "d/gradient_norm", "g/gradient_norm"])
-def test_a_loss_or_a_gradient_that_is_not_finite_stops_a_run_by_name(tiny_config, tmp_path, monkeypatch, quantity):
+def test_error_names_the_loss_or_gradient_that_is_not_finite(tiny_config, tmp_path, monkeypatch, quantity):
     toy_steps(monkeypatch, quantity, [4])
     tiny_config.eval.every = 0
     with pytest.raises(loop.TrainError, match=f"step 4: {quantity} is inf; the last good checkpoint is .*/2. A low"):
@@ -233,7 +233,7 @@ def test_a_loss_or_a_gradient_that_is_not_finite_stops_a_run_by_name(tiny_config
 
 
 @pytest.mark.parametrize("quantity", ["g/gradient_norm", "a number of the state"])
-def test_or_its_step_is_skipped_and_counted(tiny_config, tmp_path, monkeypatch, quantity):
+def test_step_that_is_not_finite_is_skipped_and_counted(tiny_config, tmp_path, monkeypatch, quantity):
     toy_steps(monkeypatch, quantity, [3, 6, 7])
     tiny_config.eval.every = 0
     state = run(tiny_config, tmp_path, steps=8, sample_every=0, log_every=4, save_every=2, skip_not_finite=True)
@@ -244,14 +244,14 @@ def test_or_its_step_is_skipped_and_counted(tiny_config, tmp_path, monkeypatch, 
     assert counted == [(1, 0, 1), (2, 0, 2), (4, 1, 4), (6, 1, 5), (8, 1, 8)]
 
 
-def test_a_run_in_which_all_is_skipped_ends(tiny_config, tmp_path, monkeypatch):
+def test_run_ends_after_a_hundred_skipped_steps_in_a_row(tiny_config, tmp_path, monkeypatch):
     toy_steps(monkeypatch, "d/adversarial", [3, 5, *range(7, 200)])
     tiny_config.eval.every = 0
     with pytest.raises(loop.TrainError, match="step 106: d/adversarial is nan; the last good checkpoint is .*/75"):
         run(tiny_config, tmp_path, steps=150, sample_every=0, log_every=25, save_every=75, skip_not_finite=True)
 
 
-def test_a_new_run_can_start_from_anothers_weights(tiny_config, trained_workdir, tmp_path):
+def test_new_run_starts_from_the_weights_of_another_run(tiny_config, trained_workdir, tmp_path):
     old = state_of(tiny_config, trained_workdir, 6)
     tiny_config.optimizer.learning_rate_g = tiny_config.optimizer.learning_rate_d = 0.0
     state = run(tiny_config, tmp_path, steps=1, init_from=str(trained_workdir))
@@ -259,13 +259,13 @@ def test_a_new_run_can_start_from_anothers_weights(tiny_config, trained_workdir,
     assert int(state.step) == 1
 
 
-def test_a_run_with_fields_that_were_others_is_refused(tiny_config, trained_workdir):
+def test_resuming_with_a_changed_field_is_an_error(tiny_config, trained_workdir):
     tiny_config.optimizer.learning_rate_g = 0.5
     with pytest.raises(WorkdirError, match=r"begun with config.optimizer.learning_rate_g = 0.0002, now it is 0.5"):
         loop.train(tiny_config, trained_workdir, say=quiet)
 
 
-def test_a_run_on_another_set_is_refused(tiny_config, trained_workdir, tmp_path, monkeypatch):
+def test_resuming_on_another_dataset_is_an_error(tiny_config, trained_workdir, tmp_path, monkeypatch):
     read = read_manifest
     monkeypatch.setattr(
         clip_source, "read_manifest", lambda path: read(path).__class__(**vars(read(path)) | {"fingerprint": "x"})
@@ -274,7 +274,7 @@ def test_a_run_on_another_set_is_refused(tiny_config, trained_workdir, tmp_path,
         loop.train(tiny_config, trained_workdir, say=quiet)
 
 
-def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
+def test_folder_with_other_files_is_not_used(tiny_config, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(WorkdirError, match="holds files but no config.json"):
         loop.train(tiny_config, tmp_path, say=quiet)
@@ -312,7 +312,7 @@ def test_a_folder_with_other_files_is_left_alone(tiny_config, tmp_path):
         ("optimizer.name", "sgd", "config.optimizer.name: expected adam or rmsprop, got 'sgd'"),
     ],
 )
-def test_a_field_that_cannot_work_is_named_before_anything_is_made(tiny_config, tmp_path, field, value, message):
+def test_invalid_field_is_an_error_before_anything_is_written(tiny_config, tmp_path, field, value, message):
     section, name = field.split(".")
     tiny_config[section][name] = value
     with pytest.raises(ValueError, match=message):
@@ -330,7 +330,7 @@ def test_a_field_that_cannot_work_is_named_before_anything_is_made(tiny_config, 
         (["--config", "configs/wavegan.py", "--workdir", "x", "--config.train.steps=many"], "config.train.steps=many"),
     ],
 )
-def test_a_command_line_that_cannot_work_is_one_line(argv, message):
+def test_invalid_command_line_prints_one_line(argv, message):
     done = subprocess.run(
         [sys.executable, "-m", "technogen_jax.train", *argv], cwd=ROOT, capture_output=True, text=True
     )
@@ -339,7 +339,7 @@ def test_a_command_line_that_cannot_work_is_one_line(argv, message):
 
 
 @pytest.mark.parametrize("left", [".config.json.tmp", "config.json"])
-def test_a_run_killed_while_it_made_its_workdir_begins_again(tiny_config, trained_workdir, tmp_path, left):
+def test_run_killed_while_it_created_its_workdir_starts_again(tiny_config, trained_workdir, tmp_path, left):
     whole = trained_workdir / CONFIG_FILE
     (tmp_path / left).write_bytes(whole.read_bytes())
     claim_workdir(tmp_path, tiny_config, read_manifest(tiny_config.data.dir))

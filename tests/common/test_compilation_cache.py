@@ -35,7 +35,7 @@ def start(tmp_path):
     return start
 
 
-def test_programs_are_found_again_give_the_same_bits_and_damage_costs_a_warning(start, tmp_path):
+def test_cached_programs_give_the_same_bits_and_damaged_ones_a_warning(start, tmp_path):
     folder, computed, _ = start()
     kept = sorted((tmp_path / "technogen").glob("programs-*/*-cache"))
     assert kept and {str(path.parent) for path in kept} == {folder}
@@ -51,6 +51,6 @@ def test_programs_are_found_again_give_the_same_bits_and_damage_costs_a_warning(
     assert again == computed and "persistent compilation cache" in complaint
 
 
-def test_what_jax_was_told_counts(monkeypatch, tmp_path):
+def test_use_cache_keeps_the_folder_that_jax_has(monkeypatch, tmp_path):
     monkeypatch.setattr(jax.config, "update", pytest.fail)
     assert str(compilation_cache.use_cache()) == jax.config.jax_compilation_cache_dir

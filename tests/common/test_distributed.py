@@ -150,7 +150,7 @@ def test_one_two_and_eight_devices_and_two_processes_train_alike(config, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_path):
+def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(config, tmp_path):
     config.train.update(steps=100_000, save_every=2, keep_last=1)
     config.audio.clip_samples = 2048
     config.model.update(channels=2, latent_size=8)
@@ -199,7 +199,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(config, tmp_pat
         ({"OMPI_COMM_WORLD_SIZE": "2"}, (None, None, None), {}),
     ],
 )
-def test_many_processes_are_known_by_what_the_platform_gives(environment, given, expected):
+def test_plan_detects_many_processes_of_a_platform(environment, given, expected):
     assert distributed.plan_initialization(*given, environment, has_tpu=False) == expected
 
 
@@ -212,11 +212,11 @@ def test_many_processes_are_known_by_what_the_platform_gives(environment, given,
         ({"TPU_SKIP_MDS_QUERY": "1"}, None),
     ],
 )
-def test_a_tpu_pod_is_known_by_its_hosts(environment, expected):
+def test_plan_detects_a_tpu_pod_by_its_hosts(environment, expected):
     assert distributed.plan_initialization(None, None, None, environment, has_tpu=True) == expected
 
 
-def test_processes_are_named_by_flags_or_by_the_environment():
+def test_plan_reads_arguments_before_the_environment():
     wanted = dict(coordinator_address="a:1", num_processes=3, process_id=0, cluster_detection_method="deactivate")
     assert distributed.plan_initialization("a:1", 3, 0, {}, False) == wanted
     environment = {"JAX_COORDINATOR_ADDRESS": "b:2", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "0"}
@@ -229,7 +229,7 @@ def test_processes_are_named_by_flags_or_by_the_environment():
         distributed.plan_initialization("a:1", 3, 3, {}, False)
 
 
-def test_large_arrays_are_cut_along_their_largest_axis_that_divides(monkeypatch):
+def test_choose_shardings_cuts_large_arrays_along_their_largest_divisible_axis(monkeypatch):
     mesh = jax.sharding.AbstractMesh((8,), ("data",))
     shapes = [(25, 64, 128), (100, 33), (7, 9000), (3, 4096, 4096), ()]
     tree = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
@@ -239,13 +239,13 @@ def test_large_arrays_are_cut_along_their_largest_axis_that_divides(monkeypatch)
     assert {sharding.spec for sharding in distributed.choose_shardings(tree, mesh, shard=False)} == {PartitionSpec()}
 
 
-def test_a_batch_that_does_not_divide_is_an_error(monkeypatch):
+def test_batch_size_that_devices_do_not_divide_is_an_error(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     with pytest.raises(ValueError, match="config.train.batch_size: expected a multiple of the 8 devices, got 12"):
         batching.assign_rows(12)
 
 
-def test_one_process_asks_nobody(tmp_path):
+def test_single_process_needs_no_agreement(tmp_path):
     assert distributed.call_in_first_process(lambda: 0.25) == 0.25
     agree = distributed.make_agreement(distributed.make_mesh(), lag=2)
     assert [agree(False), agree(True)] == [False, True]

@@ -45,7 +45,7 @@ def below_db(found, expected):
     return 20 * np.log10(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-def test_sound_from_a_file_is_the_runs_to_60_db_at_half_the_size(file, wavegan):
+def test_bundle_sounds_like_the_run_to_60_db_at_half_the_size(file, wavegan):
     gan, params = models.build(wavegan[0]), wavegan[1]
     packed = bundle.read(file)
     z = gan.sample_latents(KEY, 4)
@@ -57,7 +57,7 @@ def test_sound_from_a_file_is_the_runs_to_60_db_at_half_the_size(file, wavegan):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(packed.params))
 
 
-def test_what_decoding_needs_of_the_set_loses_less_than_60_db(tmp_path):
+def test_statistics_in_a_bundle_lose_less_than_60_db(tmp_path):
     config = load_config("technogan", "xs")
     config.audio.clip_samples, config.audio.sample_rate_hz = 14336, 8000
     config.model.update(channels=8, blocks=1, n_mels=24, mid_components=60, shaper="none")
@@ -75,7 +75,7 @@ def test_what_decoding_needs_of_the_set_loses_less_than_60_db(tmp_path):
     assert -200 < below_db(jax.jit(packed.gan.decode)(x), jax.jit(gan.decode)(x)) < -60
 
 
-def test_config_and_card_come_back_without_the_trainers_paths(file, wavegan, tmp_path):
+def test_bundle_has_config_and_card_without_paths(file, wavegan, tmp_path):
     packed = bundle.read(file, "best")
     assert packed.card == {**CARD, "parameters": models.count_parameters(wavegan[1]), "format": 1}
     assert packed.config.model.to_dict() == wavegan[0].model.to_dict()
@@ -84,7 +84,7 @@ def test_config_and_card_come_back_without_the_trainers_paths(file, wavegan, tmp
     assert (tmp_path / "again.npz").read_bytes() == file.read_bytes()
 
 
-def test_numbers_outside_of_float16_stay_float32(file, wavegan, tmp_path):
+def test_values_out_of_float16_range_stay_float32(file, wavegan, tmp_path):
     params = jax.tree.map(lambda leaf: np.asarray(leaf) * np.float32(1e-9), wavegan[1])
     params["upconv_0"]["kernel"] = params["upconv_0"]["kernel"] * np.float32(1e16)
     bundle.write(tmp_path / "odd.npz", config=wavegan[0], params=params, statistics={}, card=CARD)
@@ -92,7 +92,7 @@ def test_numbers_outside_of_float16_stay_float32(file, wavegan, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, params)
 
 
-def test_a_flipped_bit_is_an_error_or_changes_nothing(file, tmp_path):
+def test_flipped_bit_is_an_error_or_changes_nothing(file, tmp_path):
     good, content = file.read_bytes(), array_files.read(file)
     rng = np.random.default_rng(0)
     caught = 0
@@ -146,12 +146,12 @@ def configured(**model):
         (configured(name="specgan"), "does not fit the model"),
     ],
 )
-def test_a_file_of_another_model_or_version_says_so(file, tmp_path, change, message):
+def test_bundle_of_another_model_or_version_is_an_error(file, tmp_path, change, message):
     with pytest.raises(WorkdirError, match=message):
         bundle.read(rewritten(file, tmp_path / "changed.npz", change))
 
 
-def test_what_is_not_there_is_an_error(file, wavegan, tmp_path):
+def test_missing_file_step_or_suffix_is_an_error(file, wavegan, tmp_path):
     with pytest.raises(WorkdirError, match="missing.npz: not found; expected what technogen_jax.export wrote"):
         bundle.read(tmp_path / "missing.npz")
     with pytest.raises(WorkdirError, match="has no step 8, only 7"):

@@ -28,7 +28,7 @@ def make_state(step, width=4):
     return TrainState(jnp.asarray(step, jnp.int32), Pair(params, params), Pair(opt, opt), params)
 
 
-def test_what_is_saved_is_restored_bit_for_bit(tmp_path):
+def test_restore_returns_the_saved_state_bit_for_bit(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(7))
     with Checkpoints(tmp_path) as checkpoints:
@@ -39,7 +39,7 @@ def test_what_is_saved_is_restored_bit_for_bit(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, ema, make_state(7).ema)
 
 
-def test_weights_alone_are_restored_beside_another_optimiser(tmp_path):
+def test_restore_weights_keeps_step_and_optimizer(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(7))
         checkpoints.wait()
@@ -49,7 +49,7 @@ def test_weights_alone_are_restored_beside_another_optimiser(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored.params, make_state(7).params)
 
 
-def test_the_last_the_best_and_every_fifth_are_kept(tmp_path):
+def test_last_best_and_every_fifth_checkpoints_are_kept(tmp_path):
     scores = {1: None, 2: 0.5, 3: 0.7, 4: None, 5: None, 6: 0.8, 7: None, 8: None}
     with Checkpoints(tmp_path, keep_last=2, keep_every=5) as checkpoints:
         for step, score in scores.items():
@@ -66,14 +66,14 @@ def test_the_last_the_best_and_every_fifth_are_kept(tmp_path):
         assert checkpoints.best_step() == 9
 
 
-def test_without_evaluations_there_is_no_best(tmp_path):
+def test_best_step_without_evaluations_is_none(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
         checkpoints.wait()
         assert checkpoints.best_step() is None
 
 
-def test_a_step_is_saved_once(tmp_path):
+def test_step_is_saved_once(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1), 0.5)
         checkpoints.save(make_state(1))
@@ -81,7 +81,7 @@ def test_a_step_is_saved_once(tmp_path):
         assert checkpoints.steps() == [1] and checkpoints.best_step() == 1
 
 
-def test_a_half_written_checkpoint_is_none_and_is_cleared(tmp_path):
+def test_half_written_checkpoint_is_ignored_and_deleted(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
     folder = tmp_path / CHECKPOINTS_FOLDER
@@ -94,7 +94,7 @@ def test_a_half_written_checkpoint_is_none_and_is_cleared(tmp_path):
     assert os.listdir(folder) == ["1"]
 
 
-def test_another_models_checkpoint_is_refused_by_name(tmp_path):
+def test_restoring_another_model_names_the_array(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
         checkpoints.wait()
@@ -117,7 +117,7 @@ def files_in(folder):
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(tmp_path):
+def test_flipped_bit_in_any_file_is_detected(tmp_path):
     """Orbax alone restores other numbers when a byte of an array changes."""
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
@@ -148,7 +148,7 @@ def test_a_flipped_bit_in_any_file_is_noticed_and_the_file_named(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored(), saved)
 
 
-def test_every_byte_of_the_checksums_counts(tmp_path):
+def test_flipped_bit_in_the_checksums_is_detected(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
     folder = tmp_path / CHECKPOINTS_FOLDER / "1"
@@ -161,7 +161,7 @@ def test_every_byte_of_the_checksums_counts(tmp_path):
     assert _changed_file(folder) is None
 
 
-def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
+def test_newest_skips_and_moves_damaged_checkpoints(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(make_state(step), 0.1 * step)
@@ -179,7 +179,7 @@ def test_the_newest_good_one_is_used_and_the_damaged_ones_put_aside(tmp_path):
     assert os.listdir(tmp_path / DAMAGED_FOLDER) == ["3"]
 
 
-def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
+def test_newest_is_an_error_if_all_are_damaged(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
     for path in (tmp_path / CHECKPOINTS_FOLDER / "1").rglob("d/*"):
@@ -189,7 +189,7 @@ def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path):
             checkpoints.newest(make_state(0), lambda line: None)
 
 
-def test_a_checkpoint_that_could_not_be_written_in_the_background_is_told_at_the_next(tmp_path, monkeypatch):
+def test_failed_background_write_is_an_error_at_the_next_save(tmp_path, monkeypatch):
     with pytest.raises(WorkdirError, match=r"could not be written .*No space left.*whole ones: 1$"):
         with Checkpoints(tmp_path) as checkpoints:
             checkpoints.save(make_state(1))
@@ -212,12 +212,12 @@ async def full_disk(*_, **__):
     return [FullDisk()]
 
 
-def test_without_checkpoints_there_is_no_newest(tmp_path):
+def test_newest_without_checkpoints_is_none(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.newest(make_state(0), lambda line: None) is None
 
 
-def test_checkpoints_without_checksums_are_restored_too(tmp_path):
+def test_checkpoint_without_checksums_is_restored(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(make_state(1))
     (tmp_path / CHECKPOINTS_FOLDER / "1" / CHECKSUMS_FILE).unlink()

@@ -97,7 +97,7 @@ def lines(workdir):
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
-def test_codes_are_what_encode_says_of_each_clip_and_its_label(config, source, tmp_path):
+def test_codes_equal_encode_of_each_clip_and_label(config, source, tmp_path):
     gan, done = models.build(config, {"gain": np.float64(0.5)}), []
     path = tmp_path / "codes-0.npy"
     encoded_dataset.write(path, gan, source, 2048, done.append)
@@ -110,7 +110,7 @@ def test_codes_are_what_encode_says_of_each_clip_and_its_label(config, source, t
     assert encoded_dataset.make_label_weights(["a", "b", "c"], ("c", "a")).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
 
 
-def test_half_a_file_is_none_and_old_codes_go(config, source, tmp_path, monkeypatch):
+def test_half_written_file_is_an_error_and_old_codes_are_deleted(config, source, tmp_path, monkeypatch):
     gan, old = models.build(config, {"gain": np.float64(0.5)}), tmp_path / "codes-0.npy"
     old.write_bytes(b"of another set")
 
@@ -127,7 +127,7 @@ def test_half_a_file_is_none_and_old_codes_go(config, source, tmp_path, monkeypa
         encoded_dataset.read(tmp_path / "codes-2.npy")
 
 
-def test_other_statistics_fields_or_sets_have_other_codes(config, source, tmp_path):
+def test_path_depends_on_statistics_fields_and_dataset(config, source, tmp_path):
     def name(statistics=None, **changes):
         manifest = source.manifest.__class__(**vars(source.manifest) | changes)
         return encoded_dataset.find_path(
@@ -144,7 +144,7 @@ def test_other_statistics_fields_or_sets_have_other_codes(config, source, tmp_pa
     assert len(set(names)) == len(names) == 7
 
 
-def test_a_run_encodes_its_set_once_and_resumes_bit_for_bit(config, tmp_path, monkeypatch):
+def test_run_encodes_its_dataset_once_and_resumes_bit_for_bit(config, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     state, said = run(config, whole)
     assert any("24 have labels that are not in config.model.classes" in line for line in said)
@@ -173,7 +173,7 @@ def test_a_run_encodes_its_set_once_and_resumes_bit_for_bit(config, tmp_path, mo
     assert clip.shape == (2048, 1) and np.abs(clip).max() > 0
 
 
-def test_codes_of_other_statistics_are_made_anew(config, tmp_path):
+def test_dataset_is_encoded_again_for_other_statistics(config, tmp_path):
     run(config, tmp_path / "run", steps=2)
     before = the_file(tmp_path / "run")
     rows = np.array(encoded_dataset.read(before))
@@ -184,7 +184,7 @@ def test_codes_of_other_statistics_are_made_anew(config, tmp_path):
     np.testing.assert_array_equal(encoded_dataset.read(after)[..., :4], 2 * rows[..., :4])
 
 
-def test_several_steps_a_dispatch_are_bit_for_bit_the_same_steps(config, tmp_path):
+def test_several_steps_in_a_dispatch_give_the_same_bits(config, tmp_path):
     state, _ = run(config, tmp_path / "one", steps=12, log_every=6, save_every=6, sample_every=0)
     rows = [row for row in lines(tmp_path / "one") if row["step"] > 6]
     for count in (2, 3):

@@ -13,7 +13,7 @@ def steps_of(events, name):
     return [event.step for event in events.Scalars(name)]
 
 
-def test_tensorboard_reads_scalars_sound_and_pictures(trained_workdir):
+def test_tensorboard_reads_scalars_audio_and_images(trained_workdir):
     events = EventAccumulator(str(trained_workdir / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("d/adversarial")] == [1, 2, 4, 6]
@@ -25,14 +25,14 @@ def test_tensorboard_reads_scalars_sound_and_pictures(trained_workdir):
 @pytest.mark.parametrize(
     "start, kept", [(0, ""), (5, STEP_5), (7, STEP_5), (10, STEP_5 + STEP_10), (99, STEP_5 + STEP_10)]
 )
-def test_a_metrics_log_drops_what_a_killed_run_wrote_beyond_its_checkpoint(tmp_path, start, kept):
+def test_metrics_log_drops_lines_after_the_resumed_step(tmp_path, start, kept):
     (tmp_path / METRICS_FILE).write_text(STEP_5 + STEP_10 + '{"step": 15, "d/adv')
     with contextlib.closing(MetricsLog(tmp_path, start)) as log:
         log.write(100, {"d/adversarial": 1.0})
     assert (tmp_path / METRICS_FILE).read_text() == kept + '{"step": 100, "d/adversarial": 1.0}\n'
 
 
-def test_tensorboard_shows_one_curve_after_a_resume(tmp_path):
+def test_tensorboard_shows_one_curve_of_a_resumed_run(tmp_path):
     for start, steps in ((0, (1, 2, 3)), (2, (3, 4))):
         with contextlib.closing(MetricsLog(tmp_path, start)) as log:
             for step in steps:

@@ -23,7 +23,7 @@ NUMPY = {
 
 
 @pytest.mark.parametrize("name", losses.ADVERSARIAL)
-def test_adversarial_losses_are_the_formulas_averaged_over_each_sub_discriminator(name):
+def test_adversarial_losses_equal_the_formulas_averaged_over_sub_discriminators(name):
     rng = np.random.default_rng(0)
     real, fake = ([rng.normal(0, 2, size=(6, k)) for k in (1, 5)] for _ in range(2))
     as_jax = [tuple(jnp.asarray(logits, "float32") for logits in side) for side in (real, fake)]
@@ -33,7 +33,7 @@ def test_adversarial_losses_are_the_formulas_averaged_over_each_sub_discriminato
 
 
 @pytest.mark.parametrize("name", losses.ADVERSARIAL)
-def test_each_side_wants_its_own_logits_higher(name):
+def test_losses_move_the_logits_in_the_right_direction(name):
     """A step down the discriminator's loss parts the logits; one down the generator's raises those of fakes."""
     real, fake = (jnp.full((4, 1), 0.2),), (jnp.full((4, 1), 0.1),)
     (d_real,), (d_fake,) = jax.grad(losses.ADVERSARIAL[name].d, (0, 1))(real, fake)
@@ -55,7 +55,7 @@ def clips(seed):
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])
-def test_penalties_of_a_linear_score_are_those_of_its_weight(scale):
+def test_penalties_of_a_linear_score_depend_on_its_weight(scale):
     w = scale * clips(9)[0] / np.linalg.norm(clips(9)[0])  # ||w|| = scale
 
     def score(x):
@@ -73,7 +73,7 @@ def test_zero_centered_penalty_of_a_quadratic_score():
     np.testing.assert_allclose(penalty, wanted, rtol=1e-5)
 
 
-def test_gradient_penalty_of_a_quadratic_score_lies_at_mixes_drawn_for_each_clip():
+def test_gradient_penalty_draws_one_mix_for_each_clip():
     real, fake = clips(0), clips(1)
     seen = []
 
@@ -91,7 +91,7 @@ def test_gradient_penalty_of_a_quadratic_score_lies_at_mixes_drawn_for_each_clip
     assert (0 < mix).all() and (mix < 1).all() and np.ptp(mix) > 0.1
 
 
-def test_penalties_add_up_the_logits_of_all_sub_discriminators():
+def test_penalties_sum_the_logits_of_all_sub_discriminators():
     w = clips(3)[0]
 
     def score(x):
@@ -101,13 +101,13 @@ def test_penalties_add_up_the_logits_of_all_sub_discriminators():
     np.testing.assert_allclose(losses.zero_centered_penalty(score, clips(0)), np.sum(w**2) / 2, rtol=1e-5)
 
 
-def test_gradient_penalty_of_a_score_without_slope_has_a_finite_gradient():
+def test_gradient_penalty_of_a_constant_score_has_a_finite_gradient():
     def penalty(w):
         return losses.wgan_gp_penalty(lambda x: (w * jnp.sum(x, (1, 2))[:, None],), clips(0), clips(1), KEY)
 
     assert np.isfinite(jax.grad(penalty)(0.0))
 
 
-def test_gradient_penalty_wants_one_shape():
+def test_gradient_penalty_of_different_shapes_is_an_error():
     with pytest.raises(ValueError, match=r"got \(5, 7, 2\) and \(4, 7, 2\)"):
         losses.wgan_gp_penalty(lambda x: (x,), clips(0), clips(1)[:4], KEY)

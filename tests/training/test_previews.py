@@ -10,7 +10,7 @@ from technogen_jax.runs.workdir import SAMPLES_FOLDER
 from technogen_jax.training import previews
 
 
-def test_a_preview_renders_the_same_latents_each_time(tiny_config, tmp_path):
+def test_preview_renders_the_same_latents_at_each_step(tiny_config, tmp_path):
     gan = models.build(tiny_config)
     params = gan.init_g(jax.random.key(0))
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:

@@ -29,7 +29,7 @@ def evaluation(tiny_config, prepared_set, tmp_path):
         yield lambda step, params: evaluate(metric, tiny_config, gan, params, step, log), gan
 
 
-def test_an_evaluation_is_the_distance_of_generated_from_real_clips(evaluation, prepared_set, tiny_config, tmp_path):
+def test_evaluation_equals_the_distance_of_generated_from_real_clips(evaluation, prepared_set, tiny_config, tmp_path):
     run_evaluation, gan = evaluation
     params = gan.init_g(jax.random.key(0))
     score = run_evaluation(3, params)
@@ -70,12 +70,12 @@ def test_real_clips_score_better_than_noise_and_better_than_one_repeated_clip(pr
     assert collapsed[BEST_METRIC] > 2 * of_real[BEST_METRIC] and collapsed["eval/coverage"] == 0
 
 
-def test_a_validation_metric_needs_enough_tracks(prepared_set):
+def test_too_few_tracks_are_an_error(prepared_set):
     valid, train = (clip_sets.from_records(prepared_set, [split], 2048) for split in ("valid", "train"))
     with pytest.raises(ValueError, match="expected at least 10 tracks, got 2; prepare the set from more"):
         make_validation_metric(train, valid, 100)
 
 
-def test_without_reference_clips_there_is_no_evaluation(tiny_config, tmp_path):
+def test_evaluate_without_a_metric_returns_none(tiny_config, tmp_path):
     with contextlib.closing(MetricsLog(tmp_path, 0)) as log:
         assert evaluate(None, tiny_config, models.build(tiny_config), None, 1, log) is None
