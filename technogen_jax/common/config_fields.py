@@ -10,8 +10,8 @@ its values when it is made:
         section = "train"
         batch_size: int = field(64, "Clips in one update of the discriminator.", least=1)
 
-    TrainConfig(batch_size=0)  # FieldError: config.train.batch_size: expected a whole number of at
-    least 1, got 0
+    TrainConfig(batch_size=0)
+    # FieldError: config.train.batch_size: expected a whole number of at least 1, got 0
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def field(
         above: accepted numbers are larger than this one.
         below: accepted numbers are smaller than this one.
         choices: the only accepted values.
-        changeable: whether a run can be resumed with another value, since what is learnt does not
+        changeable: whether a run can be resumed with another value, since what is learned does not
             depend on it.
     """
     declared = dict(help=help, unit=unit, least=least, most=most, above=above, below=below, choices=choices)

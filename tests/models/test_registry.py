@@ -1,12 +1,15 @@
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
 from conftest import load_config
+from ml_collections import ConfigDict
 
 from configs import default
 from technogen_jax import models
+from technogen_jax.common import config_fields
 from technogen_jax.common.config_fields import Section, field
 from technogen_jax.models import GAN, build
 
@@ -65,3 +68,16 @@ def test_configs_differ_by_the_fields_that_decide_what_is_learned():
     assert models.first_difference(config, other) == "train.n_critic"
     del other.train.n_critic
     assert models.first_difference(config, other) == "train.n_critic"
+
+
+@pytest.mark.parametrize("name", ["technogan", "wavegan"])
+def test_a_config_with_the_field_names_of_earlier_versions_equals_the_new_one(name):
+    new = load_config(name).to_dict()
+    old = json.loads(json.dumps(new))
+    old["train"]["shaping_steps"] = old["model"].pop("shaping_steps", 0)
+    for part in ("partial_components", "side_partial_components"):
+        if part in old["model"]:
+            old["model"][part.replace("partial", "line")] = old["model"].pop(part)
+    renamed = ConfigDict(config_fields.rename_old_fields(old))
+    assert models.first_difference(renamed, ConfigDict(json.loads(json.dumps(new)))) is None
+    assert models.registry.read_config(renamed) == models.registry.read_config(ConfigDict(new))

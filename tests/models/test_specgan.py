@@ -37,7 +37,7 @@ def sizes(**options):
 
 
 def loop_of_kick_and_hat(samples, rate_hz):
-    """120 BPM: a falling sine on each beat, noise on each off-beat, as `[T]`."""
+    """Returns 120 BPM, `[T]`: a falling sine on each beat, noise on each off-beat."""
     time_s = np.arange(samples) / rate_hz
     kick = np.sin(2 * np.pi * (50 * time_s + 6 * (1 - np.exp(-30 * (time_s % 0.5))))) * np.exp(-8 * (time_s % 0.5))
     hat = np.random.default_rng(0).standard_normal(samples) * np.exp(-60 * ((time_s + 0.25) % 0.5))
@@ -46,14 +46,14 @@ def loop_of_kick_and_hat(samples, rate_hz):
 
 
 def spectral_convergence(audio, other, n_fft=256, hop_length=128, **_):
-    """|| |S| - |S'| || / || |S| || of two `[T]`, by librosa."""
+    """Returns || |S| - |S'| || / || |S| || of two clips `[T]`, computed by librosa."""
     options = dict(n_fft=n_fft, hop_length=hop_length, center=False)
     wanted, found = (np.abs(librosa.stft(np.asarray(x), **options)) for x in (audio, other))
     return np.linalg.norm(wanted - found) / np.linalg.norm(wanted)
 
 
 def audio_domain(audio, **options):
-    """A SpecGAN that knows its set, which is this `[B, T, C]`."""
+    """Returns a SpecGAN with the statistics of audio `[B, T, C]`, and the statistics."""
     fields = {name: options[name] for name in ("n_fft", "hop_length", "n_mels") if name in options}
     statistics = building.measure("specgan", [audio], sample_rate_hz=options["sample_rate_hz"], **fields)
     clip = dict(clip_samples=audio.shape[1], audio_channels=audio.shape[2])
@@ -70,11 +70,11 @@ def audio_domain(audio, **options):
         (dict(batch_norm=True), 19_065_345 + 3968, 17_427_969 + 3840),
     ],
 )
-def test_parameter_counts_are_the_papers(options, generator, discriminator):
+def test_parameter_counts_equal_those_of_the_paper(options, generator, discriminator):
     assert sizes(**options) == (generator, discriminator)
 
 
-def test_the_config_is_the_papers():
+def test_the_config_has_the_values_of_the_paper():
     config = load_config("specgan")
     defaults = models.build(config)
     assert tuple(count_parameters(jax.eval_shape(i, KEY)) for i in (defaults.init_g, defaults.init_d)) == sizes()
@@ -94,7 +94,7 @@ def test_the_config_is_the_papers():
         (dict(clip_samples=32, n_fft=32, hop_length=16), (2, 16, 1)),
     ],
 )
-def test_the_family_has_these_images(options, image):
+def test_images_have_the_expected_size(options, image):
     options = PAPER | dict(channels=4, max_channels=16) | options
     size = (options.get("n_mels") or options.get("n_fft", 256) // 2 + 1, options["audio_channels"])
     gan = building.build("specgan", **options, statistics={"mean": np.zeros(size), "std": np.ones(size)})
@@ -114,7 +114,7 @@ def normalised(x, scale, bias):
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_networks_are_the_papers_layer_by_layer(batch_norm):
+def test_networks_equal_those_of_the_paper_layer_by_layer(batch_norm):
     gan = building.build("specgan", **PAPER, channels=2, batch_norm=batch_norm)
 
     def upconv(x, kernel, bias):
@@ -149,7 +149,7 @@ def test_networks_are_the_papers_layer_by_layer(batch_norm):
     np.testing.assert_allclose(logits, jax.jit(discriminate)(d, x), atol=1e-4)
 
 
-def test_both_forms_are_one_function_with_one_gradient():
+def test_polyphase_and_plain_convolutions_have_the_same_outputs_and_gradients():
     def outputs(form):
         gan = building.build(
             "specgan", **SMALL | dict(clip_samples=500, n_fft=32, hop_length=16, audio_channels=2), form=form
@@ -165,7 +165,7 @@ def test_both_forms_are_one_function_with_one_gradient():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()), fast, plain)
 
 
-def test_bfloat16_is_near_float32_and_a_few_images_at_a_time_are_the_same():
+def test_remat_gives_the_same_results_and_bfloat16_is_close_to_float32():
     def outputs(**options):
         gan = building.build("specgan", **PAPER | dict(clip_samples=2048, channels=4), **options)
         g, d, z = random_parameters(gan.init_g), random_parameters(gan.init_d), gan.sample_latents(KEY, 2)
@@ -183,7 +183,7 @@ def test_bfloat16_is_near_float32_and_a_few_images_at_a_time_are_the_same():
     assert 1e-4 < np.linalg.norm(low[0][1] - exact[0][1]) / np.linalg.norm(exact[0][1]) < 0.01
 
 
-def test_other_lengths_are_the_middle_of_a_longer_image_and_padded_back():
+def test_images_of_other_lengths_are_cropped_by_the_generator_and_padded_by_the_discriminator():
     short, whole = (
         building.build("specgan", **SMALL | dict(clip_samples=900)),
         building.build("specgan", **SMALL),
@@ -196,7 +196,7 @@ def test_other_lengths_are_the_middle_of_a_longer_image_and_padded_back():
     np.testing.assert_allclose(logits, jax.jit(whole.discriminate)(d, padded, KEY)[0], atol=1e-5)
 
 
-def test_latents_are_uniform_and_calibrated_batch_norm_makes_each_image_by_itself():
+def test_latents_are_uniform_and_calibrated_batch_norm_generates_each_image_independently():
     gan = building.build("specgan", **SMALL, batch_norm=True)
     z = np.asarray(gan.sample_latents(KEY, 100))
     assert z.shape == (100, 100) and -1 <= z.min() < -0.99 and 0.99 < z.max() < 1
@@ -206,7 +206,7 @@ def test_latents_are_uniform_and_calibrated_batch_norm_makes_each_image_by_itsel
 
 
 @pytest.mark.parametrize("batch", [1, 4, 7])
-def test_statistics_are_numpys_over_all_frames_however_they_are_batched(batch):
+def test_statistics_equal_those_of_numpy_for_any_batch_size(batch):
     clips = np.random.default_rng(0).normal(0, 0.1, (7, 1000, 2)).astype(np.float32)
     clips[:3] *= 0.01
     padded = np.pad(clips, ((0, 0), (0, 256), (0, 0)))[:, : 7 * 128 + 256]
@@ -221,7 +221,7 @@ def test_statistics_are_numpys_over_all_frames_however_they_are_batched(batch):
     np.testing.assert_allclose(statistics["std"], whole["std"], atol=1e-6)
 
 
-def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio():
+def test_no_clips_to_measure_and_missing_or_wrong_statistics_are_errors():
     with pytest.raises(ValueError, match="expected clips to measure, got none"):
         building.measure("specgan", [], sample_rate_hz=16000)
     with pytest.raises(ValueError, match="no statistics of the training set"):
@@ -230,7 +230,7 @@ def test_without_clips_there_are_no_statistics_and_without_statistics_no_audio()
         building.build("specgan", **PAPER, statistics={"mean": np.zeros((129, 2)), "std": np.ones((129, 1))})
 
 
-def test_encode_is_the_papers_transform():
+def test_encode_computes_the_transform_of_the_paper():
     audio = np.stack([loop_of_kick_and_hat(16384, 16000), 0.1 * loop_of_kick_and_hat(20000, 16000)[-16384:]])[..., None]
     gan, statistics = audio_domain(audio[:1], **PAPER)
     padded = np.pad(audio[..., 0], ((0, 0), (0, 128)))
@@ -241,7 +241,7 @@ def test_encode_is_the_papers_transform():
     np.testing.assert_allclose(x[..., 0], wanted, atol=1e-3)
 
 
-def test_decode_finds_phases_for_the_magnitudes_with_the_topmost_bin_at_its_mean(monkeypatch):
+def test_decode_passes_magnitudes_to_griffin_lim_with_the_topmost_bin_at_its_mean(monkeypatch):
     given = []
     monkeypatch.setattr(spectral, "griffin_lim", lambda *args: given.append(args) or jnp.zeros((1, 2, 16512)))
     rng = np.random.default_rng(0)
@@ -268,14 +268,14 @@ def test_decode_finds_phases_for_the_magnitudes_with_the_topmost_bin_at_its_mean
         (dict(n_fft=1024, hop_length=256, n_mels=128), 0.3),
     ],
 )
-def test_a_kick_and_a_hat_come_back(options, bound):
+def test_decoded_audio_has_a_spectrum_close_to_the_original(options, bound):
     audio = loop_of_kick_and_hat(16384, 16000)
     gan, _ = audio_domain(audio[None, :, None], **PAPER | options)
     again = jax.jit(lambda audio: gan.decode(gan.encode(audio)))(audio[None, :, None])[0, :, 0]
     assert spectral_convergence(audio, again, **options) < bound
 
 
-def test_a_bin_that_never_changes_stays_at_its_mean_whatever_the_generator_makes_of_it():
+def test_a_constant_bin_is_decoded_as_its_mean_for_any_image():
     rng = np.random.default_rng(0)
     audio = rng.normal(0, 0.1, (2, 2048, 2)).astype(np.float32)
     audio[..., 1] = 0  # digital silence: every bin of the right channel is log(1e-6) in all frames
@@ -311,7 +311,7 @@ def test_a_bin_that_never_changes_stays_at_its_mean_whatever_the_generator_makes
     ],
 )
 @pytest.mark.filterwarnings("ignore:Empty filters")
-def test_a_bad_field_is_named_with_its_value(field, value, expected):
+def test_a_bad_field_is_an_error_with_its_name_and_value(field, value, expected):
     with pytest.raises(ValueError, match=expected):
         building.build("specgan", **PAPER | {field: value})
 
@@ -329,7 +329,7 @@ def test_the_models_fields_can_be_set_on_the_command_line(name, monkeypatch):
     models.find(config.value)
 
 
-def test_mono_and_stereo_at_44100_hz_build():
+def test_the_44k_config_builds_for_mono_and_stereo():
     for sound, channels in (("mono", 1), ("stereo", 2)):
         config = load_config("specgan_44k", sound)
         gan = models.build(config)
@@ -350,7 +350,7 @@ def tiny_specgan(prepared_set):
     return config
 
 
-def test_a_run_measures_its_set_once_and_resumes_bit_for_bit(tiny_specgan, tmp_path, monkeypatch):
+def test_a_run_measures_its_dataset_once_and_resumes_bit_for_bit(tiny_specgan, tmp_path, monkeypatch):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     loop.train(tiny_specgan, whole, say=lambda line: None)
     tiny_specgan.train.steps = 5

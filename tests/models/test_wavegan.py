@@ -18,7 +18,7 @@ EIGHT_SECONDS_SAMPLES = 8 * 44100
 
 
 def random_parameters(init):
-    """A network's parameters, none of them zero or one, so that leaving one out shows; and no compiling of `init`."""
+    """Random parameters of a network: none is 0 or 1, so that a test notices a parameter without effect."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(init, KEY)
     return jax.tree.map(lambda a: np.float32(rng.normal(size=a.shape) / np.prod(a.shape[:-1]) ** 0.5), shapes)
@@ -44,14 +44,14 @@ def sizes(**options):
         (65536, 32, 1, 19_115_777, 17_478_401),
     ],
 )
-def test_parameter_counts_are_the_papers(clip_samples, channels, audio_channels, generator, discriminator):
+def test_parameter_counts_equal_those_of_the_paper(clip_samples, channels, audio_channels, generator, discriminator):
     paper = dict(clip_samples=clip_samples, channels=channels, audio_channels=audio_channels)
     assert sizes(**paper) == (generator, discriminator)
     assert sizes(**paper, upsample="nearest") == (generator, discriminator)
 
 
 @pytest.mark.parametrize(("clip_samples", "more_g", "more_d"), [(16384, 3968, 3840), (65536, 8064, 7936)])
-def test_batch_norm_and_post_filter_add_what_the_papers_do(clip_samples, more_g, more_d):
+def test_batch_norm_and_post_filter_add_as_many_parameters_as_in_the_paper(clip_samples, more_g, more_d):
     paper = dict(clip_samples=clip_samples, audio_channels=1)
     g, d = sizes(**paper)
     assert sizes(**paper, batch_norm=True) == (g + more_g, d + more_d)
@@ -59,7 +59,7 @@ def test_batch_norm_and_post_filter_add_what_the_papers_do(clip_samples, more_g,
 
 
 def multiply_adds(clip_samples, channels, max_channels):
-    """Of the generator's convolutions, for one clip of mono."""
+    """The multiply-adds of the generator's convolutions, for one mono clip."""
     length, strides = wavegan.geometry(clip_samples)
     widths = [*wavegan.widths(len(strides), channels, max_channels), 1]
     total = 0
@@ -74,7 +74,7 @@ def multiply_adds(clip_samples, channels, max_channels):
     ("channels", "max_channels", "millions", "billions"),
     [(64, None, 289, 28), (32, None, 74, 7.0), (32, 512, 18.6, 5.4), (16, None, 19.7, 1.8)],
 )
-def test_eight_seconds_cost_what_was_planned(channels, max_channels, millions, billions):
+def test_parameters_and_multiply_adds_for_eight_seconds(channels, max_channels, millions, billions):
     assert wavegan.geometry(EIGHT_SECONDS_SAMPLES) == (22, (4,) * 7)
     size = dict(channels=channels, max_channels=max_channels)
     g, _ = sizes(clip_samples=EIGHT_SECONDS_SAMPLES, audio_channels=1, **size)
@@ -82,13 +82,13 @@ def test_eight_seconds_cost_what_was_planned(channels, max_channels, millions, b
     assert multiply_adds(EIGHT_SECONDS_SAMPLES, **size) / 1e9 == pytest.approx(billions, rel=0.02)
 
 
-def test_multiply_adds_of_the_papers_lengths():
+def test_multiply_adds_for_the_lengths_of_the_paper():
     assert multiply_adds(16384, 64, None) / 1e9 == pytest.approx(0.85, rel=0.02)
     assert multiply_adds(65536, 64, None) / 1e9 == pytest.approx(4.22, rel=0.02)
 
 
 @pytest.mark.parametrize("clip_samples", [256, 1000, 16383, 16385, 28672, 44100, 100_000, 2 * 44100])
-def test_any_length_is_covered_with_little_to_crop(clip_samples):
+def test_geometry_covers_any_length_and_little_is_cropped(clip_samples):
     length, strides = wavegan.geometry(clip_samples)
     made = length * math.prod(strides)
     assert length >= 16 and set(strides) == {4}
@@ -97,7 +97,7 @@ def test_any_length_is_covered_with_little_to_crop(clip_samples):
 
 @pytest.mark.parametrize("audio_channels", [1, 2])
 @pytest.mark.parametrize("clip_samples", [256, 1000, 16384, 32768, 65536, EIGHT_SECONDS_SAMPLES])
-def test_shapes(clip_samples, audio_channels):
+def test_audio_and_logits_have_the_expected_shapes(clip_samples, audio_channels):
     gan = building.build(
         "wavegan", clip_samples=clip_samples, audio_channels=audio_channels, channels=8, max_channels=64
     )
@@ -111,7 +111,7 @@ def test_shapes(clip_samples, audio_channels):
     assert [k.shape for k in logits] == [(2, 1)]
 
 
-def test_eight_seconds_of_44100_hz_stereo():
+def test_eight_seconds_of_44100_hz_stereo_are_generated_and_classified():
     gan = building.build("wavegan", clip_samples=EIGHT_SECONDS_SAMPLES, audio_channels=2, channels=2, max_channels=4)
     g, d = random_parameters(gan.init_g), random_parameters(gan.init_d)
     audio = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 2))
@@ -147,7 +147,7 @@ def normalised(x, scale, bias):
 
 
 @pytest.mark.parametrize(("clip_samples", "batch_norm"), [(16384, False), (16384, True), (32768, False)])
-def test_networks_are_the_papers_layer_by_layer(clip_samples, batch_norm):
+def test_networks_equal_those_of_the_paper_layer_by_layer(clip_samples, batch_norm):
     gan = building.build(
         "wavegan", clip_samples=clip_samples, audio_channels=1, channels=2, batch_norm=batch_norm, phase_shuffle=0
     )
@@ -180,7 +180,7 @@ def test_networks_are_the_papers_layer_by_layer(clip_samples, batch_norm):
 
 
 @pytest.mark.parametrize("upsample", wavegan.UPSAMPLE)
-def test_both_forms_are_one_function_with_one_gradient(upsample):
+def test_polyphase_and_plain_convolutions_have_the_same_outputs_and_gradients(upsample):
     def outputs(form):
         gan = building.build("wavegan", clip_samples=1000, audio_channels=2, channels=2, upsample=upsample, form=form)
         g, d, z = random_parameters(gan.init_g), random_parameters(gan.init_d), gan.sample_latents(KEY, 2)
@@ -195,7 +195,7 @@ def test_both_forms_are_one_function_with_one_gradient(upsample):
 
 
 def losses_and_gradients(audio, **options):
-    """(a loss with a penalty, the fakes, gradients of both networks, MB of the program beside its arguments)."""
+    """Returns (a loss with a penalty, generated clips, gradients of both networks, MB of temporary memory)."""
     gan = building.build("wavegan", clip_samples=audio.shape[1], audio_channels=1, channels=4, **options)
     z = gan.sample_latents(KEY, len(audio))
 
@@ -216,7 +216,7 @@ def apart(a, b):
     return np.linalg.norm(np.asarray(a) - b) / np.linalg.norm(b)
 
 
-def test_a_few_clips_at_a_time_are_the_same_for_less_memory_and_bfloat16_is_near_float32():
+def test_remat_gives_the_same_results_in_less_memory_and_bfloat16_is_close_to_float32():
     audio = np.float32(np.random.default_rng(1).normal(0, 0.3, (16, 1024, 1)))
     value, fake, gradients, program_mb = losses_and_gradients(audio)
     *parts, parts_mb = losses_and_gradients(audio, remat=2)
@@ -231,7 +231,7 @@ def test_a_few_clips_at_a_time_are_the_same_for_less_memory_and_bfloat16_is_near
     assert max(jax.tree.leaves(jax.tree.map(apart, low_gradients, gradients))) < 0.1
 
 
-def test_bfloat16_learns_as_float32_does():
+def test_training_in_bfloat16_learns_as_well_as_in_float32():
     time = np.arange(256)[:, None]
     phase = np.random.default_rng(0).uniform(0, 2 * np.pi, (200, 1, 8, 1, 1))
     clips = np.int16(16000 * np.sin(0.2 * time + phase) * np.exp(-time / 100))
@@ -256,7 +256,7 @@ def test_bfloat16_learns_as_float32_does():
     assert after < 0.6 * before and after_bfloat16 < after + 0.05
 
 
-def test_nearest_upsampling_repeats_before_convolving():
+def test_nearest_upsampling_repeats_samples_before_the_convolution():
     gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=1, upsample="nearest")
     g, z = random_parameters(gan.init_g), gan.sample_latents(KEY, 2)
     x = jax.nn.relu((z @ g["z_project"]["kernel"] + g["z_project"]["bias"]).reshape(2, 16, 2))
@@ -274,7 +274,7 @@ def test_post_filter_is_a_convolution_after_the_tanh():
     np.testing.assert_allclose(gan.generate(g, z), wanted, atol=1e-5)
 
 
-def test_other_lengths_are_the_middle_of_a_longer_clip_and_padded_back():
+def test_clips_of_other_lengths_are_cropped_by_the_generator_and_padded_by_the_discriminator():
     short = building.build("wavegan", clip_samples=1000, audio_channels=1, channels=1, phase_shuffle=0)
     whole = building.build("wavegan", clip_samples=1008, audio_channels=1, channels=1, phase_shuffle=0)  # 63 * 4 * 4
     g, d = random_parameters(whole.init_g), random_parameters(whole.init_d)
@@ -286,7 +286,7 @@ def test_other_lengths_are_the_middle_of_a_longer_clip_and_padded_back():
 
 
 @pytest.mark.parametrize(("clip_samples", "shuffled"), [(256, 1), (16384, 4), (65536, 4)])
-def test_phase_shuffle_comes_after_the_first_four_layers_with_its_own_draw_each(clip_samples, shuffled, monkeypatch):
+def test_phase_shuffle_follows_the_first_four_layers_with_a_draw_for_each(clip_samples, shuffled, monkeypatch):
     calls = []
 
     def record(x, key, radius):
@@ -321,7 +321,7 @@ def test_initial_values_depend_on_the_key_alone():
     assert not np.array_equal(a["upconv_0"]["kernel"].ravel()[:50], a["upconv_1"]["kernel"].ravel()[:50])
 
 
-def test_calibrated_batch_norm_makes_each_clip_by_itself():
+def test_calibrated_batch_norm_generates_each_clip_independently_of_the_batch():
     gan = building.build("wavegan", clip_samples=256, audio_channels=1, channels=8, batch_norm=True)
     g, generate = random_parameters(gan.init_g), jax.jit(gan.generate)
     calibrated = jax.jit(gan.calibrate)(g, jax.random.key(1))
@@ -374,7 +374,7 @@ def test_calibration_without_batch_norm_is_the_identity():
         ("clip_samples", 16384.0, "config.audio.clip_samples: .* got 16384.0"),
     ],
 )
-def test_a_bad_field_is_named_with_its_value(field, value, expected):
+def test_a_bad_field_is_an_error_with_its_name_and_value(field, value, expected):
     fields = dict(clip_samples=16384, audio_channels=1) | {field: value}
     with pytest.raises(ValueError, match=expected):
         building.build("wavegan", **fields)
