@@ -112,8 +112,9 @@ def first_difference(old: ConfigDict, new: ConfigDict) -> str | None:
 
     None if there is none.
     """
-    for field in sorted(config_fields.names(old) | config_fields.names(new)):
-        if config_fields.value(old, field) != config_fields.value(new, field) and field not in _changeable_fields():
+    fields = config_fields.names(old) | config_fields.names(new)
+    for field in sorted(fields - _changeable_fields()):
+        if config_fields.value(old, field) != config_fields.value(new, field):
             return field
     return None
 
