@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_prep import shards, workers
-from data_prep.options import Options, parse_options
+from data_prep.options import DESCRIPTION, EXAMPLES, Options
 from data_prep.tracks import decode, tempo
 from technogen_jax.audio import audio_files
 from technogen_jax.common import atomic_files, command_line, progress
@@ -345,10 +345,22 @@ def _line(entry: dict[str, str]) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work, 130 stopped."""
-    return command_line.run("prepare", prepare, parse_options(argv))
+def _prepare(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Prepares a dataset; returns what `--json` prints."""
+    manifest = prepare(options, say)
+    if manifest is None:
+        return {"output": options.output, "task": options.task}
+    return {
+        "output": options.output,
+        "fingerprint": manifest.fingerprint,
+        "tracks": len(manifest.tracks),
+        "rejected": len(manifest.rejected),
+        "clips": {split: entry["clips"] for split, entry in manifest.splits.items()},
+    }
 
+
+COMMAND = command_line.Command("data_prep.prepare", Options, _prepare, DESCRIPTION, EXAMPLES, resumes=True)
+parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,6 @@ grid. In an mp3 file too: decoded by libsndfile it has the same length, and a te
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import pathlib
 import shlex
@@ -25,71 +24,80 @@ from data_prep.corpus.compose import GENRES, SHORTEST_MINUTES, Track, compose
 from data_prep.corpus.render import render
 from technogen_jax.audio import audio_files
 from technogen_jax.common import atomic_files, command_line, progress
-from technogen_jax.common.command_line import OptionError, cpu_count, numbers, option
+from technogen_jax.common.command_line import (
+    REQUIRED,
+    OptionError,
+    cpu_count,
+    expand_path,
+    option,
+    parse_numbers,
+    parse_words,
+)
 
 FORMATS = ("wav", "flac", "mp3")
 VERSION = 1  # to be raised when the same options give other audio
 _MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # what the format has
 
 _DESCRIPTION = """\
-Renders a techno corpus from a seed: whole stereo tracks, acid and industrial, each with a JSON file of
-its tempo, downbeats, parts and sounds. No two tracks are alike; the same command makes the same tracks."""
+Synthesizes a techno corpus from a seed: whole stereo tracks, acid and industrial, each with a JSON file of its
+tempo, downbeats, parts and sounds. No two tracks are alike. The same command makes the same tracks."""
 
-_EPILOG = """\
+_EXAMPLES = """\
 examples:
   a corpus to try everything with, two dozen tracks of one to three minutes:
     python -m data_prep.synthesize --output data/tracks
   another one, larger, at the rate that it will be trained at:
     python -m data_prep.synthesize --output data/tracks16k --tracks 300 --seed 1 --sample_rate 16000
-  short and lossless, one genre:
+  short tracks of one genre, lossless:
     python -m data_prep.synthesize --output data/acid --genres acid --formats flac --minutes 0.5,1
 
-Track number N is the same whatever --tracks and --workers are: a larger number adds to what is there. If the run is
-stopped, the same command goes on where it was. What to do with it: python -m data_prep.prepare --help"""
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(","))
+Track number N is the same whatever --tracks and --workers are: a larger --tracks adds tracks. If the run is stopped, the
+same command resumes. The next step: python -m data_prep.prepare --help"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(command_line.Options):
     """The options of a run, under the names they have on the command line.
 
     Raises:
         OptionError: on construction, for a value that cannot work.
     """
 
-    output: str = option(dataclasses.MISSING, "DIR", "folder of the corpus; in it one folder a genre", str)
-    tracks: int = option(24, "N", "how many (24)")
-    seed: int = option(0, "N", "another seed, other tracks (0)")
-    sample_rate: int = option(44100, "HZ", "8000 to 192000 (44100)")
-    minutes: tuple[float, ...] = option((1.0, 3.0), "MIN,MAX", "shortest and longest track (1,3)", numbers)
-    genres: tuple[str, ...] = option(GENRES, "A,B", "some of acid,industrial; they take turns (both)", _words)
-    formats: tuple[str, ...] = option(FORMATS, "A,B", "some of wav,flac,mp3; they take turns (all)", _words)
+    output: str = option(
+        REQUIRED, "folder of the corpus, with one folder for each genre", metavar="DIR", convert=expand_path
+    )
+    tracks: int = option(24, "number of tracks", metavar="N", least=1, most=10_000)
+    seed: int = option(0, "another seed gives other tracks", metavar="N", least=0)
+    sample_rate: int = option(44100, "sample rate", metavar="HZ", least=8000, most=192_000)
+    minutes: tuple[float, ...] = option(
+        (1.0, 3.0), "shortest and longest track", metavar="MIN,MAX", convert=parse_numbers
+    )
+    genres: tuple[str, ...] = option(
+        GENRES, "some of acid,industrial; tracks alternate", metavar="A,B", convert=parse_words
+    )
+    formats: tuple[str, ...] = option(
+        FORMATS, "some of wav,flac,mp3; tracks alternate", metavar="A,B", convert=parse_words
+    )
     workers: int | None = option(
-        None, "N", f"processes (the CPUs: {cpu_count()}); each holds up to 0.6 GB at the defaults", int
+        None,
+        f"processes (default: the CPUs, {cpu_count()}); each takes up to 0.6 GB",
+        metavar="N",
+        convert=int,
+        least=1,
     )
 
     def __post_init__(self):
-        check = functools.partial(command_line.check, self)
-        check("tracks", 1 <= self.tracks <= 10_000, "1 to 10000")
-        check("seed", 0 <= self.seed < 2**63, "0 or more")
-        check("sample_rate", 8000 <= self.sample_rate <= 192_000, "8000 to 192000 (Hz)")
+        super().__post_init__()
+        self.check("seed", self.seed < 2**63, "0 or more")
         ordered = len(self.minutes) == 2 and SHORTEST_MINUTES <= self.minutes[0] <= self.minutes[1] <= 60
-        check("minutes", ordered, f"the shortest and the longest, from {SHORTEST_MINUTES:g} to 60, like 1,3")
+        self.check("minutes", ordered, f"the shortest and the longest, from {SHORTEST_MINUTES:g} to 60, like 1,3")
         for name, known in (("genres", GENRES), ("formats", FORMATS)):
             value = getattr(self, name)
-            check(
-                name,
-                value and set(value) <= set(known) and len(set(value)) == len(value),
-                f"some of {','.join(known)}, once each",
-            )
+            once = value and set(value) <= set(known) and len(set(value)) == len(value)
+            self.check(name, once, f"some of {','.join(known)}, once each")
         if "mp3" in self.formats and self.sample_rate not in _MP3_RATES_HZ:
-            raise OptionError(
-                f"--sample_rate: mp3 knows {', '.join(map(str, _MP3_RATES_HZ))} Hz, not {self.sample_rate}; add --formats wav,flac"
-            )
-        check("workers", self.workers is None or self.workers >= 1, "at least 1")
+            rates = ", ".join(map(str, _MP3_RATES_HZ))
+            raise OptionError(f"--sample_rate: mp3 has {rates} Hz, not {self.sample_rate}; add --formats wav,flac")
 
     @property
     def shaping(self) -> dict[str, Any]:
@@ -166,8 +174,8 @@ def make_track(job: TrackJob) -> float:
     return len(sound) / shaping["sample_rate"]
 
 
-def synthesize(options: Options, say: Callable[[str], None] = print) -> None:
-    """Makes the corpus, or what is missing of it.
+def synthesize(options: Options, say: Callable[[str], None] = print) -> float:
+    """Makes the corpus, or the tracks of it that are missing; returns its length in seconds.
 
     Args:
         options: checked by their class.
@@ -204,6 +212,7 @@ def synthesize(options: Options, say: Callable[[str], None] = print) -> None:
         f"{'/'.join(options.genres)} as {'/'.join(options.formats)}; tempo, downbeats and parts in the JSON beside each"
     )
     say(f"next: python -m data_prep.prepare --input {shlex.quote(options.output)} --output data/techno")
+    return sum(made)
 
 
 def _finished(job: TrackJob) -> float:
@@ -246,15 +255,14 @@ def _run(jobs: Sequence[TrackJob], count: int) -> Iterator[float]:
             yield result
 
 
-def parse_options(argv: Sequence[str] | None = None) -> Options:
-    """The options of a command line; exits with 2 and one line where they cannot work."""
-    return command_line.parse(Options, "data_prep.synthesize", _DESCRIPTION, _EPILOG, argv)
+def _synthesize(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Makes the corpus; returns what `--json` prints."""
+    seconds = synthesize(options, say)
+    return {"output": options.output, "tracks": options.tracks, "seconds": round(seconds, 3)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work, 130 stopped."""
-    return command_line.run("synthesize", synthesize, parse_options(argv))
-
+COMMAND = command_line.Command("data_prep.synthesize", Options, _synthesize, _DESCRIPTION, _EXAMPLES, resumes=True)
+parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

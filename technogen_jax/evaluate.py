@@ -1,136 +1,172 @@
-"""Judges generated clips against real ones: the command; the work is done by `evaluation.run`.
+"""Compares generated with real clips: the command.
 
 python -m technogen_jax.evaluate --workdir runs/wavegan --data data/16k
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import json
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
-from technogen_jax.common import compilation_cache
-from technogen_jax.evaluation import feature_extraction, results, run
+from technogen_jax.common import command_line
+from technogen_jax.common.command_line import SEEDS, expand_path, option, parse_step, parse_words
 
+_DESCRIPTION = """\
+Compares generated with real clips: distances, beside those among real clips; whether a classifier can distinguish
+them; copies of training tracks; musical features. Prints a summary and writes report.html, with sound and pictures,
+and result.json, with all figures."""
 
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a command line; exits with 2 and one line where they cannot work."""
-    parser = argparse.ArgumentParser(
-        prog="python -m technogen_jax.evaluate",
-        description="Judges generated clips against real ones: distances beside what real clips have among themselves, a "
-        "classifier's\ntwo-sample test, copies of the training tracks, and what a musician can act on. Prints one line of JSON "
-        "and writes\nreport.html (look at it, listen to it) and result.json.",
-        epilog="""examples:
-  a run, against the test tracks of the set that it was trained on:
+_EXAMPLES = """\
+examples:
+  a run, compared with the test tracks of the dataset that it was trained on:
     python -m technogen_jax.evaluate --workdir runs/wavegan --data data/16k
-  the checkpoint that was best while training, and whether the first one is told apart from it:
+  the checkpoint with the best evaluation in training; as a control, an early one, which must be distinguished:
     python -m technogen_jax.evaluate --workdir runs/wavegan --step best --earlier 1000
   two folders of audio from anywhere; files 01-a.wav, 01-b.wav ... are of one track:
-    python -m technogen_jax.evaluate --real loops/real --generated loops/made --output eval --track_pattern '^([^-]+)-'
-  a second opinion: a small net that is trained on faults added to the real clips, and kept in a file:
+    python -m technogen_jax.evaluate --real loops/real --generated loops/generated --output eval --track_pattern '^([^-]+)-'
+  another embedding: a small network that is trained on artefacts added to the training clips, kept in a file:
     python -m technogen_jax.evaluate --workdir runs/wavegan --embeddings tmr-v1,artefact=net.npz
-  two results side by side, if they may be compared:
-    python -m technogen_jax.evaluate --compare runs/a/eval/step1000-seed0 runs/b/eval/step1000-seed0""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+  results side by side, if they can be compared:
+    python -m technogen_jax.evaluate --compare runs/a/eval/step1000-seed0 runs/b/eval/step1000-seed0"""
+
+_LEAST_CLIPS = 10  # feature_extraction.MIN_TRACKS
+
+
+def _embedding_names(text: str) -> str:
+    """Returns the names with the user's home folder for ~ in file names."""
+    pairs = [name.partition("=") for name in text.split(",")]
+    return ",".join(kind + equals + expand_path(file) for kind, equals, file in pairs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(command_line.Options):
+    """The options of the command."""
+
+    workdir: str | None = option(
+        None, "run: the folder given to technogen_jax.train", metavar="DIR", convert=expand_path
     )
-    add = parser.add_argument
-    add("--workdir", metavar="DIR", help="a run: the folder that was given to technogen_jax.train")
-    add("--data", metavar="DIR", help="its prepared set (the one it was trained on)")
-    add("--step", default="latest", metavar="STEP", help="latest, best, or a step that has a checkpoint (latest)")
-    add("--n", type=int, default=1000, metavar="N", help="clips to generate (1000)")
-    add("--split", default="test", metavar="NAMES", help="real tracks to judge by: test, or valid,test ... (test)")
-    add("--earlier", metavar="STEP", help="an earlier checkpoint, as a control that must be told apart")
-    add("--real", metavar="DIR", help="instead of a run: a folder of real audio")
-    add("--generated", metavar="DIR", help="and one of generated audio")
-    add("--train", metavar="DIR", help="and, to look for copies, one of what was trained on")
-    add(
-        "--track_pattern",
+    data: str | None = option(
+        None,
+        "the prepared dataset that it was trained on (default: where the run says)",
+        metavar="DIR",
+        convert=expand_path,
+    )
+    step: int | str = option("latest", "checkpoint: latest, best or a step", metavar="STEP", convert=parse_step)
+    n: int = option(1000, "number of clips to generate", metavar="N", least=_LEAST_CLIPS)
+    split: tuple[str, ...] = option(
+        ("test",), "real tracks to compare with: test, or valid,test ...", metavar="NAMES", convert=parse_words
+    )
+    earlier: int | str | None = option(
+        None, "an earlier checkpoint, a control that must be distinguished", metavar="STEP", convert=parse_step
+    )
+    real: str | None = option(None, "instead of a run: a folder of real audio", metavar="DIR", convert=expand_path)
+    generated: str | None = option(None, "with --real: a folder of generated audio", metavar="DIR", convert=expand_path)
+    train: str | None = option(
+        None, "with --real: a folder of the training tracks, to search for copies", metavar="DIR", convert=expand_path
+    )
+    track_pattern: str | None = option(
+        None,
+        "regular expression; its first group, found in a file's path, is the track (default: each file is one)",
         metavar="REGEX",
-        help="its first group, found in a file's path, is the track (each file is one)",
+        convert=str,
     )
-    add("--seconds", type=float, metavar="S", help="length of the clips that files are cut into (the shortest file)")
-    add("--sample_rate", type=int, metavar="HZ", help="what files are brought to (theirs, which must be one)")
-    add(
-        "--loop",
-        action="store_true",
-        help="the clips are loops: their end goes on at their start (of a set cut at bars they are)",
+    seconds: float | None = option(
+        None,
+        "length of the clips that files are cut into (default: the shortest file)",
+        metavar="S",
+        convert=float,
+        above=0,
     )
-    add("--beats", type=int, metavar="N", help="beats in a clip that is cut to a grid (the set's; else from its tempo)")
-    add("--embeddings", default="tmr-v1", metavar="NAMES", help="tmr-v1, artefact=FILE (tmr-v1)")
-    add("--labels", action="store_true", help="inception score, by a classifier trained on the set's own labels")
-    add("--per_track", type=int, default=8, metavar="N", help="real clips of a track at most (8)")
-    add(
-        "--train_clips",
-        type=int,
-        default=20_000,
+    sample_rate: int | None = option(
+        None, "rate that files are resampled to (default: theirs, if it is one)", metavar="HZ", convert=int, above=0
+    )
+    loop: bool = option(False, "the clips are loops, without silence at the end (default: if the dataset has bars)")
+    beats: int | None = option(
+        None,
+        "beats in a clip of whole bars (default: the dataset's, or from the tempo)",
         metavar="N",
-        help="training clips searched for copies at most (20000)",
+        convert=int,
+        above=0,
     )
-    add("--draws", type=int, default=20, metavar="N", help="draws of one clip a track (20)")
-    add("--permutations", type=int, default=999, metavar="N", help="of tracks, for p-values (999)")
-    add("--seed", type=int, default=0, metavar="N", help="of latents, draws, permutations and classifiers (0)")
-    add("--output", metavar="DIR", help="where the report goes (WORKDIR/eval/stepSTEP-seedSEED)")
-    add("--save_embeddings", action="store_true", help="write the embeddings, with tracks and draws, to embeddings.npz")
-    add(
-        "--compare",
-        nargs="+",
+    embeddings: str = option("tmr-v1", "tmr-v1, artefact=FILE", metavar="NAMES", convert=_embedding_names)
+    labels: bool = option(False, "also the inception score, by a classifier trained on the dataset's labels")
+    per_track: int = option(8, "real clips of a track at most", metavar="N", least=1)
+    train_clips: int = option(20_000, "training clips searched for copies at most", metavar="N", least=1)
+    draws: int = option(20, "draws of one clip a track, over which distances are averaged", metavar="N", least=1)
+    permutations: int = option(999, "permutations of tracks, for p-values", metavar="N", least=99)
+    seed: int = option(0, "seed of latents, draws, permutations and classifiers", metavar="N", least=0, most=SEEDS)
+    output: str | None = option(
+        None, "folder for the report (default: WORKDIR/eval/stepSTEP-seedSEED)", metavar="DIR", convert=expand_path
+    )
+    save_embeddings: bool = option(False, "also write embeddings, tracks and draws to embeddings.npz")
+    compare: list[str] | None = option(
+        None,
+        "print results side by side; fails if they cannot be compared",
         metavar="RESULT",
-        help="print results side by side; refuses where they are not comparable",
+        convert=expand_path,
+        nargs="+",
     )
-    add("--allow_mismatch", action="store_true", help="compare all the same, with a warning")
-    options = parser.parse_args(argv)
-    if options.compare:
-        if len(options.compare) < 2:
-            parser.error("--compare: expected two results or more")
-        return options
-    folders = options.real or options.generated
-    if bool(options.workdir) == bool(folders):
-        parser.error("expected --workdir DIR, or --real DIR and --generated DIR")
-    if folders and not (options.real and options.generated and options.output):
-        parser.error("with folders, --real, --generated and --output are all needed")
-    for name, least in (
-        ("n", feature_extraction.MIN_TRACKS),
-        ("per_track", 1),
-        ("draws", 1),
-        ("permutations", 99),
-        ("train_clips", 1),
-    ):
-        if getattr(options, name) < least:
-            parser.error(f"--{name}: expected at least {least}, got {getattr(options, name)}")
-    for name in ("seconds", "sample_rate", "beats"):
-        if getattr(options, name) is not None and getattr(options, name) <= 0:
-            parser.error(f"--{name}: expected more than 0, got {getattr(options, name)}")
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"--seed: expected 0 to 4294967295, got {options.seed}")
-    options.split = options.split.split(",")
-    if unknown := set(options.split) - {"train", "valid", "test"}:
-        parser.error(f"--split: expected train, valid or test, got {', '.join(sorted(unknown))}")
-    for name in ("step", "earlier"):
-        value = getattr(options, name)
-        if value is not None and not value.isdigit() and value not in ("latest", "best"):
-            parser.error(f"--{name}: expected latest, best or a number, got {value}")
-        if value is not None and value.isdigit():
-            setattr(options, name, int(value))
-    return options
+    allow_mismatch: bool = option(False, "with --compare: print them all the same, with a warning")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.compare:
+            self.check("compare", len(self.compare) >= 2, "two results or more")
+            return
+        folders = self.real or self.generated
+        if bool(self.workdir) == bool(folders):
+            raise command_line.OptionError("expected --workdir DIR, or --real DIR and --generated DIR")
+        if folders and not (self.real and self.generated and self.output):
+            raise command_line.OptionError("with folders, --real, --generated and --output are all needed")
+        if unknown := sorted(set(self.split) - {"train", "valid", "test"}):
+            raise command_line.OptionError(f"--split: expected train, valid or test, got {', '.join(unknown)}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
-    options = parse_options(argv)
+def evaluate(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Compares clips, or results; returns the figures."""
+    from technogen_jax.common import compilation_cache
+    from technogen_jax.evaluation import feature_extraction, results, run, summary
+
     compilation_cache.use_cache()
-    try:
-        if options.compare:
-            print(results.compare(options.compare, options.allow_mismatch))
-            return 0
-        result, folder = run.evaluate(options, lambda text: print(text, file=sys.stderr))
-    except (ValueError, OSError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    print(results.line(result))
-    print(f"the report: {folder / run.REPORT_FILE}", file=sys.stderr)
-    return 0
+    if options.compare:
+        say(results.compare(options.compare, options.allow_mismatch))
+        return {path: json.loads(results.line(results.read(path))) for path in options.compare}
+    if options.workdir:
+        given = dict(data=options.data, splits=options.split, earlier=options.earlier)
+        sets, folder = run.open_run(options.workdir, options.step, options.n, options.seed, **given)
+    else:
+        given = dict(seconds=options.seconds, sample_rate_hz=options.sample_rate, track_pattern=options.track_pattern)
+        sets, folder = run.open_folders(options.real, options.generated, options.train, **given), None
+    folder = pathlib.Path(options.output or folder)
+    names = feature_extraction.Options._fields
+    result = run.evaluate(
+        sets,
+        folder,
+        feature_extraction.Options(**{name: getattr(options, name) for name in names}),
+        lambda text: print(text, file=sys.stderr),
+        embedding_names=options.embeddings,
+        labels=options.labels,
+        save_embeddings=options.save_embeddings,
+    )
+    for line in summary.summarize(result):
+        say(line)
+    say(f"the report: {folder / run.REPORT_FILE}")
+    return json.loads(results.line(result)) | {"report": str(folder / run.REPORT_FILE)}
 
+
+COMMAND = command_line.Command(
+    "technogen_jax.evaluate",
+    Options,
+    evaluate,
+    _DESCRIPTION,
+    _EXAMPLES,
+    less_memory="Fewer clips need less: lower --n, --per_track and --train_clips.",
+)
+parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Makes one file of a trained generator: the command; the work is done by `exporting.model_file`.
+"""Writes a trained generator as one file: the command.
 
 python -m technogen_jax.export --workdir runs/technogan --licence CC0-1.0 --data "the built-in corpus"
 python -m technogen_jax.export --workdir technogen_jax/pretrained/technogan.npz --format onnx
@@ -6,15 +6,24 @@ python -m technogen_jax.export --workdir technogen_jax/pretrained/technogan.npz 
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
-from technogen_jax.exporting import model_file
-from technogen_jax.runs import bundle
+from technogen_jax.common import command_line
+from technogen_jax.common.command_line import REQUIRED, expand_path, option, parse_step
 
-# What the file is read with, where there is JAX and no TechnoGen.
+_DESCRIPTION = """\
+Writes a trained generator as one file, to keep or to give away. Its card states the licence, the training data and
+how to use it.
+  npz         averaged weights and config, for TechnoGen; about 2 MB for a million parameters
+  stablehlo   for any program with JAX, of this version or newer
+  onnx        for any program with an ONNX runtime; one clip at a time; TechnoGAN takes noise as a second input
+The card of stablehlo and onnx is a file beside it, FILE.json."""
+
+# How a stablehlo file is used where there is JAX but no TechnoGen.
 RELOAD = """\
 import json, jax.export, numpy as np, soundfile
 card = json.load(open("techno.stablehlo.json"))
@@ -27,74 +36,78 @@ latents = np.float32(np.concatenate(parts))[None]  # [B, Z]
 audio = np.asarray(sound.call(latents))  # [B, T, C]
 soundfile.write("techno.wav", np.clip(audio[0], -1, 1), card["sample_rate_hz"])"""
 
-
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a command line; exits with 2 and one line where they cannot work."""
-    parser = argparse.ArgumentParser(
-        prog="python -m technogen_jax.export",
-        description="Makes one file of a trained generator, to be given away, with a card that says licence, data and how it is\n"
-        "played.  npz: averaged weights and config, for TechnoGen, about 2 MB a million parameters.  stablehlo: for any program\n"
-        "with JAX, as new as the one here or newer.  onnx: for any program with an ONNX runtime, one clip at a time; TechnoGAN's\n"
-        "takes its noise as a second input. Of the last two the card is beside the file, FILE.json.",
-        epilog="""examples:
+_EXAMPLES = """\
+examples:
   the newest checkpoint:
     python -m technogen_jax.export --workdir runs/technogan --licence CC0-1.0 --data "the built-in corpus"
-  the checkpoint that was evaluated best, under a name:
+  the checkpoint with the best evaluation, under a name:
     python -m technogen_jax.export --workdir runs/technogan --step best --output techno.npz --licence MIT --data "our tracks"
-  to hear it, or to evaluate it, name the file where a run's folder is asked for:
+  the file can be used wherever a run's folder can:
     python -m technogen_jax.sample --workdir techno.npz --output sound
-  its card:
+  print its card:
     python -c "import numpy; print(numpy.load('techno.npz')['card'])"
-  for programs without TechnoGen (pip install -r requirements-export.txt), of a run or of such a file:
+  for programs without TechnoGen (pip install -r requirements-export.txt), from a run or from such a file:
     python -m technogen_jax.export --workdir techno.npz --format onnx
     python -m technogen_jax.export --workdir techno.npz --format stablehlo
-  which is read there by:
-"""
-        + "\n".join(f"    {line}" for line in RELOAD.replace("%", "%%").splitlines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--workdir",
-        required=True,
+  how such a program uses the stablehlo file:
+""" + "\n".join(f"    {line}" for line in RELOAD.splitlines())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(command_line.Options):
+    """The options of the command."""
+
+    workdir: str = option(
+        REQUIRED,
+        "run: the folder given to technogen_jax.train, or a .npz of this command",
         metavar="DIR",
-        help="the run's folder, given to technogen_jax.train, or an .npz of this command",
+        convert=expand_path,
     )
-    add("--format", default="npz", choices=list(model_file.SUFFIXES), help="what it is for, see above (npz)")
-    add("--output", metavar="FILE", help="the file (WORKDIR/stepN.FORMAT)")
-    add("--step", default="latest", metavar="STEP", help="latest, best, or a step that has a checkpoint (latest)")
-    add("--licence", metavar="TEXT", help="of the weights, as an SPDX name or a sentence (what an .npz says)")
-    add("--data", metavar="TEXT", help="what it was trained on, and with what right (what an .npz says)")
-    options = parser.parse_args(argv)
-    if not options.step.isdigit() and options.step not in ("latest", "best"):
-        parser.error(f"--step: expected latest, best or a number, got {options.step}")
-    suffix, is_file = model_file.SUFFIXES[options.format], pathlib.Path(options.workdir).suffix == bundle.SUFFIX
-    if options.output and pathlib.Path(options.output).suffix != suffix:
-        parser.error(f"--output: expected a name that ends in {suffix}, got {options.output}")
-    if is_file and options.format == "npz":
-        parser.error(
-            f"--workdir: {options.workdir} is such a file already; expected a run's folder, or another --format"
+    format: str = option("npz", "format of the file, see above", metavar="FORMAT", choices=("npz", "stablehlo", "onnx"))
+    output: str | None = option(None, "the file (default: WORKDIR/stepN.FORMAT)", metavar="FILE", convert=expand_path)
+    step: int | str = option("latest", "checkpoint: latest, best or a step", metavar="STEP", convert=parse_step)
+    licence: str | None = option(
+        None, "licence of the weights: an SPDX name or a sentence; a .npz has it", metavar="TEXT", convert=str
+    )
+    data: str | None = option(
+        None, "what it was trained on, and by what right; a .npz has it", metavar="TEXT", convert=str
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        is_file = pathlib.Path(self.workdir).suffix == ".npz"
+        suffix = f".{self.format}"
+        self.check(
+            "output", not self.output or pathlib.Path(self.output).suffix == suffix, f"a name that ends in {suffix}"
         )
-    for name in ("licence", "data"):
-        value = getattr(options, name)
-        if value is None and not is_file:
-            parser.error(f"--{name} is required with a run's folder")
-        if value is not None and not value.strip():
-            parser.error(f"--{name}: expected some words, got none")
-    return options
+        if is_file and self.format == "npz":
+            raise command_line.OptionError(
+                f"--workdir: {self.workdir} is such a file already; expected a run's folder, or another --format"
+            )
+        for name in ("licence", "data"):
+            value = getattr(self, name)
+            if value is None and not is_file:
+                raise command_line.OptionError(f"--{name} is required with a run's folder")
+            if value is not None and not value.strip():
+                raise command_line.OptionError(f"--{name}: expected some words, got none")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
-    options = parse_options(argv)
-    try:
-        model_file.export(options)
-    except (ValueError, OSError, ImportError) as error:  # onnx, flatbuffers: pip install -r requirements-export.txt
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    return 0
+def export(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Writes the file; returns its name, size and card."""
+    from technogen_jax.exporting import model_file
 
+    words = {name: value for name in ("licence", "data") if (value := getattr(options, name))}
+    file, card = model_file.write(options.workdir, options.step, options.format, options.output, words)
+    megabytes = file.stat().st_size / 1e6
+    say(f"{file}: {megabytes:.1f} MB, step {card['step']}, {card['parameters'] / 1e6:.2f} M parameters")
+    facts = {"file": str(file), "bytes": file.stat().st_size}
+    return facts | {name: card[name] for name in ("step", "parameters", "licence", "data") if name in card}
+
+
+COMMAND = command_line.Command(
+    "technogen_jax.export", Options, export, _DESCRIPTION, _EXAMPLES, requirements="requirements-export.txt"
+)
+parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

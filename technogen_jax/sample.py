@@ -1,4 +1,4 @@
-"""Makes sound from a trained model: the command; the work is done by `sampling.sound_files`.
+"""Generates sound with a trained model: the command.
 
 python -m technogen_jax.sample --workdir runs/wavegan --n 16 --seed 3
 python -m technogen_jax.sample --workdir runs/technogan --minutes 10
@@ -7,126 +7,215 @@ python -m technogen_jax.sample --workdir runs/technogan --minutes 10
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import math
+import pathlib
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from typing import Any
 
-from technogen_jax.common import compilation_cache
-from technogen_jax.sampling import sound_files
+from technogen_jax.common import command_line
+from technogen_jax.common.command_line import SEEDS, expand_path, option, parse_step
+
+_DESCRIPTION = """\
+Generates clips with a trained model. Each sound has a JSON file beside it, its recipe, from which the same
+file can be made again. A picture compares spectrograms of generated and real clips. Models of whole bars,
+such as configs/technogan.py, also generate tracks of any length."""
+
+_EXAMPLES = """\
+examples:
+  sixteen clips from the newest checkpoint, into runs/wavegan/sound:
+    python -m technogen_jax.sample --workdir runs/wavegan --n 16
+  other clips, from the checkpoint with the best evaluation, as flac:
+    python -m technogen_jax.sample --workdir runs/wavegan --n 16 --seed 7 --step best --format flac
+  clips that are more typical, and more alike:
+    python -m technogen_jax.sample --workdir runs/wavegan --truncation 0.7
+  nine clips that change step by step from one sound into another (seeds, or recipes of clips):
+    python -m technogen_jax.sample --workdir runs/wavegan --n 9 --interpolate 3 a.json
+  a mixture of two labels, where the model was trained with config.model.classes:
+    python -m technogen_jax.sample --workdir runs/technogan --label acid=0.7,industrial=0.3
+  ten minutes in one style, with a change every eight bars:
+    python -m technogen_jax.sample --workdir runs/technogan --minutes 10 --hold 8
+  a track from a script, a TOML file with one [[section]] for each part, in order:
+    python -m technogen_jax.sample --workdir runs/technogan --script track.toml
+      [[section]]
+      bars = 16              # length
+      label = "acid"         # or weights, { acid = 0.7, industrial = 0.3 }; default: as in the section before
+      seed = 3               # of the style; default: as in the section before
+      energy = [0.2, 0.5]    # at start and end, or one number; 0 to 0.5 opens the treble, 0.5 to 1 adds the kick
+      crossfade = 4          # bars of transition from the section before; default: in its last bar
+  the same sound again:
+    python -m technogen_jax.sample --from runs/wavegan/sound/step1000-seed0-003.json"""
 
 
-def _weights(text: str) -> dict[str, float]:
-    """Of each label, from what `--label` says."""
+def _label(text: str) -> dict[str, float]:
+    """Returns the weights of labels: of "acid" or of "acid=0.7,industrial=0.3"."""
     if "=" not in text:
         return {text: 1.0}
     pairs = [part.split("=") for part in text.split(",")]
-    weights = {name.strip(): float(weight) for name, weight in pairs}
-    if (
-        len(weights) < len(pairs)
-        or not all(0 <= weight < math.inf for weight in weights.values())
-        or not any(weights.values())
-    ):
-        raise ValueError(text)
+    try:
+        weights = {name.strip(): float(weight) for name, weight in pairs}
+    except ValueError:
+        weights = {}
+    valid = len(weights) == len(pairs) and all(0 <= weight < math.inf for weight in weights.values())
+    if not valid or not any(weights.values()):
+        raise argparse.ArgumentTypeError(f"expected a name, or weights as acid=0.7,industrial=0.3, got {text}")
     return weights
 
 
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a command line; exits with 2 and one line where they cannot work."""
-    parser = argparse.ArgumentParser(
-        prog="python -m technogen_jax.sample",
-        description="Makes clips from a trained model, each with a JSON beside it that makes the same clip again,\n"
-        "and a picture of their spectrograms next to real ones. From a model of bars, as configs/technogan.py,\n"
-        "also a track of any length.",
-        epilog="""examples:
-  sixteen clips from the newest checkpoint, into runs/wavegan/sound:
-    python -m technogen_jax.sample --workdir runs/wavegan --n 16
-  other ones, from the checkpoint that was evaluated best, as flac:
-    python -m technogen_jax.sample --workdir runs/wavegan --n 16 --seed 7 --step best --format flac
-  safer and more alike:
-    python -m technogen_jax.sample --workdir runs/wavegan --truncation 0.7
-  nine clips on the way from one sound to another (seeds, or the JSONs of clips):
-    python -m technogen_jax.sample --workdir runs/wavegan --n 9 --interpolate 3 a.json
-  of one label, or between two, where the model was trained with config.model.classes:
-    python -m technogen_jax.sample --workdir runs/technogan --label acid=0.7,industrial=0.3
-  ten minutes in one style, changing every eight bars:
-    python -m technogen_jax.sample --workdir runs/technogan --minutes 10 --hold 8
-  a track by a script, a TOML file with a [[section]] for each part, in order:
-    python -m technogen_jax.sample --workdir runs/technogan --script track.toml
-      [[section]]
-      bars = 16              # its length
-      label = "acid"         # or weights, { acid = 0.7, industrial = 0.3 }
-      seed = 3               # of the style; without, that of the section before, as for the label
-      energy = [0.2, 0.5]    # at its beginning and end, or one number; up to 0.5 the treble opens, then the kick comes in
-      crossfade = 4          # bars in which it takes over from the section before; without, that one's last bar
-  the same sound again:
-    python -m technogen_jax.sample --from runs/wavegan/sound/step1000-seed0-003.json""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(command_line.Options):
+    """The options of the command."""
+
+    workdir: str | None = option(
+        None,
+        "run: the folder given to technogen_jax.train, or a file of technogen_jax.export",
+        metavar="DIR",
+        convert=expand_path,
     )
-    add = parser.add_argument
-    add("--workdir", metavar="DIR", help="the folder that was given to technogen_jax.train")
-    add("--output", metavar="DIR", help="where the files go (WORKDIR/sound; with --from beside the JSON)")
-    add("--n", type=int, metavar="N", help="number of clips (8)")
-    add("--seed", type=int, default=0, metavar="N", help="of the latents; clip i of a seed is always the same (0)")
-    add("--step", default="latest", metavar="STEP", help="latest, best, or a step that has a checkpoint (latest)")
-    add("--truncation", type=float, default=1.0, metavar="X", help="scale of the latents, 0 < X <= 1 (1)")
-    add("--label", metavar="LABEL", help="a name, or weights as acid=0.7,industrial=0.3 (drawn for each clip)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--interpolate", nargs=2, metavar=("A", "B"), help="clips from A to B: seeds, or JSONs of clips")
-    what.add_argument("--minutes", type=float, metavar="X", help="a track, to the nearest bar, or clip of the model")
-    what.add_argument("--bars", type=int, metavar="N", help="a track, of so many bars")
-    what.add_argument("--script", metavar="FILE.toml", help="a track by a script, see below")
-    add(
-        "--hold",
-        type=int,
+    output: str | None = option(
+        None,
+        "folder for the files (default: WORKDIR/sound; with --from beside the JSON)",
+        metavar="DIR",
+        convert=expand_path,
+    )
+    n: int | None = option(None, "number of clips (default: 8)", metavar="N", convert=int, least=1)
+    seed: int = option(0, "seed of the latents; clip i of a seed is always the same", metavar="N", least=0, most=SEEDS)
+    step: int | str = option("latest", "checkpoint: latest, best or a step", metavar="STEP", convert=parse_step)
+    truncation: float = option(1.0, "scale of the latents, more than 0 and at most 1", metavar="X", above=0, most=1)
+    label: dict[str, float] | None = option(
+        None,
+        "a label, or weights as acid=0.7,industrial=0.3 (default: each clip draws one)",
+        metavar="LABEL",
+        convert=_label,
+    )
+    interpolate: list[str] | None = option(
+        None, "clips from A to B: seeds, or recipes of clips", metavar=("A", "B"), convert=expand_path, nargs=2
+    )
+    minutes: float | None = option(
+        None, "a track of this length, to the nearest clip of the model", metavar="X", convert=float, above=0
+    )
+    bars: int | None = option(None, "a track of this many bars", metavar="N", convert=int, above=0)
+    script: str | None = option(None, "a track from a script, see below", metavar="FILE.toml", convert=expand_path)
+    hold: int | None = option(
+        None,
+        "bars of a track until something changes (default: 4, or one clip if that is longer)",
         metavar="N",
-        help="bars of a track until something changes (4, or a clip where that is longer)",
+        convert=int,
+        above=0,
     )
-    add("--format", default="wav", choices=sound_files.FORMATS, help="wav or flac, 16 bit (wav)")
-    add("--data", metavar="DIR", help="prepared set for the picture's real clips (the one trained on)")
-    add("--from", dest="cards", nargs="+", metavar="FILE.json", help="make these clips again; nothing else is needed")
-    options = parser.parse_args(argv)
-    if not options.workdir and not options.cards:
-        parser.error("--workdir is missing: the folder that was given to technogen_jax.train")
-    track = next((f"--{name}" for name in ("minutes", "bars", "script") if getattr(options, name) is not None), None)
-    if track and options.n is not None:
-        parser.error(f"--n and {track}: clips or one track, not both")
-    if options.hold is not None and not track:
-        parser.error("--hold: is of a track; name its length with --minutes, --bars or --script")
-    for name in ("minutes", "bars", "hold"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < 1e9:
-            parser.error(f"--{name}: expected more than 0, got {value:g}")
-    if options.label:
-        try:
-            options.label = _weights(options.label)
-        except ValueError:
-            parser.error(f"--label: expected a name, or weights as acid=0.7,industrial=0.3, got {options.label}")
-    options.n = 8 if options.n is None else options.n
-    if options.n < (2 if options.interpolate else 1):
-        parser.error(f"--n: expected at least {2 if options.interpolate else 1}, got {options.n}")
-    if not 0 < options.truncation <= 1:
-        parser.error(f"--truncation: expected more than 0 and at most 1, got {options.truncation:g}")
-    if not 0 <= options.seed < 2**32:
-        parser.error(f"--seed: expected 0 to 4294967295, got {options.seed}")
-    if not options.step.isdigit() and options.step not in ("latest", "best"):
-        parser.error(f"--step: expected latest, best or a number, got {options.step}")
-    return options
+    format: str = option("wav", "wav or flac, 16 bit", metavar="FORMAT", choices=("wav", "flac"))
+    data: str | None = option(
+        None,
+        "prepared dataset for the real clips of the picture (default: the run's)",
+        metavar="DIR",
+        convert=expand_path,
+    )
+    recipes: list[str] | None = option(
+        None, "make these sounds again", metavar="FILE.json", convert=expand_path, nargs="+", name="from"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.workdir and not self.recipes:
+            raise command_line.OptionError("--workdir is missing: the folder that was given to technogen_jax.train")
+        kinds = [name for name in ("interpolate", "minutes", "bars", "script") if getattr(self, name) is not None]
+        if len(kinds) > 1:
+            raise command_line.OptionError(f"--{kinds[1]}: not allowed with argument --{kinds[0]}")
+        if self.track and self.n is not None:
+            raise command_line.OptionError(f"--n and --{kinds[0]}: clips or one track, not both")
+        if self.hold is not None and not self.track:
+            raise command_line.OptionError("--hold: is of a track; add --minutes, --bars or --script")
+        self.check("n", not self.interpolate or self.n is None or self.n >= 2, "at least 2")
+
+    @property
+    def track(self) -> bool:
+        """Whether a track is asked for, and not clips."""
+        return any(value is not None for value in (self.minutes, self.bars, self.script))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status: 0 done, 1 failed, 2 an option that cannot work."""
-    options = parse_options(argv)
+def sample(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Generates what the options ask for; returns the files."""
+    from technogen_jax.common import compilation_cache
+    from technogen_jax.sampling import generator, sound_files
+
     compilation_cache.use_cache()
-    try:
-        if options.cards:
-            return 0 if sound_files.repeat(options) else 1
-        sound_files.sample(options)
-    except (ValueError, OSError) as error:
-        print(f"sample: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if options.recipes:
+        return _repeat(options, say)
+    trained = generator.load(options.workdir, options.step)
+    controls = sound_files.Controls(options.seed, options.truncation, options.label)
+    folder = pathlib.Path(options.output or generator.folder_for(options.workdir) / "sound")
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"workdir": trained.workdir, "step": trained.step}
+    return facts | (_track if options.track else _clips)(options, trained, controls, folder, say)
 
+
+def _clips(options, trained, controls, folder, say) -> dict[str, Any]:
+    from technogen_jax.sampling import sound_files
+
+    count = options.n or 8
+    if options.interpolate:
+        clips = sound_files.interpolate_clips(trained, options.interpolate, count, controls)
+    else:
+        clips = sound_files.draw_clips(trained, count, controls)
+    paths = [folder / f"{clips.name}-{index:03d}.{options.format}" for index in range(count)]
+    written = sound_files.write_clips(trained, clips.latents, clips.origins, paths)
+    picture = folder / f"{clips.name}.png"
+    if why := sound_files.draw_picture(trained, written, picture, options.data):
+        print(f"the picture has no real clips: {why}", file=sys.stderr)
+    say(sound_files.describe(written))
+    say(f"in {folder}: {paths[0].name} ... with a JSON beside each; the picture: {picture}")
+    return {"files": list(map(str, paths)), "picture": str(picture)}
+
+
+def _track(options, trained, controls, folder, say) -> dict[str, Any]:
+    from technogen_jax.sampling import arrangement, sound_files
+
+    if options.script:
+        sections = arrangement.read_script(options.script, options.seed, options.label)
+        name = f"step{trained.step}-{pathlib.Path(options.script).stem}{controls.suffix}"
+    else:
+        sections = sound_files.plan_track(trained, controls, bars=options.bars, minutes=options.minutes)
+        name = f"step{trained.step}-seed{options.seed}{controls.suffix}-{sections[0].bars}bars"
+    target = folder / f"{name}.{options.format}"
+    begin = time.perf_counter()
+    sound_files.write_track(trained, sections, options.hold, options.truncation, target)
+    length_s = sound_files.bar_seconds(trained) * sum(section.bars for section in sections)
+    speed = length_s / (time.perf_counter() - begin)
+    say(
+        f"{target}: {length_s // 60:.0f} min {length_s % 60:.0f} s, generated {speed:.0f} times as fast as it plays; "
+        "a JSON beside it"
+    )
+    return {"files": [str(target)], "seconds": length_s}
+
+
+def _repeat(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    from technogen_jax.sampling import generator, sound_files
+
+    load = functools.lru_cache(maxsize=1)(generator.load)
+    found = []
+    for name in map(pathlib.Path, options.recipes):
+        folder = pathlib.Path(options.output) if options.output else name.parent
+        target, difference = sound_files.repeat(name, folder, f".{options.format}", load, options.workdir)
+        say(f"{target}: {difference or 'the same, bit for bit'}")
+        found.append({"file": str(target), "same": not difference})
+    facts = {"files": [each["file"] for each in found], "same": [each["same"] for each in found]}
+    if not all(facts["same"]):
+        raise command_line.CommandError(f"{facts['same'].count(False)} of {len(found)} sounds differ", facts)
+    return facts
+
+
+COMMAND = command_line.Command(
+    "technogen_jax.sample",
+    Options,
+    sample,
+    _DESCRIPTION,
+    _EXAMPLES,
+    less_memory="Generate on a device with more memory, or with JAX_PLATFORMS=cpu.",
+)
+parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,87 +1,158 @@
-"""Trains a model on a prepared set.
+"""Trains a model on a prepared dataset: the command.
 
-    python -m technogen_jax.train --config configs/wavegan.py --workdir runs/wavegan --config.data.dir=data/16k
-
-Any field of the config can be set on the command line; docs/configuration.md lists them all. For example, half the batch,
-an hour at most, checkpoints more often:
-
-    ... --config.train.batch_size=32 --config.train.minutes=60 --config.train.save_every=500 --config.eval.every=500
-
-The workdir then holds config.json, statistics.npz and codes-*.npy (of the set, for models that need them), metrics.jsonl
-(a line every train.log_every steps), checkpoints/, samples/ (previews of fixed latents, as sound and picture) and
-tensorboard/ (look with: tensorboard --logdir runs). Stop with Ctrl-C or SIGTERM: it saves first. The same command
-goes on from the newest checkpoint, and what comes out is, bit for bit, what an uninterrupted run would have made on
-the same machine. Then: python -m technogen_jax.sample --workdir runs/wavegan
-
-Many hosts: the same command on each, with the workdir on storage that all share. SLURM (srun), indexed Jobs of Kubernetes, TPU
-pods and mpirun are found out; anywhere else add --coordinator HOST:PORT --processes N --process I. A signal to any process
-stops all.
+python -m technogen_jax.train --config configs/wavegan.py --workdir runs/wavegan --config.data.dir=data/16k
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
+import re
 import shutil
 import sys
 import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from technogen_jax.common import command_line
+from technogen_jax.common.command_line import CommandError, OptionError, expand_path, option
 
-from technogen_jax.common import compilation_cache, distributed
-from technogen_jax.training import loop
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 _LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
+_PATHS = (("data", "dir"), ("train", "init_from"))  # fields in which ~ is the home folder
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "File of the config, and with a dot its fields; see above.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if it is not there, gone on with if it is.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Of many processes: HOST:PORT of process 0.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "Of many processes: how many; 1: this one alone.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Of many processes: this one's number, from 0.", lower_bound=0)
+_DESCRIPTION = """\
+Trains a model on a prepared dataset. Each field of the config can be set with --config.SECTION.FIELD=VALUE;
+docs/configuration.md lists the fields. The folder WORKDIR then has:
+  config.json, statistics.npz, codes-*.npy   the config, and what the model needs to know of the dataset
+  metrics.jsonl, tensorboard/                losses and metrics (to see them: tensorboard --logdir runs)
+  checkpoints/                               from which training resumes
+  samples/                                   previews: the same latents at each step, as sound and picture
+Ctrl-C, SIGTERM and SIGHUP stop the training after a checkpoint is saved. The same command resumes. The result is the same, bit
+for bit, as that of a training without interruption on the same machine."""
+
+_EXAMPLES = """\
+examples:
+  the config of a model, on your dataset:
+    python -m technogen_jax.train --config configs/wavegan.py --workdir runs/wavegan --config.data.dir=data/16k
+  half the batch, for an hour at most, with checkpoints more often; add to the command:
+    --config.train.batch_size=32 --config.train.minutes=60 --config.train.save_every=500 --config.eval.every=500
+  then generate sound:
+    python -m technogen_jax.sample --workdir runs/wavegan
+
+Many hosts: run the same command on each, with WORKDIR on storage that all share. SLURM (srun), indexed Jobs of Kubernetes,
+TPU pods and mpirun are detected. Elsewhere add --coordinator HOST:PORT --processes N --process I. A signal to one process
+stops all."""
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """The parser of absl, with one line for what is wrong."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(command_line.Options):
+    """The options of the command."""
+
+    config: str | None = option(
+        None,
+        "file of the config; its fields are set with --config.SECTION.FIELD=VALUE",
+        metavar="FILE",
+        convert=expand_path,
+    )
+    workdir: str | None = option(
+        None, "folder of the run: made if there is none, resumed if there is one", metavar="DIR", convert=expand_path
+    )
+    coordinator: str | None = option(None, "many processes: address of process 0", metavar="HOST:PORT", convert=str)
+    processes: int | None = option(
+        None, "many processes: how many; 1: this one alone", metavar="N", convert=int, least=1
+    )
+    process: int | None = option(None, "many processes: number of this one, from 0", metavar="I", convert=int, least=0)
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        for word in self.overrides:
+            if word.startswith("-") and not word.startswith(("--config.", "--noconfig.", "-config.")):
+                raise OptionError(f"unrecognized argument: {word}")
+        if self.config is None or self.workdir is None:
+            raise OptionError("expected --config FILE and --workdir DIR; --help explains")
+
+
+def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Returns the config of a file, in which fields have other values.
+
+    Args:
+        file: the path of a Python file with `get_config`, and after a colon its argument.
+        overrides: words of the command line, such as --config.train.steps=10.
+
+    Raises:
+        OptionError: there is no such file, field or value.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    argv = ["train", f"--config={file}", *overrides]
+    values = flags.FlagValues()
     try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is None or _WORKDIR.value is None:
-            raise loop.TrainError("expected --config FILE and --workdir DIR; --help explains")
-        _CONFIG.value.keys()  # a config file that could not be loaded raises only now
-        if len(rest) > 1:
-            raise loop.TrainError(f"did not expect {' '.join(rest[1:])}")
+        flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        rest = values(argv)[1:]
+        flag.value.keys()  # a file that cannot be loaded raises only now
     except (AttributeError, KeyError) as error:
-        _exit(f"the config has no field {' '.join(str(error.args[0]).split())}; docs/configuration.md lists them all")
+        field = " ".join(re.sub(r"\\n|['\\]", " ", str(error.args[0])).split())  # it may quote another's text
+        raise OptionError(f"the config has no field {field}; docs/configuration.md lists them all") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
-        _exit(str(error).strip().splitlines()[-1])  # of a traceback within, the last line
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.FATAL)  # Orbax tells its whole day, and each error from several threads
-    return rest
+        line = str(error).strip().splitlines()[-1]  # of a traceback within
+        raise OptionError(line.strip().removeprefix("ValueError: ")) from error
+    if rest:
+        raise OptionError(f"did not expect {' '.join(rest)}")
+    config = flag.value
+    for section, field in _PATHS:
+        if config.get(section) and isinstance(config[section].get(field), str):
+            config[section][field] = os.path.expanduser(config[section][field])
+    return config
 
 
-def _exit(message: str) -> None:
-    print(f"train: {message}", file=sys.stderr)
-    sys.exit(2)
+def train(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Trains; returns the step that was reached."""
+    from absl import logging
 
+    from technogen_jax.common import compilation_cache, distributed
+    from technogen_jax.training import loop
 
-def main(_: list[str]) -> None:
-    """The command; exits with 0 done (or stopped by a signal, saved), 1 failed, 2 a flag that cannot work."""
+    config = read_config(options.config, options.overrides)
+    logging.set_verbosity(logging.FATAL)  # Orbax logs all that it does, and each error from several threads
     compilation_cache.use_cache()
     try:
-        with distributed.join_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-            loop.train(_CONFIG.value, _WORKDIR.value)
+        with distributed.join_processes(options.coordinator, options.processes, options.process):
+            state = loop.train(config, options.workdir, say)
     except (ValueError, OSError) as error:
-        threading.excepthook = sys.unraisablehook = lambda _: None  # TensorBoard, that it cannot write either
-        print(f"train: {error}{_of_the_disk(_WORKDIR.value)}", file=sys.stderr)
-        sys.exit(1)
+        threading.excepthook = sys.unraisablehook = lambda _: None  # TensorBoard fails too, and prints so
+        if not _is_disk_full(options.workdir):
+            raise
+        raise CommandError(
+            f"{error}\nThe disk of {options.workdir} is full: make room, then the same command resumes from the newest "
+            "complete checkpoint"
+        ) from error
+    return {"workdir": options.workdir, "step": int(state.step), "steps": config.train.steps}
 
 
-def _of_the_disk(workdir: str) -> str:
-    """What to do where an error may come from a full disk; it has as many faces as there are libraries that write."""
+def _is_disk_full(workdir: str) -> bool:
+    """Whether a full disk may be the cause of an error; each library that writes has its own error for it."""
     with contextlib.suppress(OSError):
-        if shutil.disk_usage(workdir).free < _LEAST_FREE:
-            return f"\nThe disk of {workdir} is full: make room, then the same command goes on from the newest whole checkpoint"
-    return ""
+        return shutil.disk_usage(workdir).free < _LEAST_FREE
+    return False
 
+
+COMMAND = command_line.Command(
+    "technogen_jax.train",
+    Options,
+    train,
+    _DESCRIPTION,
+    _EXAMPLES,
+    resumes=True,
+    less_memory="Lower config.train.batch_size, or what sets the size of the model: config.model.channels.",
+    rest="overrides",
+)
+parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    sys.exit(main())

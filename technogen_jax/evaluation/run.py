@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+import os
 import pathlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -25,12 +25,12 @@ _VERSIONED = ("jax", "numpy", "scipy", "scikit-learn")
 
 
 class ClipSets(NamedTuple):
-    """The sets of an evaluation.
+    """The clips of an evaluation.
 
     Attributes:
-        reference: real clips, held out.
-        generated: the generated clips.
-        train: the real clips that the model was trained on; None where they are not known.
+        reference: real clips that were not trained on.
+        generated: the clips to judge.
+        train: the real clips that were trained on; None where they are unknown.
         earlier: clips of an earlier checkpoint, a control; None without one.
     """
 
@@ -40,90 +40,138 @@ class ClipSets(NamedTuple):
     earlier: ClipSet | None
 
 
-def evaluate(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[dict[str, Any], pathlib.Path]:
-    """Evaluates generated clips and writes the result and the report.
+def open_run(
+    workdir: str | os.PathLike,
+    step: int | str,
+    count: int,
+    seed: int,
+    *,
+    data: str | None = None,
+    splits: Sequence[str] = ("test",),
+    earlier: int | str | None = None,
+) -> tuple[ClipSets, pathlib.Path]:
+    """Opens the clips of a run and of its dataset; returns them and the folder for the report.
 
     Args:
-        options: the options of the command.
-        say: prints a line for the user.
-
-    Returns:
-        (the result, the folder of the files).
+        workdir: the run.
+        step: "latest", "best" or a step that has a checkpoint.
+        count: clips to generate.
+        seed: of their latents.
+        data: the prepared dataset; None: where the run says it was.
+        splits: which real tracks are the reference.
+        earlier: a checkpoint for a control.
 
     Raises:
-        ValueError: sets, checkpoints or embeddings that cannot be used; one line.
+        ClipSetError: there is no dataset, or it has another rate or number of channels.
     """
-    sets, folder = _open_sets(options)
+    trained = generator.load(workdir, step)
+    config = trained.config
+    window = config.audio.clip_samples
+    data = data or config.data.dir
+    if not data:
+        raise ClipSetError(f"{workdir} does not name its dataset; name the prepared dataset with --data")
+    reference = clip_sets.from_records(data, list(splits), window)
+    found = reference.sample_rate_hz, reference.channels
+    expected = config.audio.sample_rate_hz, config.audio.channels
+    if found != expected:
+        raise ClipSetError(
+            f"{data}: expected {expected[0]} Hz and {expected[1]} channels, as {workdir} generates; got {found[0]} Hz and "
+            f"{found[1]}; name the dataset it was trained on"
+        )
+    train = clip_sets.from_records(data, [config.data.split], window)
+    control = None
+    if earlier is not None:
+        control = clip_sets.from_generator(generator.load(workdir, earlier), len(reference.ids), seed)
+    folder = generator.folder_for(workdir) / "eval" / f"step{trained.step}-seed{seed}"
+    return ClipSets(reference, clip_sets.from_generator(trained, count, seed), train, control), folder
+
+
+def open_folders(
+    real: str,
+    generated: str,
+    train: str | None = None,
+    *,
+    seconds: float | None = None,
+    sample_rate_hz: int | None = None,
+    track_pattern: str | None = None,
+) -> ClipSets:
+    """Opens folders of audio files, all cut to one rate, number of channels and length.
+
+    Args:
+        real: folder of real audio.
+        generated: folder of generated audio.
+        train: folder of what was trained on.
+        seconds: length of the clips; None: the shortest file of the first two.
+        sample_rate_hz: None: the files', which must be one.
+        track_pattern: regular expression whose first group, found in a file's path, is the track; None: each file is one.
+
+    Raises:
+        ClipSetError: a folder that cannot be used, or files of different rates.
+    """
+    folders = [clip_sets.find_files(path) for path in (real, generated, train) if path]
+    rates = {folder.path: set(folder.rates_hz) for folder in folders}
+    if sample_rate_hz is None and len(set.union(*rates.values())) > 1:
+        found = "; ".join(f"{path}: {', '.join(map(str, sorted(rate)))} Hz" for path, rate in rates.items())
+        raise ClipSetError(f"the files have different rates ({found}); --sample_rate resamples all to one")
+    rate_hz = sample_rate_hz or folders[0].rates_hz[0]
+    # The least that all sides have: otherwise a classifier could distinguish the sides by it.
+    channels = 1 if any(1 in folder.channels for folder in folders) else 2
+    seconds = seconds or min(min(folder.seconds) for folder in folders[:2])
+    cut = dict(sample_rate_hz=rate_hz, channels=channels, clip_samples=round(seconds * rate_hz))
+    reference, fakes, *trained_on = (
+        clip_sets.from_folder(folder, side, **cut, track_pattern=track_pattern)
+        for side, folder in zip(("real", "generated", "train"), folders, strict=False)
+    )
+    return ClipSets(reference, fakes, *(trained_on or [None]), earlier=None)
+
+
+def evaluate(
+    sets: ClipSets,
+    folder: pathlib.Path,
+    options: feature_extraction.Options,
+    say: Callable[[str], None],
+    *,
+    embedding_names: str = "tmr-v1",
+    labels: bool = False,
+    save_embeddings: bool = False,
+) -> dict[str, Any]:
+    """Compares generated with real clips; writes result.json and the report, and returns the result.
+
+    Args:
+        sets: the clips.
+        folder: where the files go; made if there is none.
+        options: how features are extracted and figures estimated. Clips of whole bars are loops of four beats a bar, unless
+            `beats` is given.
+        say: takes lines for people on files that are left out.
+        embedding_names: a comma-separated list of tmr-v1 and artefact=FILE
+        labels: also the inception score, by a classifier of the dataset's labels.
+        save_embeddings: also write the embeddings to embeddings.npz.
+
+    Raises:
+        ValueError: clips or embeddings that cannot be used.
+    """
     for clips in sets:
         if clips is not None and clips.rejected:
             first = clips.rejected[0]
             say(f"{clips.name}: {len(clips.rejected)} files left out; {first['path']}: {first['reason']}")
     if (bars := sets.reference.origin.get("bars")) and options.beats is None:
-        options.loop, options.beats = True, 4 * bars
+        options = options._replace(loop=True, beats=4 * bars)
     folder.mkdir(parents=True, exist_ok=True)
-    how = feature_extraction.Options(**{name: getattr(options, name) for name in feature_extraction.Options._fields})
-    chosen = embeddings.load_embeddings(options.embeddings, sets.train, options.seed)
+    chosen = embeddings.load_embeddings(embedding_names, sets.train, options.seed)
     extracted = dict(chosen)
-    if options.labels:
-        labels = embeddings.train_label_classifier(sets.train, options.seed)
-        extracted[labels.name] = labels
-    comparison = feature_extraction.extract_comparison(*sets, extracted, how)
-    result = scoring.score(comparison, chosen, how)
-    if options.labels:
-        result["labels"] = scoring.score_labels(comparison, labels)
+    if labels:
+        classifier = embeddings.train_label_classifier(sets.train, options.seed)
+        extracted[classifier.name] = classifier
+    comparison = feature_extraction.extract_comparison(*sets, extracted, options)
+    result = scoring.score(comparison, chosen, options)
+    if labels:
+        result["labels"] = scoring.score_labels(comparison, classifier)
     result["made_with"] = {name: metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()}
     results.write(folder, result)
-    if options.save_embeddings:
-        scoring.save_embeddings(folder / EMBEDDINGS_FILE, comparison, how)
+    if save_embeddings:
+        scoring.save_embeddings(folder / EMBEDDINGS_FILE, comparison, options)
     report.write(folder / REPORT_FILE, result, _make_exhibits(sets, comparison, result))
-    return result, folder
-
-
-def _open_sets(options: argparse.Namespace) -> tuple[ClipSets, pathlib.Path]:
-    """The sets that the options name, and the folder of the files."""
-    if options.real:
-        return _open_folders(options), pathlib.Path(options.output)
-    trained = generator.load(options.workdir, options.step)
-    config = trained.config
-    window = config.audio.clip_samples
-    data = options.data or config.data.dir
-    if not data:
-        raise ClipSetError(f"{options.workdir} does not name its dataset; name the prepared dataset with --data")
-    reference = clip_sets.from_records(data, options.split, window)
-    found = reference.sample_rate_hz, reference.channels
-    wanted = config.audio.sample_rate_hz, config.audio.channels
-    if found != wanted:
-        raise ClipSetError(
-            f"{data}: expected {wanted[0]} Hz and {wanted[1]} channels, as {options.workdir} generates; got {found[0]} Hz "
-            f"and {found[1]}; name the dataset that it was trained on"
-        )
-    train = clip_sets.from_records(data, [config.data.split], window)
-    generated = clip_sets.from_generator(trained, options.n, options.seed)
-    earlier = None
-    if options.earlier is not None:
-        earlier = clip_sets.from_generator(
-            generator.load(options.workdir, options.earlier), len(reference.ids), options.seed
-        )
-    folder = generator.folder_for(options.workdir) / "eval" / f"step{trained.step}-seed{options.seed}"
-    return ClipSets(reference, generated, train, earlier), pathlib.Path(options.output or folder)
-
-
-def _open_folders(options: argparse.Namespace) -> ClipSets:
-    folders = [clip_sets.find_files(path) for path in (options.real, options.generated, options.train) if path]
-    rates = {folder.path: set(folder.rates_hz) for folder in folders}
-    if options.sample_rate is None and len(set.union(*rates.values())) > 1:
-        found = "; ".join(f"{path}: {', '.join(map(str, sorted(rate)))} Hz" for path, rate in rates.items())
-        raise ClipSetError(f"the files have different rates ({found}); --sample_rate resamples all to one")
-    rate = options.sample_rate or folders[0].rates_hz[0]
-    # The least that all sides have: otherwise a classifier could distinguish the sides by it.
-    channels = 1 if any(1 in folder.channels for folder in folders) else 2
-    seconds = options.seconds or min(min(folder.seconds) for folder in folders[:2])
-    cut = dict(sample_rate_hz=rate, channels=channels, clip_samples=round(seconds * rate))
-    reference, generated, *train = (
-        clip_sets.from_folder(folder, side, **cut, track_pattern=options.track_pattern)
-        for side, folder in zip(("real", "generated", "train"), folders, strict=False)
-    )
-    return ClipSets(reference, generated, *(train or [None]), earlier=None)
+    return result
 
 
 def _make_exhibits(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from technogen_jax import models
@@ -16,39 +17,51 @@ from technogen_jax.sampling import generator
 SUFFIXES = {"npz": bundle.SUFFIX, **standalone.SUFFIXES}
 
 
-def export(options: argparse.Namespace) -> pathlib.Path:
-    """Writes the file that the options of the command ask for and returns its path."""
-    trained = generator.load(options.workdir, int(options.step) if options.step.isdigit() else options.step)
-    path = pathlib.Path(options.output or _default_output(options.workdir, trained.step, options.format))
+def write(
+    workdir: str | os.PathLike,
+    step: int | str,
+    kind: str,
+    output: str | os.PathLike | None,
+    words: Mapping[str, str],
+) -> tuple[pathlib.Path, dict[str, Any]]:
+    """Writes the generator of a run; returns the file and its card, which describes it.
+
+    Args:
+        workdir: the run's folder, or a .npz that this function wrote.
+        step: "latest", "best" or a step that has a checkpoint.
+        kind: one of `SUFFIXES`.
+        output: the file; None: WORKDIR/stepN, or of a .npz its name in the current folder, with the suffix of the kind.
+        words: licence and data, for the card; those missing are taken from the .npz.
+
+    Raises:
+        ValueError: there is no such run, step or file.
+        OSError: the file cannot be written.
+        ImportError: packages of requirements-export.txt are missing.
+    """
+    trained = generator.load(workdir, step)
+    path = pathlib.Path(output or _default_output(workdir, trained.step, kind))
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = _words(options)
-    if options.format == "npz":
-        statistics = read_statistics(options.workdir) if models.find(trained.config).measure else {}
+    words = _known_words(workdir) | dict(words)
+    if kind == "npz":
+        statistics = read_statistics(workdir) if models.find(trained.config).measure else {}
         card = dict(**words, step=trained.step, weights=trained.weights)
         bundle.write(path, config=trained.config, params=trained.params, statistics=statistics, card=card)
         card = bundle.read(path).card  # reading it back checks the file
     else:
         card = standalone.write(path, trained, words)
-    print(
-        f"{path}: {path.stat().st_size / 1e6:.1f} MB, step {card['step']}, {card['parameters'] / 1e6:.2f} M parameters"
-    )
-    return path
+    return path, card
 
 
-def _default_output(workdir: str, step: int, kind: str) -> pathlib.Path:
+def _default_output(workdir: str | os.PathLike, step: int, kind: str) -> pathlib.Path:
     if pathlib.Path(workdir).suffix == bundle.SUFFIX:
-        return pathlib.Path(
-            pathlib.Path(workdir).with_suffix(SUFFIXES[kind]).name
-        )  # without a workdir: into the current folder
+        return pathlib.Path(pathlib.Path(workdir).with_suffix(SUFFIXES[kind]).name)
     return pathlib.Path(workdir) / f"step{step}{SUFFIXES[kind]}"
 
 
-def _words(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns licence, data and the fingerprint of the training dataset, from the options or from the given file."""
-    if pathlib.Path(options.workdir).suffix == bundle.SUFFIX:
-        card = bundle.read(options.workdir).card
-        words = {name: card[name] for name in ("licence", "data", "fingerprint") if name in card}
-    else:
-        data = json.loads((pathlib.Path(options.workdir) / DATA_FILE).read_text(encoding="utf-8"))
-        words = {"fingerprint": data["fingerprint"]}
-    return words | {name: getattr(options, name) for name in ("licence", "data") if getattr(options, name)}
+def _known_words(workdir: str | os.PathLike) -> dict[str, str]:
+    """Returns what a run or a .npz says of licence, data, and the fingerprint of the dataset."""
+    if pathlib.Path(workdir).suffix == bundle.SUFFIX:
+        card = bundle.read(workdir).card
+        return {name: card[name] for name in ("licence", "data", "fingerprint") if name in card}
+    data = json.loads((pathlib.Path(workdir) / DATA_FILE).read_text(encoding="utf-8"))
+    return {"fingerprint": data["fingerprint"]}

@@ -141,7 +141,7 @@ def test_the_report_is_one_file_that_needs_no_other(good):
 
 
 def test_the_same_command_gives_the_same_line(folders, good, unreported, capsys):
-    assert run(folders, "good", folders / "out" / "again", "--draws", "5") == 0
+    assert run(folders, "good", folders / "out" / "again", "--draws", "5", "--json") == 0
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert (folders / "out" / "again" / results.RESULT_FILE).read_bytes() == (good / results.RESULT_FILE).read_bytes()
@@ -235,7 +235,7 @@ def test_a_broken_file_is_named_the_others_count_and_one_changed_sample_is_anoth
 def test_a_run_against_the_tracks_that_it_was_not_trained_on(trained_workdir, tmp_path, capsys):
     workdir, net = str(trained_workdir), tmp_path / "net.npz"
     arguments = ["--workdir", workdir, "--n", "20", "--output", str(tmp_path), "--draws", "2", "--permutations", "99"]
-    arguments += ["--earlier", "4", "--labels", "--embeddings", "tmr-v1"]
+    arguments += ["--earlier", "4", "--labels", "--embeddings", "tmr-v1", "--json"]
     assert evaluate.main(arguments) == 0
     line = json.loads(capsys.readouterr().out)
     assert line["sets"]["reference"]["tracks"] == 10 and line["sets"]["other"]["tracks"] == 12

@@ -150,7 +150,7 @@ def test_the_summary_counts_clipping_silence_and_sameness():
         (["--workdir", "x", "--bars", "4", "--n", "1"], "--n and --bars: clips or one track, not both"),
         (
             ["--workdir", "x", "--hold", "4"],
-            "--hold: is of a track; name its length with --minutes, --bars or --script",
+            "--hold: is of a track; add --minutes, --bars or --script",
         ),
         (
             ["--workdir", "x", "--label", "acid=1,dub"],
@@ -171,7 +171,7 @@ def test_files_that_are_no_cards(trained_workdir, tmp_path, capsys):
     for text in ("", "[]", '{"version": 1}', '{"latents": "x"}'):
         (tmp_path / "card.json").write_text(text)
         assert sample.main(["--from", str(tmp_path / "card.json")]) == 1
-        assert "expected the JSON that this command writes" in capsys.readouterr().err
+        assert "expected the JSON that technogen_jax.sample writes" in capsys.readouterr().err
     options = ["--workdir", str(trained_workdir), "--output", str(tmp_path)]
     assert sample.main([*options, "--interpolate", "one", "2"]) == 1
     assert "--interpolate one: expected a seed or the .json of a clip" in capsys.readouterr().err

@@ -1,31 +1,44 @@
-"""What every command does alike: options in, one line and a status out."""
+"""The parts of a command: options, errors, exit status."""
 
+import argparse
 import dataclasses
+import errno
+import os
+import sys
 
 import pytest
 
 from technogen_jax.common import command_line
+from technogen_jax.common.command_line import REQUIRED, CommandError, OptionError, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    name: str = command_line.option(dataclasses.MISSING, "NAME", "what it is called", str)
-    shares: tuple[float, ...] = command_line.option((0.5, 0.5), "A,B", "of two", command_line.numbers)
-    fast: bool = command_line.option(True, "", "or slow")
+class Options(command_line.Options):
+    name: str = option(REQUIRED, "what it is called", convert=str)
+    shares: tuple[float, ...] = option((0.5, 0.5), "of two", metavar="A,B", convert=command_line.parse_numbers)
+    fast: bool = option(True, "or slow")
+    salt: float = option(1.0, "100 % at most", least=0, most=100)
+    heat: float | None = option(None, "in degrees", convert=float, above=0)
+    style: str = option("raw", "how", choices=("raw", "cooked"))
+    origin: str | None = option(None, "where", convert=str, name="from")
 
     def __post_init__(self):
-        command_line.check(self, "shares", sum(self.shares) == 1, "a sum of 1")
+        super().__post_init__()
+        self.check("shares", sum(self.shares) == 1, "a sum of 1")
+
+
+def command(function=lambda options, say: None, **changes):
+    return command_line.Command("package.cook", Options, function, "Cooks.", "examples: none", **changes)
 
 
 def parse(*argv):
-    return command_line.parse(Options, "package.cook", "Cooks.", "examples: none", argv)
+    return command().parse(argv)
 
 
-def test_options_arrive_with_their_types():
+def test_options_have_their_types():
     assert parse("--name", "a") == Options(name="a", shares=(0.5, 0.5), fast=True)
-    assert parse("--name", "a", "--shares", "0.25,.75", "--no-fast") == Options(
-        name="a", shares=(0.25, 0.75), fast=False
-    )
+    given = parse("--name", "a", "--shares", "0.25,.75", "--no-fast", "--heat", "3", "--from", "b")
+    assert given == Options(name="a", shares=(0.25, 0.75), fast=False, heat=3.0, origin="b")
 
 
 @pytest.mark.parametrize(
@@ -33,34 +46,88 @@ def test_options_arrive_with_their_types():
     [
         ([], "cook: the following arguments are required: --name"),
         (["--nam", "a"], "cook: the following arguments are required: --name"),
-        (["--name", "a", "--shares", "1,b"], "cook: argument --shares: expected numbers with commas between, got 1,b"),
+        (["--name", "a", "b"], "cook: unrecognized arguments: b"),
+        (["--name", "a", "--shares", "1,b"], "cook: --shares: expected numbers with commas between, got 1,b"),
         (["--name", "a", "--shares", "1,0.5"], "cook: --shares: expected a sum of 1, got 1,0.5"),
+        (["--name", "a", "--salt", "many"], "cook: --salt: invalid float value: 'many'"),
+        (["--name", "a", "--salt", "-1"], "cook: --salt: expected 0 to 100, got -1"),
+        (["--name", "a", "--salt", "nan"], "cook: --salt: expected 0 to 100, got nan"),
+        (["--name", "a", "--heat", "0"], "cook: --heat: expected more than 0, got 0"),
+        (["--name", "a", "--heat", "inf"], "cook: --heat: expected more than 0, got inf"),
+        (["--name", "a", "--style", "burnt"], "cook: --style: expected one of raw, cooked, got burnt"),
     ],
 )
-def test_what_cannot_work_is_one_line(capsys, argv, message):
+def test_an_option_that_cannot_work_is_one_line(capsys, argv, message):
     with pytest.raises(SystemExit) as stop:
         parse(*argv)
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"{message}\n"
 
 
+class JaxError(RuntimeError):
+    __module__ = "jax.errors"
+
+
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "message"),
     [
         (None, 0, ""),
-        (command_line.CommandError("the disk is full"), 1, "cook: the disk is full\n"),
-        (command_line.OptionError("--name: no"), 2, "cook: --name: no\n"),
-        (KeyboardInterrupt(), 130, "\ncook: stopped; the same command goes on from here\n"),
+        (CommandError("the disk is full"), 1, "cook: the disk is full\n"),
+        (OptionError("--name: no"), 2, "cook: --name: no\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.wav"), 1, "cook: a.wav: No such file\n"),
+        (MemoryError(), 1, "cook: not enough memory\nCook less.\n"),
+        (JaxError("RESOURCE_EXHAUSTED: Out of memory\nmore"), 1,
+         "cook: not enough memory: RESOURCE_EXHAUSTED: Out of memory\nCook less.\n"),
+        (JaxError("INTERNAL: a\nb\nc"), 1, "cook: INTERNAL: a\nb\n"),
+        (RuntimeError("Unable to initialize backend 'tpu'"), 1, "cook: Unable to initialize backend 'tpu'\n"),
+        (ModuleNotFoundError("No module named 'stove'", name="stove"), 1,
+         "cook: No module named 'stove'; install it with: pip install -r requirements-cook.txt\n"),
+        (KeyboardInterrupt(), 130, "\ncook: stopped by Ctrl-C; the same command resumes\n"),
     ],
-)
-def test_every_end_has_its_status(capsys, error, status, said):
-    def cook(options):
+)  # fmt: skip
+def test_every_end_has_its_status_and_message(capsys, error, status, message):
+    def cook(options, say):
         assert options.name == "a"
         if error:
             raise error
 
-    assert command_line.run("cook", cook, Options(name="a")) == status
-    assert capsys.readouterr().err == said
+    cooking = command(cook, resumes=True, less_memory="Cook less.", requirements="requirements-cook.txt")
+    assert cooking.main(["--name", "a"]) == status
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), RuntimeError("deque mutated"), AssertionError()], ids=repr)
+def test_a_bug_shows_its_traceback(error):
+    def cook(options, say):
+        raise error
+
+    with pytest.raises(type(error)):
+        command(cook).main(["--name", "a"])
+
+
+def test_facts_of_a_failure_are_printed_too(capsys):
+    def cook(options, say):
+        raise CommandError("burnt", {"burnt": 1})
+
+    assert command(cook).main(["--name", "a", "--json"]) == 1
+    assert capsys.readouterr() == ('{"burnt": 1}\n', "cook: burnt\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_a_full_disk_behind_the_output_is_an_error(monkeypatch, capsys):
+    with open("/dev/full", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert command(lambda options, say: say("done")).main(["--name", "a"]) == 1
+    assert capsys.readouterr().err == "cook: [Errno 28] No space left on device\n"
+
+
+def test_other_words_reach_the_command_that_takes_them():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class More(Options):
+        others: tuple[str, ...] = ()
+
+    cooking = command_line.Command("package.cook", More, None, "", "", rest="others")
+    assert cooking.parse(["--x.y=1", "--name", "a", "--x.z", "2"]).others == ("--x.y=1", "--x.z", "2")
 
 
 @pytest.mark.parametrize(
@@ -76,3 +143,12 @@ def test_every_end_has_its_status(capsys, error, status, said):
 )
 def test_values_are_shown_as_one_types_them(value, text):
     assert command_line.option_text(value) == text
+
+
+def test_words_are_converted(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a")
+    assert command_line.expand_path("~/b") == "/home/a/b"
+    assert command_line.parse_words("a, b") == ("a", "b")
+    assert [command_line.parse_step(word) for word in ("7", "best", "latest")] == [7, "best", "latest"]
+    with pytest.raises(argparse.ArgumentTypeError, match="expected latest, best or a number, got first"):
+        command_line.parse_step("first")

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from data_prep import options
+from data_prep import options, prepare
 
 REQUIRED = ["--input", "in", "--output", "out"]
 NO_GRID = ("none", 4, None, None, 6.0, (100.0, 180.0))
 
 
 def test_defaults_are_the_original_projects():
-    parsed = options.parse_options(REQUIRED)
+    parsed = prepare.parse_options(REQUIRED)
     assert parsed == options.Options(input="in", output="out")
     assert (parsed.sample_rate, parsed.hop_size, parsed.split, parsed.seed) == (44100, 8.0, (0.8, 0.1, 0.1), 0)
     assert parsed.clip_samples == parsed.stride_samples == 352800
@@ -21,7 +21,7 @@ def test_defaults_are_the_original_projects():
 def test_everything_given_arrives():
     line = "--sample_rate 16000 --hop_size 1.024 --stride 0.5 --channels 2 --split 0.5,0.25,0.25 --limit 9 --no-shuffle"
     line += " --seed 7 --silence_db -50 --normalise loudness --target_lufs -20 --labels none --workers 3 --task 2/4 --shard_mb 1"
-    parsed = options.parse_options([*REQUIRED, *line.split()])
+    parsed = prepare.parse_options([*REQUIRED, *line.split()])
     assert dataclasses.astuple(parsed) == (
         *(
             "in",
@@ -47,21 +47,21 @@ def test_everything_given_arrives():
     assert parsed.share == (2, 4)
     assert (parsed.clip_samples, parsed.stride_samples) == (16384, 8000)
     assert parsed.shaping["stride"] == 0.5 and not {"workers", "task"} & parsed.shaping.keys()
-    assert options.parse_options([*REQUIRED, "--normalise", "loudness"]).cut.target_lufs == -14
+    assert prepare.parse_options([*REQUIRED, "--normalise", "loudness"]).cut.target_lufs == -14
 
 
 def test_bars():
     line = "--grid bars --bars 3 --bpm 131 --sample_rate 16000 --bpm_range 110,170"
-    parsed = options.parse_options([*REQUIRED, *line.split()])
+    parsed = prepare.parse_options([*REQUIRED, *line.split()])
     cut = parsed.bar_cut(131)
     bar_samples = round(240 / 131 * 16000)
     assert (cut.bar_samples, cut.clip_samples, cut.stride_bars, cut.bpm) == (bar_samples, 3 * bar_samples, 3, 131)
     assert cut.stride_samples == cut.clip_samples
-    two = options.parse_options([*REQUIRED, "--grid", "bars", "--bars", "2", "--stride_bars", "1"]).bar_cut(136)
+    two = prepare.parse_options([*REQUIRED, "--grid", "bars", "--bars", "2", "--stride_bars", "1"]).bar_cut(136)
     assert (two.bar_samples, two.clip_samples, two.stride_samples) == (77824, 155648, 77824)  # not 155647.06
     shaping = parsed.shaping
     assert shaping["stride_bars"] == 3 and shaping["bpm_range"] == [110, 170] and "hop_size" not in shaping
-    assert not {"grid", "bars", "bpm"} & options.parse_options(REQUIRED).shaping.keys()
+    assert not {"grid", "bars", "bpm"} & prepare.parse_options(REQUIRED).shaping.keys()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_bars():
 )
 def test_what_cannot_work_is_one_line(given, capsys):
     with pytest.raises(SystemExit) as caught:
-        options.parse_options([*REQUIRED, *given.split()])
+        prepare.parse_options([*REQUIRED, *given.split()])
     message = capsys.readouterr().err
     assert caught.value.code == 2
     assert message.startswith("prepare: ") and message.count("\n") == 1 and given.split()[0] in message
@@ -118,7 +118,7 @@ def test_what_cannot_work_is_one_line(given, capsys):
 
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit) as caught:
-        options.parse_options(["--help"])
+        prepare.parse_options(["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0
     assert all(f"--{field.name} " in text for field in dataclasses.fields(options.Options) if field.name != "shuffle")

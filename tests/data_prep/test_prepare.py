@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from helpers.beats import beat_times, drums
 
-from data_prep import options, prepare, workers
+from data_prep import prepare, workers
 from technogen_jax.audio import audio_files
 from technogen_jax.data import tfrecords
 from technogen_jax.data.clip_source import ClipSource
@@ -56,7 +56,7 @@ def corpus(tmp_path_factory):
 def whole(corpus, tmp_path_factory):
     """A set made of it in one go, and what was said."""
     output, said = tmp_path_factory.mktemp("sets") / "whole", []
-    options_ = options.parse_options(["--input", str(corpus), "--output", str(output), *SMALL, "--workers", "2"])
+    options_ = prepare.parse_options(["--input", str(corpus), "--output", str(output), *SMALL, "--workers", "2"])
     prepare.prepare(options_, said.append)
     return output, "\n".join(said)
 
@@ -225,7 +225,7 @@ def test_an_array_of_tasks_makes_the_same_bytes(corpus, whole, beats, tmp_path, 
 
     def run(folder, *more):
         words = ["--input", str(folder), "--output", str(tmp_path / folder.name), *more]
-        return prepare.prepare(options.parse_options(words), said.append)
+        return prepare.prepare(prepare.parse_options(words), said.append)
 
     assert run(corpus, *SMALL, "--task", "1/3") is run(corpus, *SMALL, "--task", "2/3") is None
     assert "already" in said[-2] and "the same command without --task writes the set" in said[-1]
@@ -293,7 +293,7 @@ def test_a_second_run_keeps_out(corpus, tmp_path, capsys):
 
 def test_options_shape_the_set(corpus, tmp_path):
     def make(name, *more):
-        parsed = options.parse_options(["--input", str(corpus), "--output", str(tmp_path / name), *SMALL, *more])
+        parsed = prepare.parse_options(["--input", str(corpus), "--output", str(tmp_path / name), *SMALL, *more])
         return prepare.prepare(parsed, lambda line: None)
 
     manifest = make("a", "--limit", "3", "--no-shuffle", "--labels", "none", "--channels", "2", "--stride", "0.25")
@@ -334,7 +334,7 @@ def beats(tmp_path_factory):
 def in_bars(beats, tmp_path_factory):
     """A set of clips of two bars, and what was said."""
     output, said = tmp_path_factory.mktemp("sets") / "bars", []
-    prepare.prepare(options.parse_options(["--input", str(beats), "--output", str(output), *BARS]), said.append)
+    prepare.prepare(prepare.parse_options(["--input", str(beats), "--output", str(output), *BARS]), said.append)
     return output, "\n".join(said)
 
 

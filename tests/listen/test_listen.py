@@ -24,7 +24,7 @@ from scipy import stats
 from technogen_jax.audio import audio_files, loudness
 from technogen_jax.evaluation.clip_sets import ClipSetError
 from technogen_jax.listen import __main__ as command
-from technogen_jax.listen import answers, session, stimuli, verdict
+from technogen_jax.listen import answers, listening_test, session, stimuli, verdict
 
 RATE_HZ = 8000
 PAIRS, SINGLES, SEED = 4, 2, 3
@@ -525,15 +525,15 @@ def test_a_killed_server_loses_no_answer_and_resumes(folders, tmp_path, capsys):
     with running(folders, tmp_path / "test") as (port, links, process):
         client = Client(port, links[0])
         client.begin(producer=True)
-        heard = stimuli.load(tmp_path / "test" / command.SOUNDS_FILE)
+        heard = stimuli.load(tmp_path / "test" / listening_test.SOUNDS_FILE)
         trials = session.draw(heard, SEED, 0, PAIRS, SINGLES)
         for place in range(5):
             assert client.answer(place, trials[place].truth or "left")[0] == 200
         before = client.state()
         process.send_signal(signal.SIGKILL)
         process.wait()
-    test = json.loads((tmp_path / "test" / command.TEST_FILE).read_text())
-    assert (tmp_path / "test" / command.TEST_FILE).stat().st_mode & 0o77 == 0
+    test = json.loads((tmp_path / "test" / listening_test.TEST_FILE).read_text())
+    assert (tmp_path / "test" / listening_test.TEST_FILE).stat().st_mode & 0o77 == 0
     with running(folders, tmp_path / "test") as (port, again, process):
         assert again == links == test["links"]
         client = Client(port, links[0])

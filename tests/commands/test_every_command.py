@@ -1,0 +1,190 @@
+"""What all commands have in common: help, errors, paths, output, signals, exit status."""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+MISSING = "missing"  # stands for a path at which there is nothing
+# Words with which each command gets as far as its work, where it finds that a path is missing.
+COMMANDS = {
+    "technogen_jax.train": ["--config", "configs/wavegan.py", "--workdir", "run", f"--config.data.dir={MISSING}"],
+    "technogen_jax.sample": ["--workdir", MISSING],
+    "technogen_jax.evaluate": ["--workdir", MISSING],
+    "technogen_jax.export": ["--workdir", MISSING, "--licence", "CC0-1.0", "--data", "noise"],
+    "technogen_jax.app": ["--workdir", MISSING],
+    "technogen_jax.listen": ["--report", MISSING],
+    "data_prep.prepare": ["--input", MISSING, "--output", "out"],
+    "data_prep.synthesize": ["--output", f"{MISSING}/corpus"],  # its parent is a file
+}
+every_command = pytest.mark.parametrize("module", COMMANDS)
+FAR = "Z\u00fcrich \u2013 \u266b \udcff"  # characters that some terminals lack, and one that no encoding has
+
+
+def command(module):
+    found = importlib.import_module(module)
+    if hasattr(found, "__path__"):
+        found = importlib.import_module(f"{module}.__main__")
+    return found.COMMAND
+
+
+def name_of(module):
+    return module.rpartition(".")[2]
+
+
+def working(module, function, **changes):
+    """The command with another function for its work, and words that it accepts."""
+    return dataclasses.replace(command(module), function=function, **changes), list(COMMANDS[module])
+
+
+def in_folder(module, folder):
+    """The words of a command, with the missing path in a folder."""
+    if module == "data_prep.synthesize":
+        (folder / MISSING).write_text("")
+    words = [word.replace(MISSING, f"{folder}/{MISSING}") for word in COMMANDS[module]]
+    return [word if word not in ("run", "out") else f"{folder}/{word}" for word in words]
+
+
+def shell(module, *words, tail="", **environment):
+    """The process of a command in a shell: its status, what it wrote."""
+    line = f"{sys.executable} -m {module} {' '.join(words)} {tail}"
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=120
+    )
+
+
+@every_command
+@pytest.mark.parametrize("columns", ["20", "80", "300"])
+def test_help_exits_with_0_and_has_examples(module, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as stop:
+        command(module).main(["--help"])
+    shown = capsys.readouterr()
+    assert stop.value.code == 0 and shown.err == ""
+    assert f"usage: python -m {module}" in shown.out and "examples:" in shown.out and "--debug" in shown.out
+    fields = {
+        field.metadata["name"] or field.name for field in dataclasses.fields(command(module).options) if field.metadata
+    }
+    assert all(re.search(rf"--(no-)?{field}\b", shown.out) for field in fields)
+
+
+@every_command
+def test_a_wrong_option_is_one_line_and_status_2(module, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(module).main([*COMMANDS[module], "--nonsense", "3"])
+    shown = capsys.readouterr()
+    assert stop.value.code == 2 and shown.out == ""
+    assert shown.err.startswith(f"{name_of(module)}: ") and "--nonsense" in shown.err and shown.err.count("\n") == 1
+
+
+@every_command
+@pytest.mark.parametrize("home", [False, True], ids=["full path", "~"])
+def test_a_missing_path_is_named_and_home_is_expanded(module, home, tmp_path, capsys, monkeypatch):
+    if module == "technogen_jax.app":
+        pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = in_folder(module, tmp_path)
+    words = [word.replace(str(tmp_path), "~") for word in words] if home else words
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert command(module).main(words) in (1, 2)
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"{name_of(module)}: ") and shown.err.count("\n") <= 2
+    assert f"{tmp_path}/{MISSING}" in shown.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with contextlib.suppress(OSError):
+        os.rmdir("~")
+        pytest.fail("a folder of the name ~ was made")
+
+
+@every_command
+def test_debug_shows_the_traceback(module, capsys):
+    def fail(options, say):
+        raise ValueError("no\nsecond\nthird")
+
+    work, words = working(module, fail)
+    assert work.main(words) == 1
+    assert capsys.readouterr().err == f"{name_of(module)}: no\nsecond\n"
+    with pytest.raises(ValueError, match="third"):
+        work.main([*words, "--debug"])
+
+
+@every_command
+def test_every_character_can_be_printed(module, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+
+    def fail(options, say):
+        say(FAR)
+        raise ValueError(FAR)
+
+    work, words = working(module, fail)
+    assert work.main(words) == 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        assert rb"Z\xfcrich \u2013 \u266b \udcff" in stream.buffer.getvalue()
+
+
+@every_command
+def test_the_work_goes_on_when_nobody_reads_the_output(module, monkeypatch):
+    reader, writer = os.pipe()
+    done = []
+
+    def work(options, say):
+        for number in range(3):
+            say("much to read" * 1000)
+            done.append(number)
+
+    with open(writer, "w") as stream:
+        os.close(reader)
+        monkeypatch.setattr(sys, "stdout", stream)
+        changed, words = working(module, work)
+        assert changed.main(words) == 0 and done == [0, 1, 2]
+
+
+@every_command
+def test_help_survives_closed_streams_and_other_encodings(module):
+    assert shell(module, "--help", tail="| head -n 1", PYTHONIOENCODING="ascii").returncode == 0
+    closed = shell(module, "--help", tail=">&- 2>&-", LC_ALL="C", COLUMNS="20")
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, b"", b"")
+
+
+@every_command
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_the_work_in_one_line(module, number, capsys):
+    cleaned = []
+
+    def work(options, say):
+        try:
+            signal.raise_signal(number)
+            pytest.fail("the signal was ignored")
+        finally:
+            cleaned.append(True)
+
+    changed, words = working(module, work)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    assert changed.main(words) == (0 if changed.serves else 128 + number)
+    shown = capsys.readouterr().err.strip()
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert shown.startswith(f"{name_of(module)}: stopped by {name}") and "\n" not in shown
+    assert cleaned and (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
+
+
+@every_command
+def test_facts_are_one_line_of_json_for_scripts(module, capsys):
+    changed, words = working(module, lambda options, say: say("a sentence") or {"files": [FAR]})
+    if not changed.json:
+        with pytest.raises(SystemExit):
+            changed.main([*words, "--json"])
+        return
+    assert changed.main([*words, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == '{"files": ["Z\\u00fcrich \\u2013 \\u266b \\udcff"]}\n' and shown.err == "a sentence\n"
