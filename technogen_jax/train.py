@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -116,14 +117,15 @@ def train(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     from absl import logging
 
     from technogen_jax.common import compilation_cache, distributed
-    from technogen_jax.training import loop
+    from technogen_jax.training import loop, signals
 
     config = read_config(options.config, options.overrides)
     logging.set_verbosity(logging.FATAL)  # Orbax logs all that it does, and each error from several threads
     compilation_cache.use_cache()
     try:
-        with distributed.join_processes(options.coordinator, options.processes, options.process):
-            state = loop.train(config, options.workdir, say)
+        joined = distributed.join_processes(options.coordinator, options.processes, options.process)
+        with joined, signals.catch_stop_signals() as stop:
+            state = loop.train(config, options.workdir, say, stop)
     except (ValueError, OSError) as error:
         threading.excepthook = sys.unraisablehook = lambda _: None  # TensorBoard fails too, and prints so
         if not _is_disk_full(options.workdir):
@@ -132,6 +134,8 @@ def train(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             f"{error}\nThe disk of {options.workdir} is full: make room, then the same command resumes from the newest "
             "complete checkpoint"
         ) from error
+    if stop.number == signal.SIGINT:  # saved; the status tells a script that follows to stop too
+        raise KeyboardInterrupt
     return {"workdir": options.workdir, "step": int(state.step), "steps": config.train.steps}
 
 

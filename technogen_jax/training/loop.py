@@ -42,7 +42,12 @@ from technogen_jax.training.step import StepOptions, TrainStep, make_train_step,
 _AHEAD = 2  # dispatches before the oldest must be done: the devices always have work, and a signal is answered soon
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], None] = print) -> TrainState:
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    say: Callable[[str], None] = print,
+    stop: signals.StopEvent | None = None,
+) -> TrainState:
     """Trains up to `config.train.steps`, from the newest checkpoint of the workdir if there is one.
 
     Args:
@@ -50,6 +55,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
             dataset.
         workdir: the run's folder; created if it is missing.
         say: prints a line for the user.
+        stop: ends the training, after a checkpoint is saved, when it is set; None: signals set it.
 
     Returns:
         The last state. Its step is below `config.train.steps` after a signal, or when
@@ -61,7 +67,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, say: Callable[[str], N
     """
     run = prepare_run(config, pathlib.Path(workdir), say)
     with contextlib.ExitStack() as stack, distributed.end_together():
-        stop = stack.enter_context(signals.catch_stop_signals())
+        stop = stop or stack.enter_context(signals.catch_stop_signals())
         distributed.call_in_first_process(lambda: _claim(run))
         distributed.check_shared(run.workdir / CONFIG_FILE)
 

@@ -1,4 +1,4 @@
-"""Signals that stop a run: SIGTERM and Ctrl-C let it save first."""
+"""Signals that stop a run: Ctrl-C, SIGTERM and SIGHUP let it save first."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from technogen_jax.common import distributed, progress
 from technogen_jax.training.errors import StoppedError
 
 
+class StopEvent(threading.Event):
+    """An event that a signal sets; `number` is the signal's."""
+
+    number: int | None = None
+
+
 @contextlib.contextmanager
-def catch_stop_signals() -> Iterator[threading.Event]:
-    """Yields an event that SIGTERM and Ctrl-C set; a second Ctrl-C raises KeyboardInterrupt."""
-    stop = threading.Event()
+def catch_stop_signals() -> Iterator[StopEvent]:
+    """Yields an event that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C raises KeyboardInterrupt."""
+    stop = StopEvent()
     if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield stop
         return
@@ -22,9 +28,12 @@ def catch_stop_signals() -> Iterator[threading.Event]:
     def handle(number, _):
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        stop.number = number
         stop.set()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    previous = {number: signal.signal(number, handle) for number in handled}
     try:
         yield stop
     finally:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -188,3 +189,21 @@ def test_facts_are_one_line_of_json_for_scripts(module, capsys):
     assert changed.main([*words, "--json"]) == 0
     shown = capsys.readouterr()
     assert shown.out == '{"files": ["Z\\u00fcrich \\u2013 \\u266b \\udcff"]}\n' and shown.err == "a sentence\n"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
+def test_training_saves_after_a_signal_before_it_ends(number, status, monkeypatch, tmp_path, capsys):
+    from technogen_jax.training import loop
+
+    def saves(config, workdir, say, stop):
+        signal.raise_signal(number)
+        assert stop.is_set()
+        say("saved")
+        return SimpleNamespace(step=3)
+
+    monkeypatch.setattr(loop, "train", saves)
+    monkeypatch.chdir(ROOT)
+    assert command("technogen_jax.train").main(in_folder("technogen_jax.train", tmp_path)) == status
+    shown = capsys.readouterr()
+    assert shown.out == "saved\n"
+    assert shown.err == ("\ntrain: stopped by Ctrl-C; the same command resumes\n" if status else "")
