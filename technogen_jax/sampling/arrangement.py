@@ -1,12 +1,12 @@
 """Tracks of any length, for models that play without end: sections to latents of each bar, latents to sound in blocks.
 
-A phrase is as many bars as a clip of the model has. It is played over and over until its anchors are held no longer: inside
-that time it is the loop that a clip would be, around its ends one loop leads into the next. A track as a whole is a loop too.
+A phrase has as many bars as a clip of the model. It repeats until its anchors change: within that time it is the same loop as
+a clip, and at the change one loop leads into the next. A whole track is a loop, too.
 
-The sequence of each clip is made by itself, from the latents of a few bars around it; sound is decoded in blocks, half a clip
-on either side being thrown away. Memory is that of a block, and about seven kilobytes a bar for latents.
+The sequence of each clip is generated from the latents of a few bars around it. Sound is decoded in blocks, of which half a
+clip on each side is dropped. Memory is that of one block, and about seven kilobytes a bar for latents.
 
-*Source* of the style that stays and the anchors that change: Pasini, Schlüter 2022 (arXiv:2208.08706).
+Reference: for a style that is constant and anchors that change: Pasini, Schlüter 2022 (arXiv:2208.08706).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from technogen_jax.audio import spectral
 from technogen_jax.models.technogan.layout import CROSSOVER_HZ, STEPS_PER_BAR
 from technogen_jax.sampling import generator
 
-_BLOCK_BARS = 16  # decoded at once, of which those of one clip are thrown away
-_KICK_HZ = CROSSOVER_HZ  # a filter's slope: what is below goes first when a section has little energy
-_TREBLE_HZ = (3000.0, 6000.0)  # and what is above this one at last: hats and the edge of the rest
-_RAMP_S = 0.005  # of a level that changes at a bar line: no click, and over when the kick begins
+_BLOCK_BARS = 16  # decoded at once; those of one clip are dropped (chosen)
+_KICK_HZ = CROSSOVER_HZ  # slope of a filter: below it is the kick, which a section of little energy lacks
+_TREBLE_HZ = (3000.0, 6000.0)  # above it is the treble, mostly hats, which a section of no energy lacks
+_RAMP_S = 0.005  # a level changes this long before a bar line: without a click, and before the kick begins (chosen)
 
 
 class ScriptError(ValueError):
-    """A script that cannot be played; names the section and the field."""
+    """A script that is not valid; the message names the section and the field."""
 
 
 class Section(NamedTuple):
@@ -41,10 +41,11 @@ class Section(NamedTuple):
 
     Attributes:
         bars: its length; a multiple of the model's.
-        seed: of the style and the anchors. The same seed later in a track is the same style with other anchors.
-        label: weight of each label; None: the one that the seed draws, and where the model has none.
-        energy: at its beginning and its end, 0 to 1. Up to 0.5 the treble opens, from 0.5 to 1 the kick comes in.
-        crossfade: bars over which its latents take over from those of the section before; 0: in that one's last bar.
+        seed: of the style and the anchors. The same seed later in a track gives the same style with other anchors.
+        label: weight of each label; None: the seed draws one, if the model has labels.
+        energy: at its start and its end, 0 to 1. From 0 to 0.5 the treble fades in, from 0.5 to 1 the kick.
+        crossfade: bars in which the latents move from those of the section before to its own; 0: in the last bar of
+            the section before.
     """
 
     bars: int
@@ -55,17 +56,17 @@ class Section(NamedTuple):
 
 
 def read_script(path: str | os.PathLike, seed: int = 0, label: dict[str, float] | None = None) -> list[Section]:
-    """The sections of a TOML file: a `[[section]]` each, its fields those of `Section`.
+    """Returns the sections of a TOML file: one `[[section]]` each, with the fields of `Section`.
 
-    A label is a name or a table of weights, an energy one number or two, of its beginning and its end.
+    A label is a name or a table of weights. An energy is one number, or two for the start and the end.
 
     Args:
         path: the file.
-        seed: of the sections before the first that has one; later ones without go on with the last.
-        label: likewise.
+        seed: of the first section; a section without a seed has that of the section before.
+        label: of the first section; a section without a label has that of the section before.
 
     Raises:
-        ScriptError: no such file, no TOML, or a section with an unknown field or a value that cannot be.
+        ScriptError: no such file, no TOML, or a section with an unknown field or an invalid value.
     """
     try:
         with open(path, "rb") as file:
@@ -73,7 +74,7 @@ def read_script(path: str | os.PathLike, seed: int = 0, label: dict[str, float] 
     except OSError as error:
         raise ScriptError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScriptError(f"{path}: no TOML: {error}") from error
+        raise ScriptError(f"{path}: not valid TOML: {error}") from error
     found = script.get("section")
     if set(script) != {"section"} or not isinstance(found, list) or not found:
         raise ScriptError(
@@ -88,10 +89,10 @@ def read_script(path: str | os.PathLike, seed: int = 0, label: dict[str, float] 
 
 
 def section(fields: Mapping[str, Any], where: str) -> Section:
-    """A section from fields as they stand in a script or a card.
+    """Returns a section from the fields of a script or a recipe.
 
     Raises:
-        ScriptError: see `read_script`; begins with `where`.
+        ScriptError: an unknown field or an invalid value; the message begins with `where`.
     """
 
     def expect(field, ok, expected):
@@ -117,7 +118,7 @@ def section(fields: Mapping[str, Any], where: str) -> Section:
     expect(
         "energy",
         len(energy) == 2 and all(_number(value) and value <= 1 for value in energy),
-        "0 to 1, or two such, as [0.2, 1]",
+        "a number from 0 to 1, or two, as [0.2, 1]",
     )
     label = values["label"]
     label = {label: 1.0} if isinstance(label, str) else label
@@ -127,41 +128,42 @@ def section(fields: Mapping[str, Any], where: str) -> Section:
 
 
 def endless(gan: models.GAN) -> models.contract.Endless:
-    """How the model is played without end.
+    """Returns how the model plays without end.
 
     Raises:
-        ValueError: it cannot be.
+        ValueError: it does not.
     """
     if gan.endless is None:
         raise ValueError(
-            "this model makes clips of one length and no tracks: those come from a model of bars, as configs/technogan.py"
+            "this model generates clips of one length, not tracks; tracks need a model of whole bars, as configs/technogan.py"
         )
     return gan.endless
 
 
 def latents_of(gan: models.GAN, sections: Sequence[Section], hold: int, truncation: float = 1.0) -> np.ndarray:
-    """`[bars, style + anchor + labels]`: latents of each bar of a track, float32.
+    """Returns `[bars, style + anchor + labels]`, float32: the latents of each bar of a track.
 
-    Those of a bar follow from its section's seed, its number in the track, and, while they cross over, those of the section before.
-    The anchors of the first phrase are those of the seed's clip 0, as the style is, those of the next of clip 1, and so on.
+    The latents of a bar depend on its section's seed, on its number in the track, and in a crossfade on the section before.
+    Style and anchors of the first phrase are those of the seed's clip 0; the next phrase has the anchors of clip 1, and so on.
 
     Args:
         gan: the model.
         sections: of the track, in order.
         hold: bars until anchors change, a multiple of the model's bars.
-        truncation: see `generate.draw_latents`.
+        truncation: scale of the latents, in (0, 1].
 
     Raises:
-        ValueError: the model has no bars; bars of a section or of `hold` that are no multiple of the model's; a label unknown to it.
+        ValueError: the model has no bars; `hold` or the bars of a section are no multiple of the model's; or the model does
+            not have the label.
     """
     bars, _, style_size, _ = endless(gan)
     if hold < 1 or hold % bars:
         raise ValueError(
-            f"anchors are held for whole phrases: expected a multiple of the model's {bars} bars, got {hold}"
+            f"--hold: anchors change after whole phrases: expected a multiple of the model's {bars} bars, got {hold}"
         )
 
     def drawn(part, first, last):
-        """Latents of the bars from first to last, as a section has them."""
+        """Returns the latents of the bars first to last - 1 with the seed and label of a section."""
         number = np.arange(first, last)
         phrase = number // hold
         indices = [0, *range(phrase[0], phrase[-1] + 1)]
@@ -191,13 +193,13 @@ def latents_of(gan: models.GAN, sections: Sequence[Section], hold: int, truncati
 def render(
     trained: generator.Trained, latents: np.ndarray, energy: np.ndarray | None = None, block_bars: int = _BLOCK_BARS
 ) -> Iterator[np.ndarray]:
-    """A track's sound in blocks, float32 `[T, C]`; a block is rendered when it is asked for.
+    """Yields a track's sound in blocks, float32 `[T, C]`, each rendered when it is asked for.
 
     Args:
         trained: the generator.
         latents: `[bars, style + anchor + labels]`.
-        energy: `[bars, 2]`, at each bar's beginning and end; see `Section`. None: all of it everywhere.
-        block_bars: decoded at once; sets memory and time, and changes the sound by no more than rounding does.
+        energy: `[bars, 2]`, at the start and end of each bar; None: 1 everywhere.
+        block_bars: bars decoded at once; decides memory and time, and changes the sound only by rounding.
     """
     rate_hz, clip_samples = trained.config.audio.sample_rate_hz, trained.config.audio.clip_samples
     bars = endless(trained.gan).bars
@@ -207,9 +209,9 @@ def render(
     half = clip_samples // 2
 
     def parts():
-        """Of each block its first sample, which of its samples are kept, and the sequences to decode.
+        """Yields for each block its first sample, which of its samples are kept, and the sequences to decode.
 
-        They are of `block` clips and the one before them. Half a clip at either end is thrown away.
+        A block has `block` clips and the one before them. Half a clip at each end is dropped.
         """
         before = sequence(-1)
         for first in range(0, count + 1, block):
@@ -228,14 +230,14 @@ def render(
             sound = _shape(sound, *_levels(energy, places, clip_samples / bars, rate_hz), rate_hz)
         return np.asarray(sound)[kept]
 
-    return generator.ahead(sound_of, parts())
+    return generator.compute_ahead(sound_of, parts())
 
 
 def sequences(trained: generator.Trained, latents: np.ndarray) -> Callable[[int], np.ndarray]:
-    """A function from the number of a clip of a track to its sequence on the grid, `[bars * 16, K]`.
+    """Returns a function from the number of a clip in a track to its sequence on the grid, `[bars * 16, K]`.
 
-    Each is made by the same program from its own surroundings, so it is the same to the last bit whenever it is made: decoding
-    draws noise from those bits.
+    Each sequence is generated by the same program from the latents around it, so that its bits are always the same: decoding
+    draws its noise from these bits.
     """
     bars, reach_bars = endless(trained.gan)[:2]
     around, make = -(-reach_bars // bars), _programs(trained.gan).make
@@ -248,7 +250,7 @@ def sequences(trained: generator.Trained, latents: np.ndarray) -> Callable[[int]
 
 
 class _Programs(NamedTuple):
-    """Compiled functions: parameters and latents of a clip and those around it to its sequence; sequences to sound."""
+    """Compiled functions: `make`, parameters and latents around a clip to its sequence; `decode`, sequences to sound."""
 
     make: Callable[..., jax.Array]
     decode: Callable[[np.ndarray], jax.Array]
@@ -265,7 +267,7 @@ def _programs(gan: models.GAN) -> _Programs:
 
 
 def energy_of(sections: Sequence[Section]) -> np.ndarray | None:
-    """`[bars, 2]`, the energy at the beginning and the end of each bar; None where it is 1 throughout."""
+    """Returns `[bars, 2]`, the energy at the start and the end of each bar; None if it is 1 throughout."""
     if all(part.energy == (1.0, 1.0) for part in sections):
         return None
     ends = [np.linspace(*part.energy, part.bars + 1) for part in sections]
@@ -273,7 +275,7 @@ def energy_of(sections: Sequence[Section]) -> np.ndarray | None:
 
 
 def _levels(energy: np.ndarray, samples: np.ndarray, bar_samples: float, rate_hz: int) -> list[np.ndarray]:
-    """Levels of the kick and of the treble, `[T]` each, at samples of a track; at a bar line they change just before it."""
+    """Returns levels of the kick and of the treble, `[T]` each, at samples of a track; they change just before a bar line."""
     starts = np.arange(len(energy) + 1) * bar_samples
     places = np.stack([starts[:-1], starts[1:] - _RAMP_S * rate_hz], 1)
     along = np.interp(samples, np.append(places, starts[-1]), np.append(energy, energy[0, 0]))
@@ -282,7 +284,7 @@ def _levels(energy: np.ndarray, samples: np.ndarray, bar_samples: float, rate_hz
 
 @functools.partial(jax.jit, static_argnums=3)
 def _shape(sound: jax.Array, low: jax.Array, high: jax.Array, rate_hz: int) -> jax.Array:
-    """`[T, C]` with levels `[T]` for what is below the kick's edge and above the treble's, within [-1, 1]; no delay."""
+    """Returns `[T, C]` within [-1, 1], with levels `[T]` for the kick's and the treble's frequencies; without delay."""
     frequencies_hz = np.fft.rfftfreq(len(sound), 1 / rate_hz)
     spectrum = jnp.fft.rfft(sound, axis=0)
 

@@ -1,10 +1,10 @@
-"""Directions of a model's latent space, those that change the most first: what an instrument puts under one's fingers.
+"""The directions of a model's latent space that change the sound the most: useful controls for an instrument.
 
-Latents are drawn alike in all directions, so their own principal components say nothing. What counts is what the generator makes
-of them: these are the eigenvectors of E[JᵀJ], J being the Jacobian of x by z. A small step along the first changes x more, in
-the mean square over the latent space, than one along any other; and so on.
+Latents have the same distribution in all directions, so their principal components mean nothing. The directions are the
+eigenvectors of E[JᵀJ], where J is the Jacobian of x with respect to z: a small step along the first changes x more, in the
+mean square over the latent space, than a step along any other; and so on.
 
-A mean of J itself would miss most of it: a step that adds a hat to one loop and takes it from another would cancel.
+The mean of J itself would not do: a step that adds a hat to one loop and removes it from another would cancel out.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 
 from technogen_jax import models
 
-_DRAWS, _BATCH = 1024, 32  # latents that are looked at: ten for each dimension of a hundred; at a time
+_DRAWS, _BATCH = 1024, 32  # latents in all (ten for each of a hundred dimensions), and at a time (chosen)
 _SEED = 0
 
 
 def find(gan: models.GAN, params: models.contract.Params, count: int) -> np.ndarray:
-    """`[count, D]` orthonormal float32 rows; fewer where D is smaller. The same for the same model.
+    """Returns `[count, D]` orthonormal float32 rows, or D rows if D is smaller; always the same for the same model.
 
-    D is the style of a model that plays without end, since anchors change within a track; of another, all of z but the label
-    weights.
+    D is the size of the style for a model that plays without end, since its anchors change within a track; for other models the
+    size of z without the label weights.
 
     Args:
         gan: the model.
-        params: of its generator.
-        count: how many.
+        params: parameters of its generator.
+        count: number of directions.
 
-    *Source*: Constantine, Dow, Wang, "Active subspace methods in theory and practice", SIAM J. Sci. Comput. 36(4), 2014
-    (arXiv:1304.2070), equation 2.2. E[JᵀJ] is the covariance of Jᵀr with white noise r (Hutchinson 1990), one backward pass each. The use,
-    but not the way to find them: Härkönen et al., GANSpace, 2020 (arXiv:2004.02546).
+    Reference: Constantine, Dow, Wang, "Active subspace methods in theory and practice", SIAM J. Sci. Comput. 36(4), 2014
+    (arXiv:1304.2070), equation 2.2. E[JᵀJ] is the covariance of Jᵀr with white noise r (Hutchinson 1990), one backward pass
+    each. Their use as controls, but not the method: Härkönen et al., GANSpace, 2020 (arXiv:2004.02546).
     """
 
     @jax.jit

@@ -8,7 +8,7 @@ from helpers import loops
 
 from technogen_jax import evaluate
 from technogen_jax.audio import audio_files, corruptions
-from technogen_jax.evaluation import classifier, feature_extraction, results, scoring
+from technogen_jax.evaluation import classifier, feature_extraction, results, scoring, summary
 from technogen_jax.evaluation import run as run_module
 from technogen_jax.evaluation.metrics import distances
 from technogen_jax.evaluation.metrics.embedded_set import make_embedded_set
@@ -66,7 +66,7 @@ def copied(folders):
     return results.read(folders / "out" / "copies")
 
 
-def test_fresh_clips_of_the_same_style_are_near_the_floor_and_not_copied(good):
+def test_new_clips_of_the_same_style_are_near_the_floor_and_not_copied(good):
     result = results.read(good)
     for block in result["distances"]["tmr-v1"].values():
         assert block["frechet"]["ratio"] < 2.5
@@ -78,7 +78,7 @@ def test_fresh_clips_of_the_same_style_are_near_the_floor_and_not_copied(good):
     assert result["sets"]["reference"]["tracks"] == TRACKS and result["sets"]["reference"]["clips"] == TRACKS * TAKES
 
 
-def test_copies_are_found_with_what_they_were_copied_from(copied, good):
+def test_copies_are_found_with_their_originals(copied, good):
     panel = copied["memorisation"]
     assert panel["flagged_share"] == 1
     assert panel["auth_pct"] < panel["auth_pct_held_out"] / 2
@@ -120,7 +120,7 @@ def test_every_distance_can_be_computed_again_from_the_embeddings(good):
         assert block[metric]["value"] == pytest.approx(np.mean(values), rel=1e-6)
 
 
-def test_a_generator_that_makes_one_sound_gets_its_figures(folders, tmp_path):
+def test_a_generator_of_one_sound_is_scored(folders, tmp_path):
     first = sorted((folders / "good").iterdir())[0]
     (tmp_path / "one").mkdir()
     for track in range(TRACKS):
@@ -131,7 +131,7 @@ def test_a_generator_that_makes_one_sound_gets_its_figures(folders, tmp_path):
     assert block["recall"]["value"] == 0 and block["frechet"]["ratio"] > 1 and block["mmd"]["p"] <= 0.02
 
 
-def test_the_report_is_one_file_that_needs_no_other(good):
+def test_the_report_is_one_self_contained_file(good):
     page = (good / run_module.REPORT_FILE).read_text()
     copies = min(10, len(results.read(good)["memorisation"]["flagged"]))
     assert page.count("<audio") == page.count("data:audio/flac;base64,") == 16 + 2 * copies
@@ -140,12 +140,28 @@ def test_the_report_is_one_file_that_needs_no_other(good):
     assert "good against real" in page and "L0" in page or "L2" in page
 
 
-def test_the_same_command_gives_the_same_line(folders, good, unreported, capsys):
+def test_the_same_command_gives_the_same_json(folders, good, unreported, capsys):
     assert run(folders, "good", folders / "out" / "again", "--draws", "5", "--json") == 0
     line = capsys.readouterr().out
     assert line.count("\n") == 1
     assert (folders / "out" / "again" / results.RESULT_FILE).read_bytes() == (good / results.RESULT_FILE).read_bytes()
     assert json.loads(line)["distances"] == results.read(good)["distances"]
+
+
+def test_people_get_at_most_ten_lines(good, copied):
+    lines = summary.summarize(results.read(good))
+    text = "\n".join(lines)
+    assert len(lines) < 10, "the command adds where the report is"
+    for beginning in ("good: 48 generated clips", "distance (tmr-v1): ", "classifier: right in ", "copies: "):
+        assert text.count(beginning) == 1
+    assert text.count("differs most: ") <= 3
+    assert "copies: 100.0% of the generated clips" in "\n".join(summary.summarize(copied))
+    untold = copied | {"memorisation": None, "warnings": ["a", "b"]}
+    assert "not searched for" in "\n".join(summary.summarize(untold)) and "2 warnings" in summary.summarize(untold)[-1]
+
+
+def test_the_least_number_of_clips_is_that_of_the_evaluation():
+    assert evaluate._LEAST_CLIPS == feature_extraction.MIN_TRACKS
 
 
 def test_a_folder_against_itself_is_refused(folders, tmp_path, capsys):
@@ -165,14 +181,14 @@ def test_a_folder_against_itself_is_refused(folders, tmp_path, capsys):
     ],
     ids=["silence", "mostly silence"],
 )
-def test_sets_that_say_nothing_are_errors(folders, tmp_path, capsys, change, message):
+def test_silent_clips_are_refused(folders, tmp_path, capsys, change, message):
     write_folder(tmp_path / "bad", 300, change)
     assert run(folders, tmp_path / "bad", tmp_path / "out") == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / results.RESULT_FILE).exists()
 
 
-def test_too_few_tracks_and_other_rates_are_errors(folders, tmp_path, capsys):
+def test_too_few_tracks_and_mixed_rates_are_refused(folders, tmp_path, capsys):
     (tmp_path / "few").mkdir()
     for file in sorted((folders / "good").iterdir())[:6]:
         shutil.copy(file, tmp_path / "few")
@@ -184,7 +200,7 @@ def test_too_few_tracks_and_other_rates_are_errors(folders, tmp_path, capsys):
     assert "the files have different rates" in capsys.readouterr().err
 
 
-def test_a_floor_of_real_clips_that_are_unlike_the_reference_is_warned_of(folders, tmp_path):
+def test_a_floor_too_high_is_warned_of(folders, tmp_path):
     shutil.copytree(folders / "real", tmp_path / "real")
     shutil.copytree(folders / "good", tmp_path / "good")
     write_folder(tmp_path / "train", 100, lambda loop, index: corruptions.low_pass(loop, loops.RATE_HZ, 3500))
@@ -214,9 +230,7 @@ def test_a_dozen_real_tracks_are_enough_to_be_halved(folders, tmp_path):
     assert results.read(tmp_path / "out")["draws"]["tracks"] == 7
 
 
-def test_a_broken_file_is_named_the_others_count_and_one_changed_sample_is_another_set(
-    folders, good, unreported, tmp_path, capsys
-):
+def test_a_broken_file_is_left_out_and_one_changed_sample_changes_the_set(folders, good, unreported, tmp_path, capsys):
     shutil.copytree(folders / "real", tmp_path / "real")
     shutil.copytree(folders / "train", tmp_path / "train")
     path = sorted((tmp_path / "real").iterdir())[0]
@@ -232,7 +246,7 @@ def test_a_broken_file_is_named_the_others_count_and_one_changed_sample_is_anoth
         results.compare([good, tmp_path / "out"])
 
 
-def test_a_run_against_the_tracks_that_it_was_not_trained_on(trained_workdir, tmp_path, capsys):
+def test_a_run_is_compared_with_its_test_tracks(trained_workdir, tmp_path, capsys):
     workdir, net = str(trained_workdir), tmp_path / "net.npz"
     arguments = ["--workdir", workdir, "--n", "20", "--output", str(tmp_path), "--draws", "2", "--permutations", "99"]
     arguments += ["--earlier", "4", "--labels", "--embeddings", "tmr-v1", "--json"]
@@ -276,13 +290,13 @@ def test_the_artefact_net_is_trained_once(folders, tmp_path, monkeypatch):
         (["--real", "a", "--generated", "b", "--output", "c", "--seconds", "0"], "--seconds: expected more than 0"),
     ],
 )
-def test_options_that_cannot_work(capsys, arguments, message):
+def test_invalid_options_are_refused(capsys, arguments, message):
     with pytest.raises(SystemExit) as stopped:
         evaluate.main(arguments)
     assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_unknown_embeddings_and_training_tracks_as_reference_are_errors(folders, trained_workdir, tmp_path, capsys):
+def test_unknown_embeddings_and_training_tracks_as_reference_are_refused(folders, trained_workdir, tmp_path, capsys):
     assert run(folders, "good", tmp_path, "--embeddings", "fad") == 1
     assert "--embeddings fad: expected some of tmr-v1, artefact=FILE" in capsys.readouterr().err
     assert evaluate.main(["--workdir", str(trained_workdir), "--split", "train", "--output", str(tmp_path)]) == 1
@@ -310,7 +324,7 @@ def test_a_draw_takes_one_clip_of_each_track_and_no_track_twice(folders):
         assert not set(real.tracks[draw.reference]) & set(real.tracks[draw.other])
 
 
-def test_nearly_equal_clips_are_worth_one_clip():
+def test_nearly_equal_clips_have_a_vendi_score_of_one():
     random, tracks = np.random.default_rng(0), np.arange(80)
     values = random.standard_normal((80, 16))
     real = make_embedded_set(values, tracks, "real")

@@ -8,7 +8,7 @@ from technogen_jax.sampling import generator
 WORDS = ["--licence", "CC0-1.0", "--data", "noise"]
 
 
-def test_a_run_becomes_a_file_that_goes_wherever_a_workdir_goes(trained_workdir, tmp_path, capsys):
+def test_an_exported_file_can_replace_a_workdir(trained_workdir, tmp_path, capsys):
     path = tmp_path / "new" / "run.npz"
     assert export.main(["--workdir", str(trained_workdir), "--output", str(path), "--step", "4", *WORDS]) == 0
     said = capsys.readouterr().out
@@ -25,7 +25,7 @@ def test_a_run_becomes_a_file_that_goes_wherever_a_workdir_goes(trained_workdir,
     assert len(cards) == 2 and sample.main(["--from", *cards]) == 0
 
 
-def test_the_file_has_a_name_by_its_step(trained_workdir, tmp_path, capsys):
+def test_the_default_name_has_the_step(trained_workdir, tmp_path, capsys):
     (tmp_path / "run").symlink_to(trained_workdir)
     assert export.main(["--workdir", str(tmp_path / "run"), *WORDS]) == 0
     assert bundle.read(tmp_path / "run" / "step6.npz").card["data"] == "noise"
@@ -41,13 +41,13 @@ def test_the_file_has_a_name_by_its_step(trained_workdir, tmp_path, capsys):
         (["--workdir", "a", *WORDS, "--data", " "], "--data: expected some words, got none"),
     ],
 )
-def test_options_that_cannot_work_are_one_line(capsys, argv, message):
+def test_invalid_options_are_refused(capsys, argv, message):
     with pytest.raises(SystemExit) as stop:
         export.main(argv)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys):
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert export.main(["--workdir", str(tmp_path), *WORDS]) == 1
     assert capsys.readouterr().err.startswith(f"export: {tmp_path}/config.json: not found")

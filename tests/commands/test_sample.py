@@ -11,7 +11,7 @@ from technogen_jax import sample
 from technogen_jax.sampling import arrangement, generator, sound_files
 
 
-def test_clips_with_their_cards_and_a_picture(trained_workdir, tmp_path, capsys):
+def test_sample_writes_clips_recipes_and_a_picture(trained_workdir, tmp_path, capsys):
     assert sample.main(["--workdir", str(trained_workdir), "--n", "3", "--seed", "4", "--output", str(tmp_path)]) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     stems = [f"step6-seed4-00{index}" for index in range(3)]
@@ -26,7 +26,7 @@ def test_clips_with_their_cards_and_a_picture(trained_workdir, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("end", ["wav", "flac"])
-def test_a_card_makes_the_same_file_again(trained_workdir, tmp_path, capsys, end):
+def test_a_recipe_makes_the_same_file_again(trained_workdir, tmp_path, capsys, end):
     options = ["--workdir", str(trained_workdir), "--output", str(tmp_path / "first"), "--format", end]
     sample.main([*options, "--n", "2", "--seed", "9", "--truncation", "0.7"])
     stem = "step6-seed9-truncation0.7-001"
@@ -37,7 +37,7 @@ def test_a_card_makes_the_same_file_again(trained_workdir, tmp_path, capsys, end
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
 
 
-def test_a_card_of_other_weights_is_refused(trained_workdir, tmp_path, capsys):
+def test_a_recipe_of_other_weights_is_refused(trained_workdir, tmp_path, capsys):
     sample.main(["--workdir", str(trained_workdir), "--n", "1", "--output", str(tmp_path)])
     card = tmp_path / "step6-seed0-000.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"weights": "0" * 64}))
@@ -45,7 +45,7 @@ def test_a_card_of_other_weights_is_refused(trained_workdir, tmp_path, capsys):
     assert "made from other weights" in capsys.readouterr().err
 
 
-def test_a_moved_workdir_is_named_anew(trained_workdir, tmp_path):
+def test_workdir_replaces_the_one_of_a_recipe(trained_workdir, tmp_path):
     shutil.copytree(trained_workdir, tmp_path / "moved")
     sample.main(["--workdir", str(tmp_path / "moved"), "--n", "1", "--output", str(tmp_path)])
     (tmp_path / "moved").rename(tmp_path / "away")
@@ -54,7 +54,7 @@ def test_a_moved_workdir_is_named_anew(trained_workdir, tmp_path):
     assert sample.main(["--from", card, "--workdir", str(tmp_path / "away")]) == 0
 
 
-def test_interpolation_between_a_seed_and_a_card(trained_workdir, tmp_path):
+def test_interpolation_between_a_seed_and_a_recipe(trained_workdir, tmp_path):
     options = ["--workdir", str(trained_workdir), "--output", str(tmp_path)]
     sample.main([*options, "--n", "2", "--seed", "1"])
     card = tmp_path / "step6-seed1-001.json"
@@ -86,7 +86,7 @@ def command(bars, monkeypatch, tmp_path):
     return lambda *argv: sample.main(["--workdir", "x", "--output", str(tmp_path), *argv])
 
 
-def test_a_track_and_its_card_which_makes_it_again(command, bars, tmp_path, capsys):
+def test_the_recipe_of_a_track_makes_it_again(command, bars, tmp_path, capsys):
     assert command("--bars", "6", "--seed", "4", "--label", "acid", "--truncation", "0.8") == 0
     path = tmp_path / "step1-seed4-acid1-truncation0.8-6bars.wav"
     sound, rate_hz = soundfile.read(path, always_2d=True)
@@ -103,7 +103,7 @@ def test_a_track_and_its_card_which_makes_it_again(command, bars, tmp_path, caps
     assert path.read_bytes() == first and path.with_suffix(".json").read_bytes() == card
 
 
-def test_a_track_by_minutes_and_one_by_a_script(command, tmp_path, capsys):
+def test_tracks_from_minutes_and_from_a_script(command, tmp_path, capsys):
     assert command("--minutes", "0.1", "--hold", "1", "--format", "flac") == 0
     assert soundfile.info(tmp_path / "step1-seed0-3bars.flac").frames == 3 * 14336  # 6 s are 3.3 bars
     (tmp_path / "night.toml").write_text("[[section]]\nbars = 2\nenergy = [0, 1]\n[[section]]\nbars = 1\nseed = 3")
@@ -115,7 +115,7 @@ def test_a_track_by_minutes_and_one_by_a_script(command, tmp_path, capsys):
     assert "section 1, bars: expected a whole number of at least 1, got 0" in capsys.readouterr().err
 
 
-def test_clips_of_a_label(command, bars, tmp_path, capsys):
+def test_label_sets_the_weights_of_clips(command, bars, tmp_path, capsys):
     assert command("--n", "2", "--label", "acid=0.25, industrial=0.75") == 0
     card = json.loads((tmp_path / "step1-seed0-acid0.25-industrial0.75-001.json").read_text())
     assert card["label"] == {"acid": 0.25, "industrial": 0.75} and card["latents"][-2:] == [0.25, 0.75]
@@ -123,12 +123,12 @@ def test_clips_of_a_label(command, bars, tmp_path, capsys):
     assert "acid, industrial" in capsys.readouterr().err
 
 
-def test_a_model_without_bars_plays_no_tracks(trained_workdir, tmp_path, capsys):
+def test_a_model_without_bars_refuses_tracks(trained_workdir, tmp_path, capsys):
     assert sample.main(["--workdir", str(trained_workdir), "--minutes", "1", "--output", str(tmp_path)]) == 1
-    assert "makes clips of one length and no tracks" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "generates clips of one length, not tracks" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_the_summary_counts_clipping_silence_and_sameness():
+def test_describe_counts_clipped_silent_and_equal_clips():
     quiet, loud = np.zeros((100, 1), np.int16), np.full((100, 1), 32767, np.int16)
     line = sound_files.describe([quiet, quiet, loud])
     assert line.startswith("3 clips: peak -0.0 dBFS")
@@ -160,14 +160,14 @@ def test_the_summary_counts_clipping_silence_and_sameness():
         (["--workdir", "x", "--label", "acid=-1,dub=2"], "--label: expected a name, or weights as"),
     ],
 )
-def test_options_that_cannot_work(argv, message, capsys):
+def test_invalid_options_are_refused(argv, message, capsys):
     with pytest.raises(SystemExit) as exit_info:
         sample.parse_options(argv)
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_files_that_are_no_cards(trained_workdir, tmp_path, capsys):
+def test_files_that_are_no_recipes_are_refused(trained_workdir, tmp_path, capsys):
     for text in ("", "[]", '{"version": 1}', '{"latents": "x"}'):
         (tmp_path / "card.json").write_text(text)
         assert sample.main(["--from", str(tmp_path / "card.json")]) == 1

@@ -34,7 +34,7 @@ def difference_db(sound, wanted):
 # ------------------------------------------------------------------------------------------------------------- latents
 
 
-def test_a_track_as_long_as_a_clip_is_the_clip(two):
+def test_a_track_as_long_as_a_clip_equals_the_clip(two):
     latents = arrangement.latents_of(two.gan, [Section(2, seed=5)], hold=2)
     assert latents.shape == (2, 8 + ANCHOR + 2) and latents.dtype == np.float32
     (z,) = generator.draw_latents(two.gan, 5, [0])
@@ -42,7 +42,7 @@ def test_a_track_as_long_as_a_clip_is_the_clip(two):
     np.testing.assert_array_equal(x, clip)
 
 
-def test_anchors_are_those_of_one_clip_after_the_other_each_held(two):
+def test_anchors_come_from_one_clip_after_another_and_repeat(two):
     latents = arrangement.latents_of(two.gan, [Section(12, seed=5)], hold=4)
     clips = generator.draw_latents(two.gan, 5, range(3))
     np.testing.assert_array_equal(latents[:, :8], np.tile(clips[:1, :8], (12, 1)))
@@ -51,7 +51,7 @@ def test_anchors_are_those_of_one_clip_after_the_other_each_held(two):
     np.testing.assert_array_equal(latents[:, 8:-2].reshape(3, 2, 2, ANCHOR), np.repeat(anchors[:, None], 2, 1))
 
 
-def test_a_bar_follows_from_its_sections_seed_and_its_number_alone(one):
+def test_latents_of_a_bar_depend_on_seed_and_number_alone(one):
     long, parts = (
         arrangement.latents_of(one.gan, sections, hold=4)
         for sections in ([Section(12, seed=1)], [Section(6, seed=1), Section(3, seed=2), Section(3, seed=1)])
@@ -60,7 +60,7 @@ def test_a_bar_follows_from_its_sections_seed_and_its_number_alone(one):
     assert np.abs(long[6:9, :8] - parts[6:9, :8]).min() > 0
 
 
-def test_crossing_over_is_linear_and_labels_stay_weights(one):
+def test_crossfade_is_linear_and_label_weights_sum_to_one(one):
     old, new = Section(4, seed=1, label={"acid": 1.0}), Section(4, seed=2, label={"acid": 1.0, "industrial": 3.0})
     latents = arrangement.latents_of(one.gan, [old, new._replace(crossfade=4)], hold=4)
     left = arrangement.latents_of(one.gan, [old._replace(bars=8)], hold=4)[4:]
@@ -70,20 +70,20 @@ def test_crossing_over_is_linear_and_labels_stay_weights(one):
     np.testing.assert_allclose(latents[4:, -1], [0, 0.1875, 0.375, 0.5625], atol=1e-6)
 
 
-def test_truncation_is_of_what_is_gaussian(one):
+def test_truncation_scales_only_gaussian_latents(one):
     whole, half = (arrangement.latents_of(one.gan, [Section(4, seed=1)], 4, truncation) for truncation in (1, 0.5))
     np.testing.assert_allclose(half[:, :-2], whole[:, :-2] / 2, rtol=1e-6)
     np.testing.assert_array_equal(half[:, -2:], whole[:, -2:])
 
 
-def test_what_does_not_go_with_the_model_is_an_error(two):
+def test_sections_that_do_not_fit_the_model_raise(two):
     with pytest.raises(ValueError, match="expected a multiple of the model's 2 bars, got 3"):
         arrangement.latents_of(two.gan, [Section(4)], hold=3)
     with pytest.raises(arrangement.ScriptError, match="section 2, bars: expected a multiple of the model's 2, got 3"):
         arrangement.latents_of(two.gan, [Section(4), Section(3)], hold=4)
     with pytest.raises(arrangement.ScriptError, match="section 1, label: .*acid, industrial"):
         arrangement.latents_of(two.gan, [Section(4, label={"dub": 1.0})], hold=4)
-    with pytest.raises(ValueError, match="makes clips of one length and no tracks"):
+    with pytest.raises(ValueError, match="generates clips of one length, not tracks"):
         arrangement.latents_of(two.gan._replace(endless=None), [Section(4)], hold=4)
 
 
@@ -91,7 +91,7 @@ def test_what_does_not_go_with_the_model_is_an_error(two):
 
 
 @pytest.mark.parametrize("name, count", [("one", 7), ("two", 10)])
-def test_a_track_in_blocks_is_the_ring_as_a_whole(name, count, request):
+def test_a_track_in_blocks_equals_the_whole_loop(name, count, request):
     trained = request.getfixturevalue(name)
     bars = trained.gan.endless.bars
     latents = arrangement.latents_of(trained.gan, [Section(count, seed=3)], hold=bars)
@@ -102,7 +102,7 @@ def test_a_track_in_blocks_is_the_ring_as_a_whole(name, count, request):
     assert difference_db(played(trained, latents, block_bars=4), whole) < -100  # measured: -128
 
 
-def test_without_energy_there_is_no_kick(one):
+def test_zero_energy_removes_the_kick(one):
     sections = [Section(4, seed=3), Section(4, seed=3, energy=(0.5, 0.5))]
     latents, energy = arrangement.latents_of(one.gan, sections, hold=4), arrangement.energy_of(sections)
     full, shaped = played(one, latents, block_bars=8), played(one, latents, energy, block_bars=8)
@@ -115,7 +115,7 @@ def test_without_energy_there_is_no_kick(one):
     assert np.abs(change_db[0]).max() < 0.1 and change_db[1][kick].max() < -20 and np.abs(change_db[1][-6:]).max() < 0.1
 
 
-def test_levels_are_of_what_is_below_the_kick_and_above_the_treble():
+def test_levels_scale_kick_and_treble_frequencies():
     noise = np.random.default_rng(0).standard_normal((44100, 2)).astype(np.float32) / 10
     low, high = np.zeros(44100, np.float32), np.full(44100, 0.5, np.float32)
     change_db = musical.ltas_db(np.asarray(arrangement._shape(noise, low, high, 44100)), 44100) - musical.ltas_db(
@@ -127,7 +127,7 @@ def test_levels_are_of_what_is_below_the_kick_and_above_the_treble():
     np.testing.assert_allclose(change_db[bands_hz > 7500], 20 * np.log10(0.5), atol=0.2)
 
 
-def test_energy_rises_in_a_line_and_changes_at_the_bar_line():
+def test_energy_rises_linearly_and_changes_at_the_bar_line():
     energy = arrangement.energy_of([Section(2, energy=(0, 1)), Section(1)])
     np.testing.assert_allclose(energy, [[0, 0.5], [0.5, 1], [1, 1]])
     low, high = arrangement._levels(np.array([[0.5, 0.5], [1, 1]]), np.arange(2000), 1000, 1000)
@@ -169,7 +169,7 @@ crossfade = 4
 """
 
 
-def test_a_script_says_its_sections_and_what_is_not_said_goes_on(tmp_path):
+def test_a_script_lists_sections_and_missing_fields_keep_their_values(tmp_path):
     (tmp_path / "track.toml").write_text(SCRIPT)
     assert arrangement.read_script(tmp_path / "track.toml", seed=9) == [
         Section(8, 9, None, (0.2, 0.5), 0),
@@ -183,7 +183,7 @@ def test_a_script_says_its_sections_and_what_is_not_said_goes_on(tmp_path):
     [
         ("", r"expected a \[\[section\]\] for each part of the track and nothing else, found nothing"),
         ("tempo = 130\n[[section]]\nbars = 4", r"and nothing else, found tempo, section"),
-        ("[[section]\n", "no TOML: "),
+        ("[[section]\n", "not valid TOML: "),
         ("[[section]]\nseed = 1", "section 1, bars: expected a whole number of at least 1, got None"),
         ("[[section]]\nbars = 4\n[[section]]\nbars = 4.5", "section 2, bars: expected a whole number .* got 4.5"),
         ("[[section]]\nbars = 4\nseed = -1", "section 1, seed: expected .* 0 to 4294967295, got -1"),
@@ -195,7 +195,7 @@ def test_a_script_says_its_sections_and_what_is_not_said_goes_on(tmp_path):
         ("[[section]]\nbars = 4\ntempo = 130", "section 1: has no field tempo; expected some of bars, seed, label"),
     ],
 )
-def test_a_script_that_cannot_be_played_names_the_section_and_the_field(tmp_path, text, expected):
+def test_an_invalid_script_names_the_section_and_the_field(tmp_path, text, expected):
     (tmp_path / "track.toml").write_text(text)
     with pytest.raises(arrangement.ScriptError, match=expected):
         arrangement.read_script(tmp_path / "track.toml")

@@ -7,7 +7,7 @@ from technogen_jax.runs.workdir import WorkdirError, read_config, write_config
 from technogen_jax.sampling import generator
 
 
-def test_a_run_is_loaded_by_step(trained_workdir):
+def test_load_takes_a_step(trained_workdir):
     latest, first = generator.load(trained_workdir), generator.load(trained_workdir, 2)
     assert (latest.step, first.step) == (6, 2)
     assert latest.weights != first.weights
@@ -16,7 +16,7 @@ def test_a_run_is_loaded_by_step(trained_workdir):
         assert generator.load(trained_workdir, "best").step == checkpoints.best_step()
 
 
-def test_what_is_not_there_is_an_error(trained_workdir, tmp_path):
+def test_load_raises_if_something_is_missing(trained_workdir, tmp_path):
     with pytest.raises(WorkdirError, match="config.json: not found"):
         generator.load(tmp_path)
     with pytest.raises(WorkdirError, match="no checkpoint of step 3; there are: 2, 4, 6"):
@@ -26,7 +26,7 @@ def test_what_is_not_there_is_an_error(trained_workdir, tmp_path):
         generator.load(tmp_path)
 
 
-def test_a_latent_depends_on_its_seed_and_number_alone(trained_workdir):
+def test_a_latent_depends_on_seed_and_index_alone(trained_workdir):
     gan = generator.load(trained_workdir).gan
     latents = generator.draw_latents(gan, 5, range(6))
     assert latents.shape == (6, 8)
@@ -36,7 +36,7 @@ def test_a_latent_depends_on_its_seed_and_number_alone(trained_workdir):
     np.testing.assert_array_equal(generator.draw_latents(gan, 5, range(6), 0.5), latents * np.float32(0.5))
 
 
-def test_a_label_is_set_and_truncation_leaves_it_alone(trained_workdir):
+def test_label_weights_are_set_and_not_truncated(trained_workdir):
     plain = generator.load(trained_workdir).gan
     classes = ("acid", "dub", "industrial")
     gan = plain._replace(
@@ -48,23 +48,23 @@ def test_a_label_is_set_and_truncation_leaves_it_alone(trained_workdir):
         rows = generator.draw_latents(gan, 5, range(4), 0.5, label)
         np.testing.assert_array_equal(rows, np.hstack([latents, np.tile(np.float32(weights), (4, 1))]))
     for label, message in (
-        ("trance", "label 'trance': the model knows acid, dub, industrial"),
+        ("trance", "label 'trance': the model has acid, dub, industrial"),
         ({"acid": -1, "dub": 2}, "expected weights of 0 and more"),
         ({"acid": 0}, "expected weights of 0 and more"),
         ({"acid": np.nan}, "expected weights of 0 and more"),
     ):
         with pytest.raises(ValueError, match=message):
             generator.draw_latents(gan, 5, [0], label=label)
-    with pytest.raises(ValueError, match="label acid: the model knows none; train one with config.model.classes"):
+    with pytest.raises(ValueError, match="label acid: the model has none; train one with config.model.classes"):
         generator.draw_latents(plain, 5, [0], label="acid")
 
 
-def test_interpolation_runs_straight_from_end_to_end():
+def test_interpolate_returns_a_straight_line_with_both_ends():
     path = generator.interpolate(np.array([0.0, 1.0], np.float32), np.array([1.0, -1.0], np.float32), 5)
     np.testing.assert_array_equal(path, [[0, 1], [0.25, 0.5], [0.5, 0], [0.75, -0.5], [1, -1]])
 
 
-def test_a_clip_is_the_same_bits_wherever_it_stands(trained_workdir):
+def test_a_clip_has_the_same_bits_in_any_order(trained_workdir):
     trained = generator.load(trained_workdir)
     latents = generator.draw_latents(trained.gan, 0, range(5))
     clips = list(generator.render(trained, latents))
@@ -74,14 +74,14 @@ def test_a_clip_is_the_same_bits_wherever_it_stands(trained_workdir):
     assert np.abs(clips[3] - clips[2]).max() > 0
 
 
-def test_batches_render_the_same_clips_to_rounding(trained_workdir):
+def test_render_batches_equals_render_up_to_rounding(trained_workdir):
     trained = generator.load(trained_workdir)
     latents = generator.draw_latents(trained.gan, 0, range(5))
     together = generator.render_batches(trained.gan, trained.params, latents, 2)
     np.testing.assert_allclose(together, np.stack(list(generator.render(trained, latents))), atol=1e-5)
 
 
-def test_the_fingerprint_sees_a_bit_and_a_name():
+def test_fingerprint_changes_with_a_bit_a_name_and_a_shape():
     params = {"a": np.zeros(3, np.float32)}
     prints = {
         generator.fingerprint(tree)

@@ -29,7 +29,7 @@ def weights():
     return np.float32(left * [9, 6, 4, 2, 1] @ right.T)
 
 
-def test_of_a_linear_generator_they_are_its_singular_vectors(weights):
+def test_directions_of_a_linear_generator_are_its_singular_vectors(weights):
     gan = gan_of(lambda z: z @ weights, 5)
     found = latent_directions.find(gan, {}, 3)
     np.testing.assert_array_equal(found, latent_directions.find(gan, {}, 3))
@@ -40,13 +40,13 @@ def test_of_a_linear_generator_they_are_its_singular_vectors(weights):
     assert (np.take_along_axis(found, np.abs(found).argmax(1)[:, None], 1) > 0).all()
 
 
-def test_what_cancels_in_the_mean_is_found():
+def test_directions_that_cancel_in_the_mean_are_found():
     """x = (3 z1², z0): the mean Jacobian has nothing of z1."""
     found = latent_directions.find(gan_of(lambda z: jnp.stack([3 * z[:, 1] ** 2, z[:, 0]], 1), 4), {}, 2)
     np.testing.assert_allclose(found, np.eye(4)[[1, 0]], atol=0.05)
 
 
-def test_label_weights_and_anchors_are_not_moved(weights):
+def test_directions_leave_out_label_weights_and_anchors(weights):
     loud = np.concatenate([weights, 100 * np.ones((3, 40), np.float32)])
     make = lambda z: z @ loud  # noqa: E731
     labelled = latent_directions.find(gan_of(make, 5, classes=("a", "b", "c")), {}, 8)
