@@ -1,4 +1,4 @@
-"""Arrays in files: .npz without pickle, with a hash of the contents, whole or not at all."""
+"""Arrays in files: .npz without pickle, with a hash of the content; a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from technogen_jax.common import atomic_files
 
 
 def content_hash(arrays: dict[str, Any]) -> str:
-    """SHA-256 over names, types, shapes and little-endian bytes, in the order of the names."""
+    """Returns SHA-256 of names, types, shapes and little-endian bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name])
@@ -23,17 +23,17 @@ def content_hash(arrays: dict[str, Any]) -> str:
 
 
 def write(path: str | os.PathLike, arrays: dict[str, Any]) -> None:
-    """Writes arrays and their hash, whole or not at all."""
+    """Writes arrays and their hash, completely or not at all."""
     with atomic_files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, sha256=content_hash(arrays), **arrays)
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of `write`, without the hash.
+    """Returns the arrays that `write` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is none of these, or its contents do not have the hash it names.
+        ValueError: the file was not written by `write`, or it is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -41,8 +41,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         expected = str(arrays.pop("sha256"))
     except FileNotFoundError:
         raise
-    except Exception as error:  # a damaged archive raises all sorts
+    except Exception as error:  # a damaged archive raises many types
         raise ValueError(f"{path}: unreadable ({type(error).__name__}: {error}); make it again") from error
     if content_hash(arrays) != expected:
-        raise ValueError(f"{path}: its contents do not have the hash that it names; make it again")
+        raise ValueError(f"{path}: it is damaged: its content does not match its hash; make it again")
     return arrays

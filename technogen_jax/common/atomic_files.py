@@ -1,4 +1,4 @@
-"""Files that come to be whole or not at all, and that one process has at a time."""
+"""Files that are written completely or not at all, and locks between processes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, *, shared: bool = False, synced: bool = True) -> Iterator[pathlib.Path]:
-    """A temporary name beside `path`: what is written there becomes `path` if all goes well, and else is deleted.
+    """Yields a temporary path beside `path`; at the end its file replaces `path`, or is deleted after an error.
 
-    A killed process leaves it behind. The next one that writes the file takes the same name, so that nothing stays.
+    A killed process leaves the temporary file. The next process that writes the same file overwrites it.
 
     Args:
-        path: of the file.
-        shared: several processes may write the file at one time: each has a name of its own.
-        synced: wait until the contents are on disk, so that the file is whole after a power cut too.
+        path: the file.
+        shared: several processes may write the file at the same time, so each has its own temporary path.
+        synced: wait until the content is on disk, so that the file is complete even after a power failure.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")
@@ -41,11 +41,10 @@ def write_text(path: str | os.PathLike, text: str | Iterable[str]) -> None:
 
 
 def lock(handle: int, *, shared: bool = False) -> bool:
-    """Whether this process now has the open file, or folder, alone; the lock goes with the handle, however the process ends.
+    """Locks an open file or folder; returns False if another process has the lock.
 
-    With `shared` others that say the same may have it too.
-
-    Where there are no locks (Windows, some network file systems) it is True.
+    The lock ends with the handle, however the process ends. Processes that pass `shared` can have it at the same time. Where
+    there are no locks (Windows, some network file systems), returns True.
     """
     try:
         import fcntl

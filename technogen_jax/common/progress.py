@@ -8,16 +8,16 @@ from tqdm import tqdm
 
 
 def bar(what: str, total: int, unit: str, initial: int = 0, shown: bool = True) -> tqdm:
-    """A bar on stderr, a context manager: `update(n)`, and `bar.write(line)` for lines above it.
+    """Returns a bar on stderr, a context manager: `update(n)` counts; `write(line)` prints a line above it.
 
     Args:
-        what: in a word.
-        total: units in all.
+        what: one word or two.
+        total: number of units.
         unit: what is counted.
-        initial: units that an earlier run has done.
-        shown: whether there is anything to see.
+        initial: units done before.
+        shown: False for a bar that is not printed.
     """
-    interval = 0.1 if sys.stderr.isatty() else 10.0  # a log file gets a line now and then
+    interval = 0.1 if sys.stderr.isatty() else 10.0  # in a log file each update is a line
     return tqdm(
         total=total,
         desc=what,
