@@ -37,4 +37,4 @@ def test_the_command_makes_sound_and_a_picture_and_says_where(trained_workdir, t
     assert sample.main(["--workdir", str(model), "--n", "1"]) == 0  # beside the file may be no place to write
     assert len(list((tmp_path / "sound").glob("*.wav"))) == 1
     assert evaluate.main(["--workdir", str(model), "--n", "100"]) == 1
-    assert "name the prepared set with --data" in capsys.readouterr().err
+    assert "name the prepared dataset with --data" in capsys.readouterr().err
