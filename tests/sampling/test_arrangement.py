@@ -187,7 +187,7 @@ def test_a_script_lists_sections_and_missing_fields_keep_their_values(tmp_path):
         ("[[section]]\nseed = 1", "section 1, bars: expected a whole number of at least 1, got None"),
         ("[[section]]\nbars = 4\n[[section]]\nbars = 4.5", "section 2, bars: expected a whole number .* got 4.5"),
         ("[[section]]\nbars = 4\nseed = -1", "section 1, seed: expected .* 0 to 4294967295, got -1"),
-        ("[[section]]\nbars = 4\nenergy = 1.5", "section 1, energy: expected a number from 0 to 1, or two .* got 1.5"),
+        ("[[section]]\nbars = 4\nenergy = 1.5", "section 1, energy: expected a number from 0 to 1, or two, .* got 1.5"),
         ("[[section]]\nbars = 4\nenergy = [0, nan]", "section 1, energy: expected a number from 0 to 1"),
         ("[[section]]\nbars = 4\ncrossfade = 5", "section 1, crossfade: expected .* 0 to its bars, got 5"),
         ("[[section]]\nbars = 4\nlabel = 3", "section 1, label: expected a name, or weights as"),
