@@ -282,7 +282,7 @@ def stop_times(
         said, _ = process.communicate(timeout=600)
         times_s.append((round(time.monotonic() - begun, 1), round(cpu_of_ended() - before_s - had_s, 1)))
         ended = f"{model}: SIGTERM ended it with {process.returncode}: {said[-2000:]}"
-        assert not process.returncode and "the same command goes on" in said, ended
+        assert not process.returncode and "the same command resumes it" in said, ended
         tell(f"SIGTERM {number + 1}: {model}, ended after {times_s[-1][0]} s, {times_s[-1][1]} of CPU")
         shutil.rmtree(output)
     return sorted(times_s)

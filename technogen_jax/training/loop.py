@@ -71,12 +71,11 @@ def train(
         distributed.call_in_first_process(lambda: _claim(run))
         distributed.check_shared(run.workdir / CONFIG_FILE)
 
-        # ---- The dataset: the model's stages, then the model with their results, then the encoded
-        # clips.
+        # ---- The dataset: the model's stages, the model with their results, the encoded clips.
         try:
             gan, train_step, clips = _prepare_dataset(run, stop)
         except StoppedError:
-            run.say(f"stopped before the first step; the same command goes on in {run.workdir}")
+            run.say(f"stopped before the first step; the same command resumes the run in {run.workdir}")
             return _initialize(run)
 
         # ---- The state.
@@ -101,7 +100,7 @@ def train(
         if not distributed.call_in_first_process(stop.is_set):  # else compiling would delay the answer to the signal
             state = run_loop(run, state, train_step, data, outputs, stop)
     done = int(state.step)
-    again = "" if done == config.steps else "; the same command goes on"
+    again = "" if done == config.steps else "; the same command resumes it"
     run.say(f"step {done} of {config.steps}: checkpoints, previews and metrics are in {run.workdir}{again}")
     return state
 

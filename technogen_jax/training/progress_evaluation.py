@@ -92,7 +92,7 @@ def make_validation_metric(valid: clip_sets.ClipSet, train: clip_sets.ClipSet, m
         count = len(np.unique(clips.tracks))
         if count < least:
             raise clip_sets.ClipSetError(
-                f"{clips.name}: expected at least {least} tracks, got {count}; prepare the set from more"
+                f"{clips.name}: expected at least {least} tracks, got {count}; prepare the dataset from more"
             )
         indices = clip_sets.choose(clips, per_track=max(1, most_clips // count), tracks=most_clips)
         stacked = np.stack([audio_files.from_int16(pcm) for pcm in clips.read(indices)])

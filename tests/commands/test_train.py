@@ -147,7 +147,7 @@ def test_sigterm_saves_and_exits_with_0(tiny_config, tmp_path):
     process.terminate()
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
-    assert "the same command goes on" in output
+    assert "the same command resumes it" in output
     with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         (step,) = checkpoints.steps()
     assert 2 <= step < 50_000
@@ -173,7 +173,7 @@ def test_signal_before_the_first_step_ends_the_run_without_compiling(
     monkeypatch.setattr(loop, moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or work(*args))
     monkeypatch.setattr(loop, "run_loop", lambda *_: pytest.fail("it begins to train"))
     assert int(loop.train(tiny_config, tmp_path, say=said.append).step) == 0
-    assert said[-1].startswith("step 0 of 6") and "the same command goes on" in said[-1]
+    assert said[-1].startswith("step 0 of 6") and "the same command resumes it" in said[-1]
 
 
 def test_time_limit_ends_a_run_that_can_be_resumed(tiny_config, tmp_path):

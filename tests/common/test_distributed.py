@@ -177,7 +177,7 @@ def test_signal_to_one_of_two_processes_stops_both_at_the_same_step(config, tmp_
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
     (told, _), (silent, _) = finish(*processes)
-    assert "the same command goes on" in told and "step" not in silent
+    assert "the same command resumes it" in told and "step" not in silent
     with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         last = checkpoints.steps()[-1]
     assert last == max(json.loads(line)["step"] for line in metrics.read_text().splitlines())

@@ -72,7 +72,7 @@ def test_real_clips_score_better_than_noise_and_better_than_one_repeated_clip(pr
 
 def test_too_few_tracks_are_an_error(prepared_set):
     valid, train = (clip_sets.from_records(prepared_set, [split], 2048) for split in ("valid", "train"))
-    with pytest.raises(ValueError, match="expected at least 10 tracks, got 2; prepare the set from more"):
+    with pytest.raises(ValueError, match="expected at least 10 tracks, got 2; prepare the dataset from more"):
         make_validation_metric(train, valid, 100)
 
 
