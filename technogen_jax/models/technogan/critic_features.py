@@ -1,7 +1,7 @@
 """What the discriminator sees besides the code: logarithmic powers, and spectra of the low end.
 
 On a linear scale a network with gradient penalties hardly sees what is small: how quiet a rest is,
-how still a pad stands, how exactly a beat returns, how components of small deviation move. On a
+how still a pad is, how exactly a beat returns, how components of small deviation move. On a
 logarithmic scale it sees them as well as what is large. Measured in
 experiments/log: 2026-11-28-notes-and-rests.md, 2026-11-28-beat-shares.md,
 2026-11-29-smaller-critic.md, 2026-11-29-low-end-synthesis.md.
@@ -77,7 +77,7 @@ class CriticFeatures:
         return (code - self._codec.silence) ** 2 @ self._rest_means
 
     def _measure_motion(self, picture):
-        """How far spectra change within a sixteenth: a hit decays, a pad stands still."""
+        """How far spectra change within a sixteenth: a hit decays, a pad is steady."""
         return jnp.mean((picture - jnp.mean(picture, 2, keepdims=True)) ** 2, 2)
 
     def _measure_seams(self, picture):
@@ -123,8 +123,8 @@ class CriticFeatures:
     def picture_low_end(self, code: jax.Array) -> jax.Array:
         """Logarithmic spectra of the low waveform, `[B, S, low_bins]` of about unit deviation.
 
-        The discriminator sees these in place of the components of `low`: phases, which no listener
-        hears, it would memorize.
+        The discriminator sees these in place of the components of `low`: it would memorize
+        phases, which are inaudible.
         """
         kernel, mean = self._low_map
         waves = convolve_circular(self._codec.layout.split(code).low, kernel, "highest") + mean

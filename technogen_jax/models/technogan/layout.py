@@ -91,7 +91,7 @@ class BeatGrid:
 
     @property
     def analysis_hop_length(self) -> int:
-        """Samples between two frames of analysis, of which the code has one each."""
+        """Samples between two frames of analysis; the code has all of their spectra."""
         return 2 * self.hop_length
 
     @property
@@ -169,7 +169,7 @@ class CodeLayout:
             FieldError: a part would have more components than features; names the field.
         """
         grid, stereo, shaped = BeatGrid.of_clips(config, audio), audio.channels == 2, config.shaper != "none"
-        rows = (  # name, whether there is such a part, its field, its components, their features
+        rows = (  # name, whether it exists, its field, its components, its features
             ("mid", True, "mid_components", config.mid_components, grid.frames_per_step * config.n_mels),
             ("side", stereo, "side_components", config.side_components, grid.frames_per_step * (config.n_mels + 1)),
             ("low", True, "low_components", config.low_components, grid.low_samples),

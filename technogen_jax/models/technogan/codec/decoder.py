@@ -1,9 +1,8 @@
 """Code vectors to audio: excitations, shaped band by band, above a waveform of the low end.
 
-    code -> levels of mid and side -------------------------------+
-         -> low waveform, pitch, partials -> excitations -> gates x excitations -> mid and side ->
-         audio
-                                          -> shaper ------^
+    code -> low waveform, pitch, partials, noise -> excitations
+         -> all of these and the levels -> shaper -> gates
+    gates x excitations x levels -> mid and side, low waveform below the crossover -> audio
 
 Without a shaper white noise is the only excitation, with the levels of the code.
 """

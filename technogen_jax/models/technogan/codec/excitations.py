@@ -20,7 +20,7 @@ _SPLIT_HZ = (2000.0, 4000.0)  # between noise of low and of high frequencies. Ch
 _DRIVE = 40.0  # into the distortion: a low waveform above -32 dB becomes nearly square. Chosen
 _BEAT_HALVES = 8  # halves of a sixteenth after which a pulse train restarts, wherever it is decoded
 _RAMP = 0.25  # of half a sixteenth, about 14 ms: the time from one pitch to the next. Chosen
-_LEAST_CONFIDENCE = 0.1  # no glide goes to a pitch of less
+_LEAST_CONFIDENCE = 0.1  # a pulse train does not glide to a pitch of less
 _HIGHEST = 0.45  # of the sample rate: the highest harmonic
 # Power of a band, against white noise of unit power, at which it is no longer brought to unit
 # power: silence stays silent, and so do leakage and rounding, 37 dB below, which no two machines

@@ -36,7 +36,7 @@ def test_measure_returns_the_statistics_of_sklearns_pca():
     rows["low"] = rows["low"].reshape(-1, 54)
 
     def weigh(part, values, factor):
-        """What changes in the side from one to another of four frames so many times as large."""
+        """The features with the side's changes between four frames multiplied by a factor."""
         if part != "side":
             return values
         frames = values.reshape(96, 4, -1)
