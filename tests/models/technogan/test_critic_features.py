@@ -53,3 +53,23 @@ def test_picture_spectra_returns_means_of_levels():
     wanted = levels.reshape(6, 16, 4, 8, 2).mean(-1)  # sixteen bands in eight groups
     np.testing.assert_allclose(found[..., :8], wanted, atol=1e-3)
     assert found[..., 8:].std((0, 1)).min() > 0.01  # the side's
+
+
+def test_features_are_numpys_powers_and_changes_in_order():
+    codec, _ = codecs.linear()
+    features, rng = CriticFeatures(codec), np.random.default_rng(0)
+    code = (codec.scale * rng.normal(size=(2, 16, codec.layout.size))).astype(np.float32)
+    found, picture = np.asarray(features(code)), np.asarray(features.picture_spectra(code))
+    lags = (1, 4, 8)
+    rest = np.square(code[..., 15:25] - codec.silence[15:25]).mean(-1, keepdims=True)
+    motion = picture.var(2)
+    seam = np.square(picture[:, :, 0] - np.roll(picture[:, :, -1], 1, 1))
+    changes = [np.square(picture - np.roll(picture, lag, 1)).mean(2) for lag in lags]
+    values = code / codec.scale
+    values = np.stack([values, *(values - np.roll(values, lag, 1) for lag in lags)], 2) ** 2
+    groups = [slice(0, 12), slice(12, 15), slice(15, 25), slice(25, 27)]  # one for each part
+    powers = np.stack([values[..., group].mean(-1) for group in groups], -1).reshape(2, 16, -1)
+    wanted = np.log(np.concatenate([rest, motion, seam, *changes, powers], -1) + 1e-3)
+    assert found.shape == (2, 16, features.size)
+    np.testing.assert_allclose(found[..., : wanted.shape[-1]], wanted, atol=1e-3)
+    np.testing.assert_array_equal(found[..., wanted.shape[-1] :], features.picture_low_end(code))
