@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from data_prep.tracks import decode, tempo
+from data_prep.tracks import tempo
+from data_prep.tracks.clip_settings import ClipSettings
 from technogen_jax.common import command_line
 from technogen_jax.common.command_line import REQUIRED, cpu_count, expand_path, option, parse_numbers
 from technogen_jax.data import tfrecords
@@ -188,12 +189,12 @@ class Options(command_line.Options):
         return round((self.hop_size if self.stride is None else self.stride) * self.sample_rate)
 
     @property
-    def cut(self) -> decode.Cut:
-        """How tracks become clips, defaults resolved; without a grid."""
+    def clip_settings(self) -> ClipSettings:
+        """How tracks are cut into clips without a grid, with all defaults filled in."""
         lufs = None
         if self.normalise == "loudness":
             lufs = -14.0 if self.target_lufs is None else self.target_lufs
-        return decode.Cut(
+        return ClipSettings(
             sample_rate_hz=self.sample_rate,
             channels=self.channels,
             clip_samples=self.clip_samples,
@@ -203,11 +204,11 @@ class Options(command_line.Options):
             silence_db=self.silence_db,
         )
 
-    def bar_cut(self, bpm: float) -> decode.Cut:
-        """How tracks become clips of whole bars at so many beats per minute, a bar being whole samples; the sections are still to come."""
+    def bar_settings(self, bpm: float) -> ClipSettings:
+        """Returns how tracks are cut into clips of bars at a tempo; a bar has a whole number of samples."""
         bar_samples = round(tempo.BEATS * 60 / bpm * self.sample_rate)
         stride_bars = self.stride_bars or self.bars
-        return self.cut._replace(
+        return self.clip_settings._replace(
             clip_samples=self.bars * bar_samples,
             stride_samples=stride_bars * bar_samples,
             bars=self.bars,
@@ -225,7 +226,7 @@ class Options(command_line.Options):
             fields["stride"] = self.hop_size if self.stride is None else self.stride
         else:
             fields |= {"stride_bars": self.stride_bars or self.bars, "bpm_range": list(self.bpm_range)}
-        return fields | {"split": list(self.split), "target_lufs": self.cut.target_lufs}
+        return fields | {"split": list(self.split), "target_lufs": self.clip_settings.target_lufs}
 
 
 # What says nothing without a grid, and with one.

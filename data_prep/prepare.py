@@ -1,15 +1,16 @@
-"""Any folder of tracks -> fixed-length 16-bit clips in TFRecord shards, split by track.
+"""Turns a folder of tracks into clips of 16-bit audio in TFRecord shards, split by track.
 
     python -m data_prep.prepare --input TRACKS --output data/techno
 
-Two phases. First every track is decoded, normalised and left as raw 16-bit PCM in OUTPUT.incomplete/parts, one job a
-track. Then the clips of all tracks are assigned to the splits, shuffled, and written into shards, one job a shard. The
-manifest comes last and the folder gets its name when all of it is there. A run that was stopped goes on from its parts;
-the same tracks and options give the same shards, byte for byte, whatever the number of workers. Several machines can share
-the first phase, each with --task; the same command without it then does the second.
+There are two phases. First each track is decoded, normalised and written as raw 16-bit PCM to
+OUTPUT.incomplete/parts, one job a track. Then the clips of all tracks are assigned to the splits,
+shuffled and written to shards, one job a shard. The manifest is written last, and the folder gets its
+name when it is complete. A run that was stopped is resumed from the decoded tracks. The same tracks and
+options give the same shards, byte for byte, for any number of workers. Several machines can share the
+first phase, each with --task; the same command without it then runs the second.
 
-With --grid bars there is a phase before these: every track is decoded to find its beat. Only then is the set's tempo
-known, at which the tracks are decoded again; so levels are of what is heard, and no hour of audio is held in memory.
+With --grid bars there is a phase before these: each track is decoded to find its beats. The dataset's
+tempo is known only then, so the tracks are decoded a second time, at that tempo.
 """
 
 from __future__ import annotations
@@ -22,27 +23,25 @@ import os
 import pathlib
 import shlex
 import shutil
-import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from data_prep import shards, workers
+from data_prep import phases, shards, workers
 from data_prep.options import DESCRIPTION, EXAMPLES, Options
-from data_prep.tracks import decode, tempo
+from data_prep.tracks.find import TrackFile, find_tracks
 from technogen_jax.audio import audio_files
-from technogen_jax.common import atomic_files, command_line, progress
+from technogen_jax.common import atomic_files, command_line
 from technogen_jax.common.command_line import CommandError, OptionError, cpu_count, option_text
 from technogen_jax.data import tfrecords
 from technogen_jax.data.manifest import CLIPS_FILE, MANIFEST_FILE, Manifest, read_manifest
 
 _PARTS = "parts"
 _BEATS = "beats"
-_PART_VERSION = 3  # to be raised when the same file and options give another part
 
 
 def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | None:
-    """Makes the set, or finds that it is there already; None: it was one task of an array, which leave parts.
+    """Prepares the dataset and returns its manifest; None for one task of an array, which only decodes.
 
     Args:
         options: checked by their class.
@@ -55,7 +54,7 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | 
     root, output = pathlib.Path(options.input), pathlib.Path(os.path.realpath(options.output))
     incomplete = output.with_name(f"{output.name}.incomplete")
     old = _existing_set(root, output, options)
-    sources, rejected = decode.find_tracks(root, (output, incomplete), options.labels)
+    sources, rejected = find_tracks(root, (output, incomplete), options.labels)
     sources = _limited(sources, options)
     if not sources and not rejected:
         extensions = " ".join(sorted(audio_files.AUDIO_EXTENSIONS))
@@ -88,39 +87,35 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | 
 
 def _build(
     options: Options,
-    sources: list[decode.Source],
+    sources: list[TrackFile],
     rejected: list[dict],
     fingerprint: str,
     folder: pathlib.Path,
     say: Callable[[str], None],
 ) -> Manifest | None:
-    """Both phases; everything but the final renaming. Of a task its share of the first, and None."""
+    """Runs all phases in the folder and returns the manifest; None for one task of an array."""
     if not options.task:
-        for name in os.listdir(folder):  # an interrupted second phase is done again
+        for name in os.listdir(folder):  # files of a second phase that was stopped
             if name not in (_PARTS, _BEATS):
                 os.unlink(folder / name)
     with workers.Workers(options.workers or cpu_count()) as pool:
-        cut, work, rejected = options.cut, [(source, options.cut) for source in sources], list(rejected)
+        settings, rejected = options.clip_settings, list(rejected)
+        work = [(source, settings) for source in sources]
         if options.grid == "bars":
-            found = _beats(options, sources, folder / _BEATS, pool, say)
+            found = phases.find_all_beats(options, sources, folder / _BEATS, pool, say)
             if None in found:
                 say("this task's share is searched for beats; when all have ended, run them again for the rest")
                 return None
-            cut, work, without = _with_bars(options, sources, found)
-            rejected += without
-        keys = [[source.id, source.size_bytes, source.modified_ns, cut] for source, cut in work]
-        parts = _part_paths(folder / _PARTS, keys, alone=not options.task)
-        results = [decode.read_part(part, cut) for part, (_, cut) in zip(parts, work, strict=True)]
-        jobs = [(source.path, part, cut) for part, (source, cut) in zip(parts, work, strict=True)]
-        decoded = [source for source, _ in work]
-        _answer(decode.decode_track, "decoding", "decoded", decoded, jobs, results, options.share, pool, say)
+            settings, work, without_bars = phases.choose_sections(options, sources, found)
+            rejected += without_bars
+        stems, results = phases.decode_all(options, work, folder / _PARTS, pool, say)
         if options.task:
             say("this task's share is decoded; when all have ended, the same command without --task writes the set")
             return None
         usable = []
-        for (source, its_cut), part, result in zip(work, parts, results, strict=True):
+        for (source, its_settings), stem, result in zip(work, stems, results, strict=True):
             if "hash" in result:
-                usable.append(shards.Track(source, part, its_cut, result))
+                usable.append(shards.Track(source, stem, its_settings, result))
             else:
                 rejected.append({"path": source.id} | result)
         rejected.sort(key=lambda entry: entry["path"])
@@ -130,99 +125,7 @@ def _build(
             raise CommandError(
                 f"{options.input}: no usable clip in {len(rejected)} files: {_by_reason(rejected)}{shown}"
             )
-        return shards.write_set(folder, options, cut, usable, rejected, fingerprint, pool)
-
-
-def _beats(
-    options: Options,
-    sources: list[decode.Source],
-    folder: pathlib.Path,
-    pool: workers.Workers,
-    say: Callable[[str], None],
-) -> list[Any]:
-    """What `find_beats` says of each track; None for those of other tasks that have not been searched."""
-    keys = [[source.id, source.size_bytes, source.modified_ns, options.bpm_range] for source in sources]
-    parts = _part_paths(folder, keys, alone=not options.task)
-    found: list[Any] = [decode.read_answer(part) for part in parts]
-    jobs = [(source.path, part, options.bpm_range) for source, part in zip(sources, parts, strict=True)]
-    _answer(decode.find_beats, "finding beats", "searched for beats", sources, jobs, found, options.share, pool, say)
-    return found
-
-
-def _with_bars(
-    options: Options, sources: list[decode.Source], found: list[Any]
-) -> tuple[decode.Cut, list[tuple[decode.Source, decode.Cut]], list[dict[str, str]]]:
-    """How all tracks are cut, each one that has bars with its own cut, and the others with the reason."""
-    sections = [[tempo.Section(*section) for section in answer.get("sections", ())] for answer in found]
-    longest = [max(each, key=lambda section: section.bars) if each else None for each in sections]
-    tempos = [section.bpm for section in longest if section]
-    if not tempos:
-        return options.cut, [], [{"path": source.id} | answer for source, answer in zip(sources, found, strict=True)]
-    # At the median the sum of all changes of tempo, as logarithms, is smallest.
-    bpm = options.bpm or round(statistics.median(tempos), 2)
-    work, without, cut = [], [], options.bar_cut(bpm)
-    for source, answer, its_sections, main in zip(sources, found, sections, longest, strict=True):
-        near = [section for section in its_sections if abs(cut.speed(section) - 1) <= options.max_speed / 100]
-        whole = [section for section in near if section.bars >= options.bars]
-        if whole:
-            work.append((source, cut._replace(sections=tuple(whole), seconds=answer["seconds"])))
-            continue
-        if near:
-            most = max(section.bars for section in near)
-            answer = decode.rejection(
-                "too short", f"{most} bars with a steady beat, fewer than a clip of {options.bars}"
-            )
-        elif main:
-            change = f"{100 * (bpm / main.bpm - 1):+.1f} %"
-            answer = decode.rejection(
-                "other tempo",
-                f"{main.bpm:.2f} BPM: to {bpm:g} is {change}, more than --max_speed {options.max_speed:g}",
-            )
-        without.append({"path": source.id} | answer)
-    return cut, work, without
-
-
-def _part_paths(folder: pathlib.Path, keys: Sequence[Any], alone: bool) -> list[str]:
-    """A file for each key, which is all that the file depends on, so that a file of that name is the file; alone, no others."""
-    folder.mkdir(exist_ok=True)
-    names = [hashlib.blake2b(json.dumps([_PART_VERSION, *key]).encode(), digest_size=16).hexdigest() for key in keys]
-    for name in os.listdir(folder) if alone else ():
-        stem, _, extension = name.partition(".")
-        if stem not in names or extension not in ("pcm", "json"):
-            os.unlink(folder / name)
-    return [str(folder / name) for name in names]
-
-
-def _answer(
-    function: Callable[[Any], dict[str, Any]],
-    doing: str,
-    done: str,
-    sources: Sequence[decode.Source],
-    jobs: Sequence[Any],
-    answers: list[Any],
-    share: tuple[int, int],
-    pool: workers.Workers,
-    say: Callable[[str], None],
-) -> None:
-    """Puts what a function says of each source of a share where there is no answer of an earlier run."""
-    # The largest first, so that no worker is left with a long track while the others have none.
-    order = sorted(range(len(sources)), key=lambda index: (-sources[index].size_bytes, index))
-    todo = [index for index in order[share[0] - 1 :: share[1]] if answers[index] is None]
-    if old := len(answers) - answers.count(None):
-        say(f"going on; {old} of {len(answers)} tracks are {done} already")
-    with progress.bar(doing, sum(sources[index].size_bytes for index in todo), "B") as bar:
-        for place, answer in pool.run([(function, jobs[index]) for index in todo]):
-            answers[todo[place]] = answer
-            bar.update(sources[todo[place]].size_bytes)
-    for index, answer in enumerate(answers):
-        if isinstance(answer, workers.Crash):  # again and alone: memory that the others took may have been the cause
-            [(_, answer)] = pool.run([(function, jobs[index])])
-            if isinstance(answer, workers.Crash):
-                answer = decode.rejection("crashed the decoder", f"the decoder crashed on it ({answer})")
-                if share != (1, 1):  # the other tasks wait for it
-                    with decode.replacing(f"{jobs[index][1]}.json") as temporary:
-                        temporary.write_text(json.dumps(answer), encoding="utf-8")
-            answers[index] = answer
+        return shards.write_dataset(folder, options, settings, usable, rejected, fingerprint, pool)
 
 
 # ------------------------------------------------------------------------------------------------ folders and old sets
@@ -267,7 +170,7 @@ def _lock(folder: pathlib.Path, name: str, shared: bool = False) -> Iterator[Non
         os.close(handle)
 
 
-def _limited(sources: list[decode.Source], options: Options) -> list[decode.Source]:
+def _limited(sources: list[TrackFile], options: Options) -> list[TrackFile]:
     """The first `limit` sources, in a seeded order or by path; sorted by path again."""
     if options.limit is None:
         return sources
@@ -278,7 +181,7 @@ def _limited(sources: list[decode.Source], options: Options) -> list[decode.Sour
     return [source for source in sources if source in chosen]
 
 
-def _fingerprint(options: Options, sources: list[decode.Source], rejected: list[dict]) -> str:
+def _fingerprint(options: Options, sources: list[TrackFile], rejected: list[dict]) -> str:
     files = [[source.id, source.size_bytes, source.modified_ns] for source in sources]
     content = json.dumps([options.shaping, files, sorted(entry["path"] for entry in rejected)], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
@@ -321,7 +224,9 @@ def _report(manifest: Manifest, options: Options, say: Callable[[str], None]) ->
         say(f"  {silent} silent clips left out (below {options.silence_db:g} dB)")
     limited = sum(entry["gain_limited"] for entry in manifest.tracks)
     if limited:
-        say(f"  {limited} tracks stay below {options.cut.target_lufs:g} LUFS: their peaks reach full scale before")
+        say(
+            f"  {limited} tracks stay below {options.clip_settings.target_lufs:g} LUFS: their peaks reach full scale before"
+        )
     if manifest.rejected:
         say(f"  {len(manifest.rejected)} files left out: {_by_reason(manifest.rejected)}")
         for entry in manifest.rejected[:10]:

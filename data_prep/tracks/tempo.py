@@ -11,12 +11,9 @@ noise, syllables, pads, clicks at random, accelerating or in three.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-from technogen_jax.audio import audio_files
 
 RATE_HZ = 24_000  # of the audio that is analysed: hats up to 12 kHz
 BEATS = 4  # of a bar
@@ -60,7 +57,7 @@ class Section(NamedTuple):
         return round(self.bars * bar_samples)
 
 
-class Meter:
+class BandEnergyMeter:
     """Energy in six bands, two milliseconds each, of a mono stream at RATE_HZ that arrives in blocks of any length."""
 
     def __init__(self):
@@ -100,7 +97,7 @@ def find_sections(energies: np.ndarray, range_bpm: tuple[float, float]) -> tuple
     """The stretches of a track that have a steady beat, in order.
 
     Args:
-        energies: from `Meter`.
+        energies: from `BandEnergyMeter`.
         range_bpm: slowest and fastest tempo; less than an octave, or half and double tempo would be confused.
 
     Returns:
@@ -387,74 +384,3 @@ def _bar_cost(eighths: np.ndarray, turn: int, at_start: bool, at_end: bool) -> f
     weights[len(weights) - 2 * at_end :] = 0.5
     differences = np.sqrt(np.linalg.norm(np.diff(bars, axis=0), axis=1)).sum(axis=1)
     return float(differences @ weights / weights.sum()) if len(weights) else 1.0
-
-
-# --------------------------------------------------------------------------------------------------------------- warping
-
-
-def warped(
-    stream: audio_files.Stream, sections: Sequence[Section], bar_samples: float, channels: int
-) -> Iterator[np.ndarray]:
-    """The sections one after the other, `[T, channels]` in blocks, each played as fast as makes its bars `bar_samples` long.
-
-    That is varispeed, what a DJ's pitch fader does: one resampling from the file's rate, which moves the pitch as well.
-    A section has `section.samples(bar_samples)`; what it lacks at the track's edges is silence. The stream is read to its
-    end.
-
-    Args:
-        stream: from `audio.open_stream`.
-        sections: in order.
-        bar_samples: length of a bar in what comes out; not always a whole number.
-        channels: 1 or 2.
-    """
-    reader = _Reader(stream.blocks)
-    for place, section in enumerate(sections):
-        native = [round(stream.sample_rate_hz * section.time_s(bar)) for bar in (0, section.bars)]
-        before = sections[place - 1].time_s(sections[place - 1].bars) * stream.sample_rate_hz if place else 0
-        after = sections[place + 1].start_s * stream.sample_rate_hz if place + 1 < len(sections) else math.inf
-        # Neighbours share what is between them, so that the resampler hears what comes before and after.
-        first = round(max((before + native[0]) / 2 if place else 0, native[0] - _MARGIN))
-        last = round(min((native[1] + after) / 2, native[1] + _MARGIN))
-        source_bar = stream.sample_rate_hz * 60 * BEATS / section.bpm
-        part = stream._replace(sample_rate_hz=source_bar, blocks=reader.take(first, last))
-        skip = round((section.start_s * stream.sample_rate_hz - first) * bar_samples / source_bar)
-        wanted = section.samples(bar_samples)
-        if skip < 0:
-            yield np.zeros((min(-skip, wanted), channels), np.float32)
-            wanted -= min(-skip, wanted)
-        skip = max(0, skip)
-        for block in audio_files.resample_blocks(part, bar_samples, channels):
-            block, skip = block[skip:], max(0, skip - len(block))
-            if len(block) and wanted:
-                yield block[:wanted]
-                wanted -= min(len(block), wanted)
-        if wanted:
-            yield np.zeros((wanted, channels), np.float32)
-    for _ in reader.take(0, math.inf):
-        pass
-
-
-_MARGIN = 4096  # samples of the file: more than the resampler's filter is long
-
-
-class _Reader:
-    """Stretches of a stream of blocks, each beginning where the one before ended, or later."""
-
-    def __init__(self, blocks: Iterator[np.ndarray]):
-        self._blocks = blocks
-        self._held: np.ndarray | None = None
-        self._position = 0  # of what is held
-
-    def take(self, start: int, stop: float) -> Iterator[np.ndarray]:
-        """What there is between two samples, in blocks."""
-        while self._position < stop:
-            if self._held is None or not len(self._held):
-                self._held = next(self._blocks, None)
-                if self._held is None:
-                    return
-            skip = min(max(0, start - self._position), len(self._held))
-            end = int(min(len(self._held), stop - self._position))
-            piece, self._held = self._held[skip:end], self._held[max(skip, end) :]
-            self._position += max(skip, end)
-            if len(piece):
-                yield piece

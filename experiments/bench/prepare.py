@@ -23,7 +23,8 @@ import soundfile
 import soxr
 
 from data_prep import shards, workers
-from data_prep.tracks import decode as tracks
+from data_prep.tracks.clip_settings import ClipSettings
+from data_prep.tracks.decode import decode_track, read_decoded
 from experiments.bench import timing
 from technogen_jax.audio import audio_files
 
@@ -64,11 +65,11 @@ def case(folder: pathlib.Path, kind: str, rate: int, one: workers.Workers, every
     """Measures one kind of file and one rate."""
     files = sorted((folder / kind).iterdir())
     clip = 8 * rate if rate > 16000 else 16384
-    cut = tracks.Cut(rate, 1, clip, clip, "peak", None, -60.0)
+    settings = ClipSettings(rate, 1, clip, clip, "peak", None, -60.0)
     parts = [str(folder / file.name) for file in files]
     plain = [(decode_plainly, (str(file), rate)) for file in files]
-    decode = [(tracks.decode_track, (str(file), part, cut)) for file, part in zip(files, parts, strict=True)]
-    write = [(write_shards, (part, cut)) for part in parts]
+    decode = [(decode_track, (str(file), part, settings)) for file, part in zip(files, parts, strict=True)]
+    write = [(write_shards, (part, settings)) for part in parts]
     taken = {"plain": [], "prepare": [], "every_core": []}
     phases = {"plain": (one, plain), "prepare": (one, decode, write), "every_core": (every, decode, write)}
     for warm in (True, *[False] * rounds):
@@ -131,12 +132,12 @@ def decode_plainly(job: tuple[str, int]) -> None:
             resampler.resample_chunk(np.zeros((0, 1), np.float32), last=True)
 
 
-def write_shards(job: tuple[str, tracks.Cut]) -> None:
+def write_shards(job: tuple[str, ClipSettings]) -> None:
     """Runs the second phase of `prepare` for one track."""
-    part, cut = job
-    places = cut.places(tracks.read_part(part, cut)["samples"])
-    chosen = [(part, place, 0, "track") for place in places]
-    shards.write_shard(shards.ShardJob(f"{part}.tfrecord", chosen, cut))
+    part, settings = job
+    positions = settings.find_clips(read_decoded(part, settings)["samples"])
+    chosen = [(part, position, 0, "track") for position in positions]
+    shards.write_shard(shards.ShardJob(f"{part}.tfrecord", chosen, settings))
 
 
 def processor_time(job: tuple[Callable, Any]) -> float:

@@ -15,7 +15,7 @@ def test_defaults_are_the_original_projects():
     assert parsed == options.Options(input="in", output="out")
     assert (parsed.sample_rate, parsed.hop_size, parsed.split, parsed.seed) == (44100, 8.0, (0.8, 0.1, 0.1), 0)
     assert parsed.clip_samples == parsed.stride_samples == 352800
-    assert parsed.cut.normalise == "peak" and parsed.cut.target_lufs is None
+    assert parsed.clip_settings.normalise == "peak" and parsed.clip_settings.target_lufs is None
 
 
 def test_everything_given_arrives():
@@ -47,17 +47,22 @@ def test_everything_given_arrives():
     assert parsed.share == (2, 4)
     assert (parsed.clip_samples, parsed.stride_samples) == (16384, 8000)
     assert parsed.shaping["stride"] == 0.5 and not {"workers", "task"} & parsed.shaping.keys()
-    assert prepare.parse_options([*REQUIRED, "--normalise", "loudness"]).cut.target_lufs == -14
+    assert prepare.parse_options([*REQUIRED, "--normalise", "loudness"]).clip_settings.target_lufs == -14
 
 
 def test_bars():
     line = "--grid bars --bars 3 --bpm 131 --sample_rate 16000 --bpm_range 110,170"
     parsed = prepare.parse_options([*REQUIRED, *line.split()])
-    cut = parsed.bar_cut(131)
+    settings = parsed.bar_settings(131)
     bar_samples = round(240 / 131 * 16000)
-    assert (cut.bar_samples, cut.clip_samples, cut.stride_bars, cut.bpm) == (bar_samples, 3 * bar_samples, 3, 131)
-    assert cut.stride_samples == cut.clip_samples
-    two = prepare.parse_options([*REQUIRED, "--grid", "bars", "--bars", "2", "--stride_bars", "1"]).bar_cut(136)
+    assert (settings.bar_samples, settings.clip_samples, settings.stride_bars, settings.bpm) == (
+        bar_samples,
+        3 * bar_samples,
+        3,
+        131,
+    )
+    assert settings.stride_samples == settings.clip_samples
+    two = prepare.parse_options([*REQUIRED, "--grid", "bars", "--bars", "2", "--stride_bars", "1"]).bar_settings(136)
     assert (two.bar_samples, two.clip_samples, two.stride_samples) == (77824, 155648, 77824)  # not 155647.06
     shaping = parsed.shaping
     assert shaping["stride_bars"] == 3 and shaping["bpm_range"] == [110, 170] and "hop_size" not in shaping

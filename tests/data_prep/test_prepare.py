@@ -208,7 +208,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(corpus, whole, tmp_path, pattern
     run = start(corpus, output)
     out, err = run.communicate()
     assert run.returncode == 0, err
-    assert "tracks are decoded already" in out
+    assert "tracks are already decoded" in out
     assert contents(output) == contents(whole[0])
     assert os.listdir(tmp_path) == ["set"]
 
@@ -408,7 +408,7 @@ def test_a_killed_run_with_bars_goes_on_to_the_same_bytes(beats, in_bars, tmp_pa
     run = start(beats, output, "--workers", "1", how=BARS)
     out, err = run.communicate()
     assert run.returncode == 0, err
-    assert "7 of 7 tracks are searched for beats already" in out and "of 3 tracks are decoded already" in out
+    assert "7 of 7 tracks are already searched for beats" in out and "of 3 tracks are already decoded" in out
     assert contents(output) == contents(in_bars[0])
     assert os.listdir(tmp_path) == ["set"]
 

@@ -1,4 +1,4 @@
-"""Finding tracks in an untidy folder, and the part that one becomes."""
+"""Finding tracks in an untidy folder, and decoding them."""
 
 import json
 import os
@@ -9,14 +9,14 @@ import pytest
 import soundfile
 
 from data_prep import workers
-from data_prep.tracks import decode as tracks
-from data_prep.tracks import tempo
+from data_prep.tracks import decode, find, tempo
+from data_prep.tracks.clip_settings import ClipSettings
 from technogen_jax.audio import audio_files
 
 RATE = 16000
 
 
-def cut(**changes):
+def make_settings(**changes):
     fields = dict(
         sample_rate_hz=RATE,
         channels=1,
@@ -26,7 +26,7 @@ def cut(**changes):
         target_lufs=None,
         silence_db=-60.0,
     )
-    return tracks.Cut(**(fields | changes))
+    return ClipSettings(**(fields | changes))
 
 
 def noise(seconds, rate=RATE, channels=1, seed=0):
@@ -34,19 +34,19 @@ def noise(seconds, rate=RATE, channels=1, seed=0):
     return (0.2 * rng.uniform(-1, 1, (round(seconds * rate), channels))).astype(np.float32)
 
 
-def decode(tmp_path, samples, how, rate=RATE):
-    """Writes float samples exactly, decodes them; (what decode_track says, the part's PCM)."""
+def decode_samples(tmp_path, samples, settings, rate=RATE):
+    """Writes float samples exactly, decodes them; returns (result of decode_track, PCM)."""
     soundfile.write(tmp_path / "track.wav", samples, rate, subtype="FLOAT")
     part = str(tmp_path / "part")
-    result = tracks.decode_track((str(tmp_path / "track.wav"), part, how))
-    assert result == json.loads((tmp_path / "part.json").read_text()) == tracks.read_part(part, how)
+    result = decode.decode_track((str(tmp_path / "track.wav"), part, settings))
+    assert result == json.loads((tmp_path / "part.json").read_text()) == decode.read_decoded(part, settings)
     if "hash" not in result:
         return result, None
-    return result, np.fromfile(f"{part}.pcm", np.int16).reshape(-1, how.channels)
+    return result, np.fromfile(f"{part}.pcm", np.int16).reshape(-1, settings.channels)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
-def test_finding(tmp_path):
+def test_find_tracks_returns_audio_files_and_rejects_unreadable_ones(tmp_path):
     names = [
         "b.WAV",
         "a/x.mp3",
@@ -68,7 +68,7 @@ def test_finding(tmp_path):
     (tmp_path / "gone.wav").symlink_to("nowhere")
     (tmp_path / "self.wav").symlink_to("self.wav")
     os.mkfifo(tmp_path / "pipe.wav")
-    found, rejected = tracks.find_tracks(tmp_path, [tmp_path / "old"])
+    found, rejected = find.find_tracks(tmp_path, [tmp_path / "old"])
     assert [(source.id, source.label) for source in found] == [
         ("a b\n/z.m4a", "a b"),
         ("a/deep/er/y.flac", "a"),
@@ -79,18 +79,20 @@ def test_finding(tmp_path):
     assert all(os.path.samefile(source.path, os.path.join(tmp_path, source.path)) for source in found)
     assert sorted(entry["path"] for entry in rejected) == ["gone.wav", "pipe.wav", "self.wav"]
     assert {entry["kind"] for entry in rejected} == {"unreadable"}
-    assert {source.label for source in tracks.find_tracks(tmp_path, labels="none")[0]} == {"unlabelled"}
+    assert {source.label for source in find.find_tracks(tmp_path, labels="none")[0]} == {"unlabelled"}
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("stride", [RATE, 3000, 25000])
-@pytest.mark.parametrize("spool_bytes", [1 << 28, 100_000, 0])
-def test_a_part_is_the_normalised_track_as_far_as_its_last_clip(tmp_path, monkeypatch, channels, stride, spool_bytes):
-    monkeypatch.setattr(tracks, "_SPOOL_BYTES", spool_bytes)  # beyond it, a temporary file holds the audio
-    tracks._spool_memory.cache_clear()
+@pytest.mark.parametrize("buffer_bytes", [1 << 28, 100_000, 0])
+def test_decode_track_writes_the_normalised_track_up_to_its_last_clip(
+    tmp_path, monkeypatch, channels, stride, buffer_bytes
+):
+    monkeypatch.setattr(decode, "_BUFFER_BYTES", buffer_bytes)  # beyond it, a temporary file holds the audio
+    decode._buffer_memory.cache_clear()
     samples = noise(10.3, channels=channels)
-    result, pcm = decode(tmp_path, samples, cut(channels=channels, stride_samples=stride))
-    tracks._spool_memory.cache_clear()
+    result, pcm = decode_samples(tmp_path, samples, make_settings(channels=channels, stride_samples=stride))
+    decode._buffer_memory.cache_clear()
     count = 1 + (len(samples) - RATE) // stride
     want = audio_files.to_int16(samples * np.float32(32767 / 32768 / np.abs(samples).max()))
     np.testing.assert_array_equal(pcm, want[: (count - 1) * stride + RATE])
@@ -102,81 +104,91 @@ def test_a_part_is_the_normalised_track_as_far_as_its_last_clip(tmp_path, monkey
     assert sorted(os.listdir(tmp_path)) == ["part.json", "part.pcm", "track.wav"]
 
 
-def test_levels(tmp_path):
+def test_decode_track_applies_the_wanted_level(tmp_path):
     samples = 4 * noise(3)  # peaks at 0.8
     loud = np.concatenate([samples, 3 * samples])
-    np.testing.assert_array_equal(decode(tmp_path, loud, cut(normalise="none"))[1], audio_files.to_int16(loud))
-    result, pcm = decode(tmp_path, samples, cut(normalise="loudness", target_lufs=-20.0))
+    np.testing.assert_array_equal(
+        decode_samples(tmp_path, loud, make_settings(normalise="none"))[1], audio_files.to_int16(loud)
+    )
+    result, pcm = decode_samples(tmp_path, samples, make_settings(normalise="loudness", target_lufs=-20.0))
     assert not result["gain_limited"]
     assert result["loudness_lufs"] + result["gain_db"] == pytest.approx(-20, abs=0.01)
     assert np.mean(result["clip_loudness_lufs"]) == pytest.approx(-20, abs=0.2)
-    result, pcm = decode(tmp_path, samples, cut(normalise="loudness", target_lufs=-1.0))
+    result, pcm = decode_samples(tmp_path, samples, make_settings(normalise="loudness", target_lufs=-1.0))
     assert result["gain_limited"] and np.abs(pcm.astype(int)).max() == 32767
 
 
-def test_samples_are_rounded_and_clipped_and_what_they_are_then_is_measured():
+def test_quantize_rounds_clips_and_measures_the_result():
     samples = np.float32([0.1, -0.1, 1.5 / 32768, 2.5 / 32768, 1, -1, 3e38, -3e38, 0.99999])
     pcm = np.empty(len(samples), np.int16)
-    peak, energy = tracks._quantise(samples, np.float32(32768), pcm)
+    peak, energy = decode._quantize(samples, np.float32(32768), pcm)
     assert pcm.tolist() == [3277, -3277, 2, 2, 32767, -32768, 32767, -32768, 32767]
     assert peak == 32768 and energy == sum(int(value) ** 2 for value in pcm)
 
 
-def test_dc_alone_is_silence_and_music_on_dc_is_not(tmp_path):
+def test_decode_track_rejects_dc_but_not_music_with_dc(tmp_path):
     dither = np.sign(noise(3)) / 32768
     for name, samples in (("dc", 0.5 + dither), ("two", np.repeat(dither, 2, 1) + (0.3, -0.2))):
-        result, _ = decode(tmp_path, samples, cut(channels=2), rate=44100)  # at the ends, resampled DC is a click
+        result, _ = decode_samples(
+            tmp_path, samples, make_settings(channels=2), rate=44100
+        )  # at the ends, resampled DC is a click
         assert result["reason"] == "silent: nothing but DC, its changes stay below -60 dB", name
-    assert "hash" in decode(tmp_path, 0.5 + noise(3), cut())[0]
-    assert "hash" in decode(tmp_path, 0.5 + dither, cut(silence_db=-100.0))[0]
+    assert "hash" in decode_samples(tmp_path, 0.5 + noise(3), make_settings())[0]
+    assert "hash" in decode_samples(tmp_path, 0.5 + dither, make_settings(silence_db=-100.0))[0]
 
 
-def test_no_sounds_level_is_named(tmp_path):
-    assert decode(tmp_path, 1e30 * noise(3), cut())[0]["reason"] == "its peak is 586 dBFS, which is no sound's"
-    assert "hash" in decode(tmp_path, 2.0**31 * noise(3), cut())[0]
+def test_decode_track_rejects_impossible_levels(tmp_path):
+    assert (
+        decode_samples(tmp_path, 1e30 * noise(3), make_settings())[0]["reason"]
+        == "its peak is 586 dBFS, higher than any sound's"
+    )
+    assert "hash" in decode_samples(tmp_path, 2.0**31 * noise(3), make_settings())[0]
 
 
-def test_a_track_without_an_end_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracks, "_LONGEST_S", 2)
-    assert decode(tmp_path, noise(2.5), cut())[0]["reason"].startswith("longer than ")
-    assert "hash" in decode(tmp_path, noise(2), cut())[0]
+def test_decode_track_rejects_endless_tracks(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "_LONGEST_S", 2)
+    assert decode_samples(tmp_path, noise(2.5), make_settings())[0]["reason"].startswith("longer than ")
+    assert "hash" in decode_samples(tmp_path, noise(2), make_settings())[0]
 
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs SIGALRM")
-def test_opening_a_file_is_watched_too(tmp_path, monkeypatch):
+def test_decode_track_ends_the_process_if_opening_hangs(tmp_path, monkeypatch):
     left_s = []
     monkeypatch.setattr(audio_files, "open_stream", lambda path: left_s.append(signal.getitimer(signal.ITIMER_REAL)[0]))
-    tracks.decode_track(("x.wav", str(tmp_path / "part"), cut()))
-    tracks.find_beats(("x.wav", str(tmp_path / "part"), (100.0, 180.0)))
-    assert len(left_s) == 2 and all(0 < left <= tracks._PATIENCE_S for left in left_s)
+    decode.decode_track(("x.wav", str(tmp_path / "part"), make_settings()))
+    decode.find_beats(("x.wav", str(tmp_path / "part"), (100.0, 180.0)))
+    assert len(left_s) == 2 and all(0 < left <= decode._PATIENCE_S for left in left_s)
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
-def test_silence_is_gated_by_each_clips_rms(tmp_path):
+def test_clips_with_a_low_rms_are_silent(tmp_path):
     samples = noise(6)
     samples[RATE : 2 * RATE] = 0
     samples[4 * RATE : 5 * RATE] *= 10 ** (-55 / 20)  # -55 dB below the rest, whose RMS at peak 1 is -4.8 dBFS
-    assert decode(tmp_path, samples, cut())[0]["silent_clips"] == [1]
-    assert decode(tmp_path, samples, cut(silence_db=-58.0))[0]["silent_clips"] == [1, 4]
-    assert decode(tmp_path, 4 * samples, cut(silence_db=-3.0))[0]["reason"] == "silent: all 6 clips are below -3 dB"
-    assert decode(tmp_path, 0 * samples, cut())[0]["kind"] == "silent"
-    assert decode(tmp_path, 1e-4 * samples, cut())[0]["kind"] == "silent"
+    assert decode_samples(tmp_path, samples, make_settings())[0]["silent_clips"] == [1]
+    assert decode_samples(tmp_path, samples, make_settings(silence_db=-58.0))[0]["silent_clips"] == [1, 4]
+    assert (
+        decode_samples(tmp_path, 4 * samples, make_settings(silence_db=-3.0))[0]["reason"]
+        == "silent: all 6 clips are below -3 dB"
+    )
+    assert decode_samples(tmp_path, 0 * samples, make_settings())[0]["kind"] == "silent"
+    assert decode_samples(tmp_path, 1e-4 * samples, make_settings())[0]["kind"] == "silent"
 
 
-def test_reasons(tmp_path):
-    assert decode(tmp_path, noise(0.9), cut())[0] == {
+def test_decode_track_gives_the_reason_of_a_rejection(tmp_path):
+    assert decode_samples(tmp_path, noise(0.9), make_settings())[0] == {
         "kind": "too short",
         "reason": "0.9 s, shorter than a clip of 1 s",
     }
     (tmp_path / "bad.wav").write_text("no audio")
-    result = tracks.decode_track((str(tmp_path / "bad.wav"), str(tmp_path / "part"), cut()))
+    result = decode.decode_track((str(tmp_path / "bad.wav"), str(tmp_path / "part"), make_settings()))
     assert result["kind"] == "not usable audio"
     with pytest.raises(workers.JobError, match="cannot be written"):
-        decode(tmp_path, noise(3), cut())  # to have a good file
-        tracks.decode_track((str(tmp_path / "track.wav"), str(tmp_path / "nowhere" / "part"), cut()))
+        decode_samples(tmp_path, noise(3), make_settings())  # to have a good file
+        decode.decode_track((str(tmp_path / "track.wav"), str(tmp_path / "nowhere" / "part"), make_settings()))
 
 
-def test_the_hash_is_of_the_decoded_audio(tmp_path):
+def test_the_hash_depends_on_the_decoded_audio_alone(tmp_path):
     samples = audio_files.from_int16(audio_files.to_int16(noise(9, 44100, 2)))
     files = {
         "a.wav": samples,
@@ -188,36 +200,37 @@ def test_the_hash_is_of_the_decoded_audio(tmp_path):
     hashes = {}
     for name, content in files.items():
         audio_files.write(tmp_path / name, content, 44100)
-        for how in (cut(), cut(channels=2, sample_rate_hz=44100, stride_samples=5000)):
+        for settings in (make_settings(), make_settings(channels=2, sample_rate_hz=44100, stride_samples=5000)):
             hashes.setdefault(name, set()).add(
-                tracks.decode_track((str(tmp_path / name), str(tmp_path / "part"), how))["hash"]
+                decode.decode_track((str(tmp_path / name), str(tmp_path / "part"), settings))["hash"]
             )
     assert all(len(values) == 1 for values in hashes.values())  # whatever the options
     assert hashes["a.wav"] == hashes["b.flac"]
     assert len(set.union(*hashes.values())) == 4
 
 
-def test_a_part_that_is_not_whole_is_none(tmp_path):
+def test_read_decoded_returns_none_for_incomplete_files(tmp_path):
     part = str(tmp_path / "part")
-    assert tracks.read_part(part, cut()) is None
-    decode(tmp_path, noise(3), cut())
-    assert tracks.read_part(part, cut()) is not None
+    assert decode.read_decoded(part, make_settings()) is None
+    decode_samples(tmp_path, noise(3), make_settings())
+    assert decode.read_decoded(part, make_settings()) is not None
     with open(f"{part}.pcm", "ab") as file:
         file.truncate(file.tell() - 2)
-    assert tracks.read_part(part, cut()) is None
+    assert decode.read_decoded(part, make_settings()) is None
     (tmp_path / "part.json").write_text('{"hash": ')
-    assert tracks.read_part(part, cut()) is None
+    assert decode.read_decoded(part, make_settings()) is None
 
 
-def test_places_of_bars():
+def test_find_clips_returns_bars_of_each_section():
     sections = (
         tempo.Section(0.5, 7, 120, 1, 1),
         tempo.Section(20.25, 2, 125, 1, 1),
         tempo.Section(-0.001, 3, 118, 1, 1),
     )
-    how = cut(clip_samples=60_001, bars=2, stride_bars=3, bpm=127.9979, sections=sections)
+    settings = make_settings(clip_samples=60_001, bars=2, stride_bars=3, bpm=127.9979, sections=sections)
     about = [
-        (place.offset, place.about["section"], place.about["bar"], place.about["speed"]) for place in how.places(0)
+        (position.offset, position.bar_info["section"], position.bar_info["bar"], position.bar_info["speed"])
+        for position in settings.find_clips(0)
     ]
     bar = 60_001 / 2
     assert about == [
@@ -226,5 +239,10 @@ def test_places_of_bars():
         (round(7 * bar), 1, 0, pytest.approx(RATE * 240 / 125 / bar)),
         (round(7 * bar) + round(2 * bar), 2, 0, pytest.approx(RATE * 240 / 118 / bar)),
     ]
-    assert [place.start for place in how.places(0)] == [RATE // 2, round(6.5 * RATE), round(20.25 * RATE), 0]
-    assert how.part_bytes(0) == 2 * (round(7 * bar) + round(2 * bar) + 60_001)
+    assert [position.start for position in settings.find_clips(0)] == [
+        RATE // 2,
+        round(6.5 * RATE),
+        round(20.25 * RATE),
+        0,
+    ]
+    assert settings.decoded_bytes(0) == 2 * (round(7 * bar) + round(2 * bar) + 60_001)
