@@ -33,6 +33,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -203,7 +204,7 @@ class Command:
         description: what it does, the first part of `--help`.
         examples: the last part of `--help`.
         json: whether it has `--json`.
-        resumes: whether the same command goes on where a stopped one was.
+        resumes: whether the same command resumes the work after it was stopped.
         serves: whether it runs until Ctrl-C or a signal, which then is not a failure.
         requirements: the file that lists the packages which only this command needs.
         less_memory: what to do if memory is not enough.
@@ -299,9 +300,19 @@ class Command:
             return f"not enough memory{f': {text.splitlines()[0]}' if text else ''}{advice}"
         if isinstance(error, ImportError) and not str(error.name).startswith(("technogen_jax.", "data_prep.")):
             return f"{text}; install it with: pip install -r {self.requirements}"
+        if _lacks_device(error):
+            return f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: JAX finds no such device"
         if isinstance(error, OSError) and error.filename and error.strerror:
             return f"{error.filename}: {error.strerror}"
         return text or type(error).__name__ if isinstance(error, (ValueError, OSError)) or of_jax else None
+
+
+def _lacks_device(error: Exception) -> bool:
+    """Whether JAX lacks a device: with JAX_PLATFORMS=cuda and no GPU it raises an AssertionError without a message."""
+    if not isinstance(error, AssertionError) or not os.environ.get("JAX_PLATFORMS"):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].startswith("jax.")
 
 
 def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:

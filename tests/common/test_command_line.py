@@ -105,6 +105,14 @@ def test_a_bug_shows_its_traceback(error):
         command(cook).main(["--name", "a"])
 
 
+def test_a_device_that_jax_lacks_is_named(monkeypatch, capsys):
+    namespace = {"__name__": "jax._src.xla_bridge"}
+    exec("def fail(options, say):\n    assert False", namespace)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert command(namespace["fail"]).main(["--name", "a"]) == 1
+    assert capsys.readouterr().err == "cook: JAX_PLATFORMS=cuda: JAX finds no such device\n"
+
+
 def test_facts_of_a_failure_are_printed_too(capsys):
     def cook(options, say):
         raise CommandError("burnt", {"burnt": 1})
