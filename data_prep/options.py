@@ -218,7 +218,7 @@ class Options(command_line.Options):
 
     @property
     def shaping(self) -> dict[str, Any]:
-        """What decides the content of the set, defaults resolved: all but where it goes and how fast."""
+        """The options that decide the content of the dataset, with defaults filled in."""
         fields = dataclasses.asdict(self)
         for name in ("input", "output", "workers", "task", *(_OF_GRID if self.grid == "none" else _OF_TIME)):
             del fields[name]

@@ -104,13 +104,15 @@ def _build(
         if options.grid == "bars":
             found = phases.find_all_beats(options, sources, folder / _BEATS, pool, say)
             if None in found:
-                say("this task's share is searched for beats; when all have ended, run them again for the rest")
+                say("this task has searched its share for beats; when all tasks have ended, run them again to decode")
                 return None
             settings, work, without_bars = phases.choose_sections(options, sources, found)
             rejected += without_bars
         stems, results = phases.decode_all(options, work, folder / _PARTS, pool, say)
         if options.task:
-            say("this task's share is decoded; when all have ended, the same command without --task writes the set")
+            say(
+                "this task has decoded its share; when all tasks have ended, the same command without --task writes the dataset"
+            )
             return None
         usable = []
         for (source, its_settings), stem, result in zip(work, stems, results, strict=True):

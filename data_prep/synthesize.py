@@ -1,12 +1,12 @@
-"""A techno corpus from a seed: whole tracks in two genres, each with a JSON file of what is in it.
+"""Synthesizes a techno corpus from a seed: whole tracks in two genres, each with a JSON file that describes it.
 
     python -m data_prep.synthesize --output data/tracks
 
-Track i is a function of (seed, i) and of the rate, the length range and the genres: not of how many tracks there are, nor
-of the workers. `compose` draws everything that a listener would call a decision: tempo, sounds, patterns, arrangement;
-`render` makes it sound, at any rate. The JSON beside a track is ground truth for whatever finds tempo and beats:
-downbeats are `first_downbeat_s + 240 k / bpm` exactly; bass drums start on the sample nearest to their place in that
-grid. In an mp3 file too: decoded by libsndfile it has the same length, and a test holds that nothing has moved.
+Track i depends on the seed, i, the sample rate, the range of lengths and the genres; not on the number of tracks or
+workers. `compose` draws the musical decisions: tempo, sounds, patterns, arrangement. `render` synthesizes the sound at any
+rate. The JSON beside a track is ground truth for tempo and beat detection: downbeats are exactly at
+`first_downbeat_s + 240 k / bpm`; bass drums start on the nearest sample of that grid. This holds for mp3 files too: decoded
+by libsndfile they have the same length, without a shift (tests/data_prep/test_synthesize.py).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Options(command_line.Options):
 
     @property
     def shaping(self) -> dict[str, Any]:
-        """What decides the content of each track's files."""
+        """The options that decide the content of each track's files."""
         return {
             "version": VERSION,
             "seed": self.seed,
@@ -113,7 +113,7 @@ class Options(command_line.Options):
 
 
 def describe(track: Track, rate_hz: int, samples: int) -> dict[str, Any]:
-    """What the JSON beside a track says, but for the file."""
+    """Returns the content of the JSON beside a track, without the file."""
     return {
         "genre": track.genre,
         "seed": track.seed,
@@ -146,7 +146,7 @@ def describe(track: Track, rate_hz: int, samples: int) -> dict[str, Any]:
 
 
 class TrackJob(NamedTuple):
-    """One track to make, and where."""
+    """A track to make, and its path."""
 
     index: int
     path: str  # of the audio; the JSON has its name
@@ -250,7 +250,7 @@ def _run(jobs: Sequence[TrackJob], count: int) -> Iterator[float]:
         for _, result in pool.run([(make_track, job) for job in jobs]):
             if isinstance(result, workers.Crash):
                 raise workers.JobError(
-                    f"a worker process died ({result}), perhaps for lack of memory; the same command with fewer --workers goes on"
+                    f"a worker process died ({result}), perhaps for lack of memory; the same command with fewer --workers resumes"
                 )
             yield result
 

@@ -228,7 +228,7 @@ def test_an_array_of_tasks_makes_the_same_bytes(corpus, whole, beats, tmp_path, 
         return prepare.prepare(prepare.parse_options(words), said.append)
 
     assert run(corpus, *SMALL, "--task", "1/3") is run(corpus, *SMALL, "--task", "2/3") is None
-    assert "already" in said[-2] and "the same command without --task writes the set" in said[-1]
+    assert "already" in said[-2] and "the same command without --task writes the dataset" in said[-1]
     run(corpus, *SMALL)
     assert contents(tmp_path / corpus.name) == contents(whole[0])
     assert run(corpus, *SMALL, "--task", "1/2") is not None and "already done" in said[-1]
