@@ -235,7 +235,7 @@ def test_an_array_of_tasks_makes_the_same_bytes(corpus, whole, beats, tmp_path, 
     # No task decodes before all tracks are searched for beats; one that crashes the search is. Of one track share 2 is none.
     bars = (*BARS, "--limit", "1", "--no-shuffle", "--task")
     run(beats, *bars, "2/2")
-    assert "when all have ended, run them again" in said[-1]
+    assert "when all tasks have ended, run them again" in said[-1]
     monkeypatch.setattr(InThisProcess, "run", lambda self, jobs: [(i, workers.Crash(11)) for i in range(len(jobs))])
     for task in ("1/2", "2/2"):
         assert run(beats, *bars, task) is None and "the same command without --task" in said[-1]
