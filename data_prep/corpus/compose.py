@@ -1,6 +1,6 @@
-"""A track on paper: everything that a listener would call a decision, drawn from a seed.
+"""Composes a track: draws its tempo, form, layers, patterns and sounds from a seed.
 
-Tempo, form, which layers play where, the pattern and the sound of each. `render` makes it sound, at any rate.
+The result has no audio. `render` renders it at any rate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 class Track(NamedTuple):
-    """All that is decided about a track before it sounds."""
+    """A composed track, before it is rendered."""
 
     genre: str
     seed: int
@@ -44,7 +44,7 @@ class Track(NamedTuple):
         return self.parts[-1].start_bar + self.parts[-1].bars
 
     def time_s(self, bar: float | np.ndarray) -> float | np.ndarray:
-        """When a bar, or a place within one, comes."""
+        """Returns the time of a bar, or of a position within one."""
         return self.first_downbeat_s + bar * 240 / self.bpm
 
 
@@ -104,12 +104,12 @@ _SCALES = {
     "harmonic minor": (0, 2, 3, 5, 7, 8, 11),
     "chromatic": (0, 1, 3, 6, 7, 11),
 }
-_METAL = ("fm", "ring", "comb")  # of `instruments.METAL`
+_METAL = ("fm", "ring", "comb")  # keys of `drums.METAL`
 _FILLS = ("kick out", "snare roll", "toms", "kick roll", "hats out", "none")
 
 
 def compose(seed: int, index: int, minutes: Sequence[float] = (1.0, 3.0), genres: Sequence[str] = GENRES) -> Track:
-    """Track number `index` of a corpus, on paper.
+    """Composes track number `index` of a corpus.
 
     Args:
         seed: of the corpus.
@@ -200,7 +200,10 @@ def _arrange(draw: np.random.Generator, parts: list[Part], layers: list[str]) ->
 
 
 def _parameters(draw: np.random.Generator, genre: str, parts: list[Part], layers: list[str]) -> dict[str, Any]:
-    """The sounds and patterns, by layer; plain numbers, strings and lists."""
+    """Draws sounds and patterns by layer, as plain numbers, strings and lists.
+
+    The order of the draws is part of the corpus: a change gives other tracks.
+    """
     hard = genre == "industrial"
     root = int(draw.integers(28, 40))  # MIDI: E1 to D#2
     scale = str(draw.choice(list(_SCALES)))
@@ -218,6 +221,33 @@ def _parameters(draw: np.random.Generator, genre: str, parts: list[Part], layers
             "damping_hz": _log_between(draw, 2500, 9000),
         },
         "echo": {"steps": int(draw.choice([2, 3, 3, 3, 4, 5, 6])), "feedback": _between(draw, 0.2, 0.65)},
+        **_drum_parameters(draw, hard, kick_pattern, closed, opened),
+        **_chord_parameters(draw, hard, root),
+        "bass": _line(draw, parts, root, _SCALES[scale], calm=True, hard=hard),
+        "acid": _line(draw, parts, root + 12, _SCALES[scale], calm=False, hard=hard),
+        "second_acid": _line(draw, parts, root + 24, _SCALES[scale], calm=False, hard=hard),
+        "riser": {
+            "low_hz": _log_between(draw, 200, 600),
+            "high_hz": _log_between(draw, 5000, 12000),
+            "q": _between(draw, 1, 5),
+        },
+        "filter_intro": bool(draw.random() < 0.35),
+        "filter_build": bool(draw.random() < 0.5),
+        "fills": [str(draw.choice(_FILLS)) for _ in range(4)],
+        "levels_db": {layer: round(level + float(draw.normal(0, 1.5)), 2) for layer, level in LEVELS_DB.items()},
+    }
+    return {name: value for name, value in parameters.items() if name in layers or name not in _LAYERS}
+
+
+def _drum_parameters(
+    draw: np.random.Generator,
+    hard: bool,
+    kick_pattern: list[list[float]],
+    closed: list[list[float]],
+    opened: list[list[float]],
+) -> dict[str, Any]:
+    """Draws the sounds and patterns of drums, metal and noise."""
+    return {
         "kick": {
             "pattern": kick_pattern,
             "tune_hz": _between(draw, 42, 58),
@@ -275,6 +305,12 @@ def _parameters(draw: np.random.Generator, genre: str, parts: list[Part], layers
             "drive": _log_between(draw, 0.7, 4.0),
         },
         "texture": {"centre_hz": _log_between(draw, 500, 8000), "tilt": _between(draw, 0.5, 2.0)},
+    }
+
+
+def _chord_parameters(draw: np.random.Generator, hard: bool, root: int) -> dict[str, Any]:
+    """Draws the notes and sounds of the drone and the stab."""
+    return {
         "drone": {
             "notes": [root + 12 + step for step in ((0, 7, 12), (0, 1, 7), (0, 3, 7), (0, 6, 12))[draw.integers(4)]],
             "detune": _log_between(draw, 0.002, 0.012),
@@ -295,20 +331,7 @@ def _parameters(draw: np.random.Generator, genre: str, parts: list[Part], layers
             "send": _between(draw, 0.2, 0.6),
             "echo": _between(draw, 0.2, 0.7),
         },
-        "bass": _line(draw, parts, root, _SCALES[scale], calm=True, hard=hard),
-        "acid": _line(draw, parts, root + 12, _SCALES[scale], calm=False, hard=hard),
-        "second_acid": _line(draw, parts, root + 24, _SCALES[scale], calm=False, hard=hard),
-        "riser": {
-            "low_hz": _log_between(draw, 200, 600),
-            "high_hz": _log_between(draw, 5000, 12000),
-            "q": _between(draw, 1, 5),
-        },
-        "filter_intro": bool(draw.random() < 0.35),
-        "filter_build": bool(draw.random() < 0.5),
-        "fills": [str(draw.choice(_FILLS)) for _ in range(4)],
-        "levels_db": {layer: round(level + float(draw.normal(0, 1.5)), 2) for layer, level in LEVELS_DB.items()},
     }
-    return {name: value for name, value in parameters.items() if name in layers or name not in _LAYERS}
 
 
 def _hat(draw: np.random.Generator, shortest_s: float, longest_s: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.corpus import instruments
+from data_prep.corpus import drums, effects, filters, synthesizer
 from data_prep.corpus.compose import LEVELS_DB, STEPS, Track
 
 _MONO_BELOW_HZ = 150  # a chord's notes below it do not differ between the channels
@@ -42,7 +42,7 @@ class _Mix:
     def play(self) -> None:
         """Adds what was noted, in the order of time: so each stretch of the buses is fetched from memory only once."""
         for start, bus, sound, level in sorted(self._notes, key=lambda note: note[0]):
-            instruments.add(bus, sound, start, level)
+            effects.add(bus, sound, start, level)
         self._notes.clear()
 
 
@@ -118,7 +118,7 @@ def _render_kick(mix: _Mix, draw: np.random.Generator) -> np.ndarray:
     """Plays the bass drum, which ducks the rest, and returns one hit `[T]`."""
     track, rate_hz = mix.track, mix.rate_hz
     p, duck, fills = track.parameters["kick"], track.parameters["duck"], _fills(track)
-    sound = instruments.kick(draw, rate_hz, **_sound(p))
+    sound = drums.kick(draw, rate_hz, **_sound(p))
     t = np.arange(round(duck["release_s"] * rate_hz)) / (duck["release_s"] * rate_hz)
     dip = (1 - duck["depth"] * (1 - t) ** 1.5).astype(np.float32)
 
@@ -145,13 +145,13 @@ def _render_drums(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
         if layer in track.levels:
             p, draw = track.parameters[layer], sounds[layer]
             variants = [
-                _panned(instruments.hat(np.random.default_rng(draw.integers(2**32)), rate_hz, **_sound(p)), p["pan"])
+                _panned(drums.hat(np.random.default_rng(draw.integers(2**32)), rate_hz, **_sound(p)), p["pan"])
                 for _ in range(2)
             ]
             for bar, step, start, level in _hits(mix, layer, p["pattern"], draw):
                 if not (fills.get(bar) == "hats out" and step >= 8):
                     mix.add(mix.drums, variants[step // 2 % 2], start, level * _level(mix, layer))
-    for layer, instrument in (("clap", instruments.clap), ("ride", instruments.cymbal)):
+    for layer, instrument in (("clap", drums.clap), ("ride", drums.cymbal)):
         if layer in track.levels:
             p = track.parameters[layer]
             stereo = instrument(sounds[layer], rate_hz, **_sound(p))
@@ -165,8 +165,8 @@ def _render_drums(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
 def _render_fills(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
     """Snare rolls and toms at the ends of phrases, crashes at the starts of parts."""
     track, rate_hz = mix.track, mix.rate_hz
-    snare = instruments.snare(sounds["snare"], rate_hz, **track.parameters["snare"])
-    tom = instruments.tom(sounds["tom"], rate_hz, **track.parameters["tom"])
+    snare = drums.snare(sounds["snare"], rate_hz, **track.parameters["snare"])
+    tom = drums.tom(sounds["tom"], rate_hz, **track.parameters["tom"])
     for bar, kind in _fills(track).items():
         if kind == "snare roll":
             first = 8 if bar % 16 != 15 else 0
@@ -178,7 +178,7 @@ def _render_fills(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
             for step in sounds["tom"].choice(np.arange(8, STEPS), size=4, replace=False):
                 mix.add(mix.kick, tom, int(mix.starts[bar, step]), _level(mix, "tom"))
                 mix.add(mix.send, tom, int(mix.starts[bar, step]), 0.2 * _level(mix, "tom"))
-    crash = instruments.cymbal(sounds["crash"], rate_hz, **track.parameters["crash"])
+    crash = drums.cymbal(sounds["crash"], rate_hz, **track.parameters["crash"])
     for part in track.parts:
         if part.name in ("drop", "break"):
             start, level = int(mix.downbeats[part.start_bar]), _level(mix, "crash")
@@ -196,7 +196,7 @@ def _render_rumble(mix: _Mix, kick_sound: np.ndarray, draw: np.random.Generator)
         for step, level in enumerate(levels)
         if level
     ]
-    loop = instruments.rumble(kick_sound, hits, samples, mix.rate_hz, draw, **p)
+    loop = effects.rumble(kick_sound, hits, samples, mix.rate_hz, draw, **p)
     for bar in np.flatnonzero(mix.track.levels["rumble"]):
         start, stop = mix.downbeats[bar], min(mix.downbeats[bar + 1], mix.samples)
         offset = int(mix.downbeats[bar % loop_bars] - mix.downbeats[0])
@@ -209,7 +209,7 @@ def _render_metal(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
         if layer not in mix.track.levels:
             continue
         for p in mix.track.parameters[layer]:
-            sound = instruments.METAL[p["kind"]](sounds[layer], mix.rate_hz, **_sound(p))
+            sound = drums.METAL[p["kind"]](sounds[layer], mix.rate_hz, **_sound(p))
             stereo = _panned(sound, p["pan"])
             for _, _, start, level in _hits(mix, layer, p["pattern"], sounds[layer]):
                 level *= _level(mix, layer)
@@ -241,12 +241,12 @@ def _render_line(mix: _Mix, layer: str) -> None:
         pitches = np.array([p["root"] + note[0] if note[0] is not None else np.nan for note in notes])
         held = np.maximum.accumulate(np.where(playing, np.arange(len(notes)), -1))
         pitches = np.where(held >= 0, pitches[held], p["root"])
-        wave = instruments.oscillator(
+        wave = synthesizer.oscillator(
             starts, 440 * 2 ** ((pitches - 69) / 12), slides, p["glide_s"], p["shape"], float(rate_hz)
         )
 
         # Envelopes, as controls.
-        at = starts[0] + instruments.CONTROL_SAMPLES * np.arange(len(wave) // instruments.CONTROL_SAMPLES + 2)
+        at = starts[0] + filters.CONTROL_SAMPLES * np.arange(len(wave) // filters.CONTROL_SAMPLES + 2)
         step = np.clip(np.searchsorted(starts, at, side="right") - 1, 0, len(notes) - 1)
         struck = np.maximum.accumulate(np.where(playing & ~slides, np.arange(len(notes)), 0))[step]
         since_s = ((at - starts[struck]) / rate_hz).astype(np.float32)
@@ -273,9 +273,9 @@ def _render_line(mix: _Mix, layer: str) -> None:
         amplitude[: np.searchsorted(at, starts[int(np.argmax(playing))])] = 0
 
         gain = np.float32(0.5 * (1 + 0.35 * p["resonance"]))  # the feedback takes from the low end
-        sound = instruments.ladder(gain * wave, cutoff_hz, resonance, float(rate_hz))
+        sound = synthesizer.ladder(gain * wave, cutoff_hz, resonance, float(rate_hz))
         sound *= _expanded(amplitude.astype(np.float32), len(sound))
-        sound = instruments.saturate(sound, p["drive"])
+        sound = synthesizer.saturate(sound, p["drive"])
         loud = np.float32(np.sqrt(np.mean(np.square(sound)) + 1e-12) * 3)
         sound *= np.float32(level) / loud * _expanded(_bar_levels(track, layer, bars), len(sound))
         place = slice(starts[0], starts[0] + len(sound))
@@ -297,7 +297,7 @@ def _bar_levels(track: Track, layer: str, bars: np.ndarray) -> np.ndarray:
 
 def _expanded(control: np.ndarray, samples: int) -> np.ndarray:
     """A control, connected by lines, for every sample."""
-    between = np.arange(instruments.CONTROL_SAMPLES, dtype=np.float32) / instruments.CONTROL_SAMPLES
+    between = np.arange(filters.CONTROL_SAMPLES, dtype=np.float32) / filters.CONTROL_SAMPLES
     return (control[:-1, None] + np.diff(control)[:, None] * between).ravel()[:samples]
 
 
@@ -309,7 +309,7 @@ def _chord(notes: Sequence[float], samples: int, detune: float, rate_hz: int, dr
         for note in notes:
             hz, off = 440 * 2 ** ((note - 69) / 12), detune * draw.uniform(-1, 1)
             hz *= 1 + off if hz > _MONO_BELOW_HZ else 1
-            out[channel] += instruments.oscillator(starts, np.array([hz]), still, 0.01, 0.0, float(rate_hz))
+            out[channel] += synthesizer.oscillator(starts, np.array([hz]), still, 0.01, 0.0, float(rate_hz))
     return out / np.float32(len(notes))
 
 
@@ -318,14 +318,14 @@ def _render_chords(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
     if "stab" in track.levels:
         p = track.parameters["stab"]
         samples = round(6 * p["decay_s"] * rate_hz)
-        at_s = np.arange(samples // instruments.CONTROL_SAMPLES + 2) * instruments.CONTROL_SAMPLES / rate_hz
+        at_s = np.arange(samples // filters.CONTROL_SAMPLES + 2) * filters.CONTROL_SAMPLES / rate_hz
         level = np.exp(-at_s / p["decay_s"]).astype(np.float32)
         cutoff_hz = (p["cutoff_hz"] * 2 ** (p["sweep_octaves"] * level)).astype(np.float32)
         resonance = np.full(len(at_s), 1.5, np.float32)
         stab = _chord(p["notes"], samples, p["detune"], rate_hz, sounds["stab"])
         for channel in range(2):
-            stab[channel] = instruments.ladder(stab[channel], cutoff_hz, resonance, float(rate_hz))
-        stab = instruments.high_pass(instruments.saturate(stab * _expanded(level, samples), p["drive"]), 180, rate_hz)
+            stab[channel] = synthesizer.ladder(stab[channel], cutoff_hz, resonance, float(rate_hz))
+        stab = filters.high_pass(synthesizer.saturate(stab * _expanded(level, samples), p["drive"]), 180, rate_hz)
         stab /= np.abs(stab).max()
         mono = stab.mean(axis=0)
         for _, _, start, hit in _hits(mix, "stab", p["pattern"], sounds["stab"]):
@@ -337,15 +337,15 @@ def _render_chords(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
         p = track.parameters["drone"]
         start, stop = mix.downbeats[first], min(mix.downbeats[end], mix.samples)
         samples = int(stop - start)
-        share = np.linspace(0, 1, samples // instruments.CONTROL_SAMPLES + 2, dtype=np.float32)
+        share = np.linspace(0, 1, samples // filters.CONTROL_SAMPLES + 2, dtype=np.float32)
         wobble = np.sin(2 * np.pi * share * (end - first) / p["wobble_bars"])
         cutoff_hz = (p["cutoff_hz"] * 2 ** (p["rise_octaves"] * share + 0.5 * wobble)).astype(np.float32)
         # In at once where bars are few, else over the first half; out over the last few percent.
         level = np.minimum(1, np.minimum(share / 0.5, (1 - share) / 0.03)).astype(np.float32)
         pad = _chord(p["notes"], samples, p["detune"], rate_hz, sounds["drone"])
         for channel in range(2):
-            pad[channel] = instruments.sweep(pad[channel], cutoff_hz, p["q"], 1.0, 0.0, 0.0, float(rate_hz))
-        pad = instruments.saturate(pad, 2 * p["drive"])
+            pad[channel] = synthesizer.sweep(pad[channel], cutoff_hz, p["q"], 1.0, 0.0, 0.0, float(rate_hz))
+        pad = synthesizer.saturate(pad, 2 * p["drive"])
         pad *= _expanded(level, samples) * np.float32(_level(mix, "drone") / (pad.std() + 1e-6))
         mix.music[:, start:stop] += pad
         mix.send[start:stop] += 0.2 * pad[0]
@@ -354,7 +354,7 @@ def _render_chords(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
 def _render_noise(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
     track, rate_hz = mix.track, mix.rate_hz
     if "texture" in track.levels:
-        loop = instruments.texture(sounds["texture"], rate_hz, **track.parameters["texture"])
+        loop = effects.texture(sounds["texture"], rate_hz, **track.parameters["texture"])
         for first, end in _runs(track.levels["texture"]):
             stop = min(mix.downbeats[end], mix.samples)
             for start in range(mix.downbeats[first], stop, loop.shape[1]):
@@ -367,12 +367,12 @@ def _render_noise(mix: _Mix, sounds: dict[str, np.random.Generator]) -> None:
             continue
         end = following.start_bar
         start, stop = mix.downbeats[end - min(8, part.bars)], mix.downbeats[end]
-        share = np.linspace(0, 1, (stop - start) // instruments.CONTROL_SAMPLES + 2, dtype=np.float32)
+        share = np.linspace(0, 1, (stop - start) // filters.CONTROL_SAMPLES + 2, dtype=np.float32)
         cutoff_hz = (p["low_hz"] * (p["high_hz"] / p["low_hz"]) ** share).astype(np.float32)
         noise = sounds["riser"].standard_normal((2, stop - start), np.float32)
         level = _expanded(share**2, stop - start) * np.float32(3 * _level(mix, "riser"))
         for bus, channel in zip(mix.music, noise, strict=True):
-            bus[start:stop] += level * instruments.sweep(channel, cutoff_hz, p["q"], 0.0, 1.0, 0.0, float(rate_hz))
+            bus[start:stop] += level * synthesizer.sweep(channel, cutoff_hz, p["q"], 0.0, 1.0, 0.0, float(rate_hz))
 
 
 def _master(mix: _Mix) -> np.ndarray:
@@ -381,24 +381,24 @@ def _master(mix: _Mix) -> np.ndarray:
     if mix.echo.any():
         delay = max(1, round(parameters["echo"]["steps"] * 15 / track.bpm * rate_hz))
         feedback = parameters["echo"]["feedback"]
-        mix.music += instruments.ping_pong(mix.echo, rate_hz, delay_samples=delay, feedback=feedback)
+        mix.music += effects.ping_pong(mix.echo, rate_hz, delay_samples=delay, feedback=feedback)
         mix.echo *= np.float32(0.2)
         mix.send += mix.echo
     mix.send *= np.float32(0.5)
-    mix.music += instruments.reverb(mix.send, rate_hz, **parameters["reverb"])
+    mix.music += effects.reverb(mix.send, rate_hz, **parameters["reverb"])
     _filter_parts(mix)
     mix.music *= mix.duck
     mix.centre *= mix.duck
     mix.kick += mix.centre
     out = mix.drums
     out += mix.music
-    out += instruments.high_pass(mix.kick, 24, rate_hz)
+    out += filters.high_pass(mix.kick, 24, rate_hz)
 
     drop = next(part for part in track.parts if part.name == "drop")
     loudest = out[:, mix.downbeats[drop.start_bar] : mix.downbeats[drop.start_bar + drop.bars]]
     rms = math.sqrt(sum(float(np.vdot(channel, channel)) for channel in loudest) / loudest.size)
     gain = 10 ** (parameters["loudness_db"] / 20) / rms
-    peak = instruments.limit(out, np.float32(gain), np.float32(1 - 2 * math.pi * 5 / rate_hz))
+    peak = effects.limit(out, np.float32(gain), np.float32(1 - 2 * math.pi * 5 / rate_hz))
     out *= np.float32(10 ** (parameters["ceiling_db"] / 20) / peak)
     # The end fades to nothing whatever still rings.
     fade = min(out.shape[1], round(0.4 * rate_hz))
@@ -420,7 +420,7 @@ def _filter_parts(mix: _Mix) -> None:
             buses = [mix.kick, mix.centre]
         else:
             continue
-        share = np.linspace(0, 1, (stop - start) // instruments.CONTROL_SAMPLES + 2, dtype=np.float32)
+        share = np.linspace(0, 1, (stop - start) // filters.CONTROL_SAMPLES + 2, dtype=np.float32)
         cutoff_hz = (ends_hz[0] * (ends_hz[1] / ends_hz[0]) ** share).astype(np.float32)
         for bus in buses:
-            bus[start:stop] = instruments.sweep(bus[start:stop], cutoff_hz, 0.9, low, 0.0, high, float(mix.rate_hz))
+            bus[start:stop] = synthesizer.sweep(bus[start:stop], cutoff_hz, 0.9, low, 0.0, high, float(mix.rate_hz))

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.corpus import compose, instruments
+from data_prep.corpus import compose, drums
 
 
 def test_a_track_depends_on_seed_and_index_alone():
@@ -42,4 +42,4 @@ def test_any_range_of_lengths_works(minutes):
 
 
 def test_there_is_an_instrument_for_every_kind_of_metal():
-    assert set(compose._METAL) == set(instruments.METAL)
+    assert set(compose._METAL) == set(drums.METAL)

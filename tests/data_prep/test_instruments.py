@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from data_prep.corpus import instruments
+from data_prep.corpus import drums, effects, filters, synthesizer
 
 RATE_HZ = 44100
 KICK = dict(
@@ -23,13 +23,13 @@ CLAP = dict(centre_hz=1200.0, bandwidth=1.5, bursts=3, spacing_s=0.011, decay_s=
 SNARE = dict(tune_hz=190.0, snap=0.6, cut_hz=2000.0, decay_s=0.09)
 METAL = dict(tune_hz=400.0, ratio=1.73, index=3.0, decay_s=0.15, drive=2.0)
 ONE_SHOTS = {
-    "kick": (instruments.kick, KICK),
-    "hat": (instruments.hat, HAT),
-    "cymbal": (instruments.cymbal, CYMBAL),
-    "clap": (instruments.clap, CLAP),
-    "snare": (instruments.snare, SNARE),
-    "tom": (instruments.tom, dict(tune_hz=90.0, decay_s=0.15)),
-} | {f"metal_{kind}": (function, METAL) for kind, function in instruments.METAL.items()}
+    "kick": (drums.kick, KICK),
+    "hat": (drums.hat, HAT),
+    "cymbal": (drums.cymbal, CYMBAL),
+    "clap": (drums.clap, CLAP),
+    "snare": (drums.snare, SNARE),
+    "tom": (drums.tom, dict(tune_hz=90.0, decay_s=0.15)),
+} | {f"metal_{kind}": (function, METAL) for kind, function in drums.METAL.items()}
 
 
 def _draw(seed=0):
@@ -41,7 +41,7 @@ def _noise(samples, seed=0):
 
 
 def _steady(value, samples):
-    return np.full(samples // instruments.CONTROL_SAMPLES + 2, value, np.float32)
+    return np.full(samples // filters.CONTROL_SAMPLES + 2, value, np.float32)
 
 
 def _impulse(samples, height=1.0):
@@ -76,7 +76,7 @@ def test_a_one_shot_works_at_any_rate(name, rate_hz):
 
 @pytest.mark.parametrize("tune_hz", [42.0, 50.0, 58.0])
 def test_a_kick_falls_to_its_tune_and_starts_at_once(tune_hz):
-    sound = instruments.kick(_draw(), RATE_HZ, **KICK | {"tune_hz": tune_hz})
+    sound = drums.kick(_draw(), RATE_HZ, **KICK | {"tune_hz": tune_hz})
     tail = sound[round(0.15 * RATE_HZ) : round(0.5 * RATE_HZ)]
     rising = np.flatnonzero((tail[:-1] < 0) & (tail[1:] >= 0))
     period = np.diff(rising).mean()
@@ -90,15 +90,15 @@ def test_a_kick_falls_to_its_tune_and_starts_at_once(tune_hz):
 def test_drive_adds_harmonics_to_a_kick():
     shares = []
     for drive in (0.5, 5.0, 25.0):
-        sound = instruments.kick(_draw(), RATE_HZ, **KICK | {"drive": drive, "click": 0.0})
+        sound = drums.kick(_draw(), RATE_HZ, **KICK | {"drive": drive, "click": 0.0})
         tail = sound[round(0.1 * RATE_HZ) : round(0.5 * RATE_HZ)]
         shares.append(_energy_share(tail * np.hanning(len(tail)), 120, 2000))
     assert shares[0] < 0.01 < shares[1] < shares[2]
 
 
 def test_hats_are_above_5_khz_and_the_open_one_rings_longer():
-    closed = instruments.hat(_draw(), RATE_HZ, **HAT | {"decay_s": 0.02})
-    opened = instruments.hat(_draw(), RATE_HZ, **HAT | {"decay_s": 0.2})
+    closed = drums.hat(_draw(), RATE_HZ, **HAT | {"decay_s": 0.02})
+    opened = drums.hat(_draw(), RATE_HZ, **HAT | {"decay_s": 0.2})
     assert _energy_share(closed, 5000, RATE_HZ) > 0.9 and _energy_share(opened, 5000, RATE_HZ) > 0.9
 
     def ringing_s(sound):
@@ -109,7 +109,7 @@ def test_hats_are_above_5_khz_and_the_open_one_rings_longer():
 
 
 def test_a_clap_has_its_bursts():
-    sound = instruments.clap(_draw(), RATE_HZ, **CLAP | {"bursts": 4, "decay_s": 0.05}).mean(axis=0)
+    sound = drums.clap(_draw(), RATE_HZ, **CLAP | {"bursts": 4, "decay_s": 0.05}).mean(axis=0)
     level = np.convolve(sound**2, np.ones(40) / 40, "same")
     spacing = round(CLAP["spacing_s"] * RATE_HZ)
     for burst in range(1, 4):
@@ -125,7 +125,7 @@ def test_a_clap_has_its_bursts():
 def test_an_oscillator_is_in_tune_and_band_limited(shape):
     hz, samples = 1234.5, RATE_HZ
     starts, still = np.array([0, samples]), np.zeros(1, bool)
-    wave = instruments.oscillator(starts, np.array([hz]), still, 0.02, shape, float(RATE_HZ))
+    wave = synthesizer.oscillator(starts, np.array([hz]), still, 0.02, shape, float(RATE_HZ))
     t = np.arange(samples) / RATE_HZ
     naive = 2 * (hz * t % 1) - 1 if shape == 0 else np.sign(0.5 - hz * t % 1)
     window = signal.windows.blackmanharris(samples)
@@ -149,7 +149,7 @@ def test_a_slide_glides_and_a_step_does_not():
     starts, hz = np.array([0, 11025, 22050]), np.array([200.0, 400.0])
 
     def just_after(slides):
-        wave = instruments.oscillator(starts, hz, np.array([False, slides]), 0.05, 0.0, float(RATE_HZ))
+        wave = synthesizer.oscillator(starts, hz, np.array([False, slides]), 0.05, 0.0, float(RATE_HZ))
         piece = wave[11025 : 11025 + 2205]  # 50 ms: 20 periods of 400 Hz
         return np.count_nonzero((piece[:-1] > 0) & (piece[1:] <= 0)) / 0.05
 
@@ -161,7 +161,7 @@ def test_a_slide_glides_and_a_step_does_not():
 @pytest.mark.parametrize(("cutoff_hz", "resonance"), [(200, 0.0), (1000, 2.0), (3000, 3.6)])
 def test_the_ladder_is_four_poles_with_feedback_for_small_signals(rate_hz, cutoff_hz, resonance):
     samples = 1 << 16
-    out = instruments.ladder(
+    out = synthesizer.ladder(
         _impulse(samples, 1e-2), _steady(cutoff_hz, samples), _steady(resonance, samples), float(rate_hz)
     )
     hz = np.fft.rfftfreq(samples, 1 / rate_hz)[:-1]
@@ -173,19 +173,19 @@ def test_the_ladder_is_four_poles_with_feedback_for_small_signals(rate_hz, cutof
 
 def test_the_ladder_peaks_at_its_cutoff_and_never_runs_away():
     cutoff_hz, samples = 1500, 1 << 16
-    out = instruments.ladder(
+    out = synthesizer.ladder(
         _impulse(samples, 1e-2), _steady(cutoff_hz, samples), _steady(3.8, samples), float(RATE_HZ)
     )
     peak_hz = np.argmax(np.abs(np.fft.rfft(out))) * RATE_HZ / samples
     assert peak_hz == pytest.approx(cutoff_hz, rel=0.03)
-    loud = instruments.ladder(20 * _noise(samples), _steady(cutoff_hz, samples), _steady(3.95, samples), float(RATE_HZ))
+    loud = synthesizer.ladder(20 * _noise(samples), _steady(cutoff_hz, samples), _steady(3.95, samples), float(RATE_HZ))
     assert np.abs(loud).max() < 2
 
 
 def test_the_ladder_follows_a_moving_cutoff():
     samples = 1 << 16
-    cutoff_hz = np.geomspace(100, 8000, samples // instruments.CONTROL_SAMPLES + 2).astype(np.float32)
-    out = instruments.ladder(0.1 * _noise(samples), cutoff_hz, _steady(0.0, samples), float(RATE_HZ))
+    cutoff_hz = np.geomspace(100, 8000, samples // filters.CONTROL_SAMPLES + 2).astype(np.float32)
+    out = synthesizer.ladder(0.1 * _noise(samples), cutoff_hz, _steady(0.0, samples), float(RATE_HZ))
     levels = [piece.std() for piece in np.split(out, 4)]
     assert all(later > 1.5 * earlier for earlier, later in zip(levels, levels[1:], strict=False))
 
@@ -194,22 +194,22 @@ def test_the_ladder_follows_a_moving_cutoff():
 def test_a_sweep_that_stands_still_is_a_butterworth_filter(kind):
     samples, cutoff_hz = 8192, 700
     shares = (1.0, 0.0, 0.0) if kind == "low" else (0.0, 0.0, 1.0)
-    out = instruments.sweep(_noise(samples), _steady(cutoff_hz, samples), 2**-0.5, *shares, float(RATE_HZ))
+    out = synthesizer.sweep(_noise(samples), _steady(cutoff_hz, samples), 2**-0.5, *shares, float(RATE_HZ))
     sos = signal.butter(2, cutoff_hz, f"{kind}pass", fs=RATE_HZ, output="sos")
     np.testing.assert_allclose(out, signal.sosfilt(sos, _noise(samples).astype(np.float64)), atol=1e-5)
 
 
 def test_the_outputs_of_a_sweep_add_up_to_what_went_in():
     samples = 8192
-    cutoff_hz = np.geomspace(50, 15000, samples // instruments.CONTROL_SAMPLES + 2).astype(np.float32)
-    out = instruments.sweep(_noise(samples), cutoff_hz, 3.0, 1.0, 1.0, 1.0, float(RATE_HZ))
+    cutoff_hz = np.geomspace(50, 15000, samples // filters.CONTROL_SAMPLES + 2).astype(np.float32)
+    out = synthesizer.sweep(_noise(samples), cutoff_hz, 3.0, 1.0, 1.0, 1.0, float(RATE_HZ))
     np.testing.assert_allclose(out, _noise(samples), atol=1e-5)
 
 
 def test_saturation_has_its_curve_and_fewer_aliases_than_the_curve_alone():
     steady = np.linspace(-3, 3, 7, dtype=np.float32)[:, None] * np.ones(4, np.float32)
     expected = 2 * steady / np.sqrt(1 + 4 * steady**2)
-    np.testing.assert_allclose(instruments.saturate(steady, 2.0), expected, rtol=1e-6)
+    np.testing.assert_allclose(synthesizer.saturate(steady, 2.0), expected, rtol=1e-6)
 
     samples, hz = 1 << 15, 4001.0
     tone = np.sin(2 * np.pi * hz * np.arange(samples) / RATE_HZ).astype(np.float32)
@@ -220,7 +220,7 @@ def test_saturation_has_its_curve_and_fewer_aliases_than_the_curve_alone():
         return (np.abs(np.fft.rfft(audio * np.blackman(samples))) ** 2)[below].sum()
 
     plain = 10 * tone / np.sqrt(1 + 100 * tone**2)
-    assert aliases(instruments.saturate(tone, 10.0)) < 0.1 * aliases(plain)
+    assert aliases(synthesizer.saturate(tone, 10.0)) < 0.1 * aliases(plain)
 
 
 # -------------------------------------------------------------------------------------------------------------- space
@@ -229,7 +229,7 @@ def test_saturation_has_its_curve_and_fewer_aliases_than_the_curve_alone():
 @pytest.mark.parametrize("decay_s", [0.7, 2.0])
 def test_a_reverb_decays_as_it_says(decay_s):
     samples = round(1.2 * decay_s * RATE_HZ)
-    room = instruments.reverb(_impulse(samples), RATE_HZ, size_s=0.05, decay_s=decay_s, damping_hz=1e9, low_cut_hz=20.0)
+    room = effects.reverb(_impulse(samples), RATE_HZ, size_s=0.05, decay_s=decay_s, damping_hz=1e9, low_cut_hz=20.0)
     level = 10 * np.log10(np.cumsum((room**2).sum(axis=0)[::-1])[::-1])  # Schroeder's backward integral
     t = np.arange(samples) / RATE_HZ
     steady = (t > 0.1 * decay_s) & (t < 0.7 * decay_s)
@@ -239,7 +239,7 @@ def test_a_reverb_decays_as_it_says(decay_s):
 
 
 def test_a_reverb_keeps_out_the_low_end_and_loses_highs_first():
-    room = instruments.reverb(_impulse(3 * RATE_HZ), RATE_HZ, size_s=0.08, decay_s=2.0, damping_hz=3000)
+    room = effects.reverb(_impulse(3 * RATE_HZ), RATE_HZ, size_s=0.08, decay_s=2.0, damping_hz=3000)
     assert _energy_share(room, 0, 80) < 0.01
     early, late = room[:, RATE_HZ // 10 : RATE_HZ // 2], room[:, RATE_HZ : 2 * RATE_HZ]
     assert _energy_share(late, 4000, RATE_HZ) < 0.3 * _energy_share(early, 4000, RATE_HZ)
@@ -248,15 +248,13 @@ def test_a_reverb_keeps_out_the_low_end_and_loses_highs_first():
 def test_echoes_are_a_feedback_comb():
     audio, delay, feedback = _noise(4000), 173, 0.7
     expected = signal.lfilter([0] * delay + [1], [1] + [0] * (delay - 1) + [-feedback], audio.astype(np.float64))
-    np.testing.assert_allclose(instruments.echoes(audio, delay, feedback), expected, atol=1e-5)
+    np.testing.assert_allclose(effects.echoes(audio, delay, feedback), expected, atol=1e-5)
 
 
 def test_ping_pong_goes_from_side_to_side():
     delay, feedback = 5000, 0.6
     wide_open = dict(high_cut_hz=1e9, low_cut_hz=0.01)
-    out = instruments.ping_pong(
-        _impulse(4 * delay + 2000), RATE_HZ, delay_samples=delay, feedback=feedback, **wide_open
-    )
+    out = effects.ping_pong(_impulse(4 * delay + 2000), RATE_HZ, delay_samples=delay, feedback=feedback, **wide_open)
     bound = 1 - np.exp(-2 * np.pi * 0.45)  # the most open that the filter gets, at the echo itself
     for echo in range(1, 5):
         heard, other = out[(echo - 1) % 2], out[echo % 2]
@@ -267,10 +265,10 @@ def test_ping_pong_goes_from_side_to_side():
 
 
 def test_a_rumble_is_low_and_joins_on_to_itself():
-    kick = instruments.kick(_draw(), RATE_HZ, **KICK)
+    kick = drums.kick(_draw(), RATE_HZ, **KICK)
     samples = 75_600
     hits = [(samples * beat // 4, 1.0) for beat in range(4)]
-    loop = instruments.rumble(kick, hits, samples, RATE_HZ, _draw(), decay_s=0.3, cut_hz=110.0, drive=2.0)
+    loop = effects.rumble(kick, hits, samples, RATE_HZ, _draw(), decay_s=0.3, cut_hz=110.0, drive=2.0)
     assert len(loop) == samples
     assert np.sqrt(np.mean(loop**2)) == pytest.approx(1, rel=1e-3)
     assert _energy_share(loop, 20, 300) > 0.97
@@ -278,7 +276,7 @@ def test_a_rumble_is_low_and_joins_on_to_itself():
 
 
 def test_a_texture_has_its_colour():
-    noise = instruments.texture(_draw(), RATE_HZ, centre_hz=2000.0, tilt=2.0)
+    noise = effects.texture(_draw(), RATE_HZ, centre_hz=2000.0, tilt=2.0)
     assert noise.dtype == np.float32 and noise.shape[0] == 2 and noise.shape[1] >= 4 * RATE_HZ
     assert np.sqrt(np.mean(noise**2)) == pytest.approx(1, rel=1e-3)
     assert _energy_share(noise, 1000, 4000) > 0.6
@@ -289,7 +287,7 @@ def test_limit_bends_towards_1_in_place_and_takes_out_dc():
     audio = 3 * _noise(20000).reshape(2, 10000) + 0.5
     louder = 1.5 * audio.astype(np.float64)
     expected = signal.lfilter([1, -1], [1, -0.999], louder / (1 + louder**4) ** 0.25)
-    peak = instruments.limit(audio, np.float32(1.5), np.float32(0.999))
+    peak = effects.limit(audio, np.float32(1.5), np.float32(0.999))
     np.testing.assert_allclose(audio, expected, atol=2e-5)
     assert peak == np.abs(audio).max()
     assert np.abs(audio.mean(axis=1)).max() < 0.05
@@ -299,7 +297,7 @@ def test_add_stops_where_the_bus_does():
     sound = _noise(20).reshape(2, 10)
     bus = np.ones((2, 15), np.float32)
     for start in (0, 9, 15, 40):
-        instruments.add(bus, sound, start, np.float32(0.5))
+        effects.add(bus, sound, start, np.float32(0.5))
     expected = np.ones((2, 15), np.float32)
     expected[:, :10] += 0.5 * sound
     expected[:, 9:] += 0.5 * sound[:, :6]

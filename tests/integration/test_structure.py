@@ -36,7 +36,7 @@ HOMES = {
     "soxr": {"technogen_jax/audio/audio_files.py"},
     "av": {"technogen_jax/audio/audio_files.py"},
     "tensorflow_datasets": {"technogen_jax/data/tfrecords.py"},
-    "numba": {"technogen_jax/common/compiled.py", "data_prep/corpus/instruments.py"},
+    "numba": {"technogen_jax/common/compiled.py", "data_prep/corpus/filters.py"},
     "google_crc32c": {"technogen_jax/data/tfrecords.py"},
     "tqdm": {"technogen_jax/common/progress.py"},
     "matplotlib": {"technogen_jax/audio/spectrogram_images.py", "technogen_jax/evaluation/charts.py"},
