@@ -65,7 +65,7 @@ def reverb(
         damping_hz: above it the decay is faster.
         low_cut_hz: what is below does not enter: the low end stays in the middle.
 
-    *Source*: Jot and Chaigne, "Digital delay networks for designing artificial reverberators", AES 90, 1991.
+    Reference: Jot and Chaigne, "Digital delay networks for designing artificial reverberators", AES 90, 1991.
     """
     # Lengths a constant ratio apart, made odd: no two share an echo for long.
     lengths = np.maximum(3, np.round(size_s * rate_hz * 0.83 ** np.arange(8)).astype(np.int64) | 1)

@@ -38,7 +38,7 @@ def oscillator(starts, hz, slides, glide_s, shape, rate_hz):
         shape: 0 is a saw, 1 a square.
         rate_hz: sampling rate.
 
-    *Source*: the steps are smoothed by polyBLEP (Välimäki, Pekonen and Nam, "Perceptually informed synthesis of
+    Reference: the steps are smoothed by polyBLEP (Välimäki, Pekonen and Nam, "Perceptually informed synthesis of
     bandlimited classical waveforms using integrated polynomial interpolation", JASA 131, 2012, the two-point case).
     """
     out = np.empty(starts[-1] - starts[0], np.float32)
@@ -76,7 +76,7 @@ def ladder(audio, cutoff_hz, resonance, rate_hz):
         resonance: float, likewise: k, from 0 to below 4.
         rate_hz: sampling rate.
 
-    *Source*: the delay-free feedback is Zavalishin's ("The Art of VA Filter Design", 2.1.2, chapter 5).
+    Reference: the delay-free feedback is Zavalishin's ("The Art of VA Filter Design", 2.1.2, chapter 5).
     """
     out = np.empty_like(audio)
     a = b = c = d = 0.0
@@ -134,7 +134,7 @@ def sweep(audio, cutoff_hz, q, low, band, high, rate_hz):
         high: of what is above it.
         rate_hz: sampling rate.
 
-    *Source*: the trapezoidal state-variable filter (Zavalishin, "The Art of VA Filter Design", chapter 4).
+    Reference: the trapezoidal state-variable filter (Zavalishin, "The Art of VA Filter Design", chapter 4).
     """
     out = np.empty_like(audio)
     first = second = 0.0
@@ -162,7 +162,7 @@ def saturate(audio: np.ndarray, drive: float) -> np.ndarray:
     What comes out is the mean of the curve over the line between two samples: half a sample late, and highs are
     softened as by a mean of two samples.
 
-    *Source*: Parker, Zavalishin and Le Bivic, "Reducing the aliasing of nonlinear waveshaping using continuous-time
+    Reference: Parker, Zavalishin and Le Bivic, "Reducing the aliasing of nonlinear waveshaping using continuous-time
     convolution", DAFx 2016; for this curve the quotient of differences simplifies to one of sums, which never is 0 / 0.
     """
     audio = np.ascontiguousarray(audio, np.float32)

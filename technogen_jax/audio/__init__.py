@@ -1,1 +1,9 @@
-"""Waveform files, spectra, loudness and pictures of spectrograms."""
+"""Audio files and signal processing, without models.
+
+audio_files          reads, resamples and writes audio files
+loudness             loudness after ITU-R BS.1770
+spectral             short-time spectra, mel bands, Griffin-Lim and a limiter, in JAX
+spectral_distance    energy distance between sounds, a loss
+spectrogram_images   mel spectrograms as pictures
+corruptions          known faults put into audio, for metrics and listening tests
+"""

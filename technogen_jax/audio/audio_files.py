@@ -1,8 +1,8 @@
-"""Waveform files in and out: decode, resample, remix and write, block by block.
+"""Reads and writes audio files: decode, resample, remix and encode, block by block.
 
-Everything that touches a codec is here. Files are read by libsndfile (wav, flac, mp3, ogg, opus, aiff, ...) and,
+All use of codecs is in this module. Files are read by libsndfile (wav, flac, mp3, ogg, opus, aiff, ...) and,
 where that does not know the format (m4a, aac, mp4, wma) or an mp3's length, by FFmpeg's libraries through PyAV. Audio is
-float32 `[T, C]` in [-1, 1], channels last; resampling is soxr's "HQ" recipe, which may be fed in blocks.
+float32 `[T, C]` in [-1, 1], channels last; resampling is soxr's "HQ" recipe, which accepts blocks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import soxr
 
 from technogen_jax.common import atomic_files
 
-# What is looked for in a folder. The decoders go by content, so a wrong extension from this list still decodes.
+# Extensions that count as audio in a folder. The content decides the decoder, so a wrong one of these still decodes.
 AUDIO_EXTENSIONS = frozenset(
     ".wav .wave .w64 .rf64 .flac .mp3 .mp2 .ogg .oga .opus .aif .aiff .aifc .au .caf .m4a .m4b .m4p .aac .mp4 .wma .webm".split()
 )
@@ -33,12 +33,12 @@ WRITE_FORMATS = {
     ".opus": ("OGG", "OPUS"),
     ".aiff": ("AIFF", "PCM_16"),
 }
-BLOCK_SAMPLES = 1 << 15  # what is done to a block finds it in the processor's cache
-# A decoder that delivers less than this share of what the header promises met a truncated or damaged file.
+BLOCK_SAMPLES = 1 << 15  # a block stays in the processor's cache
+# If less than this share of the header's length can be decoded, the file is truncated or damaged.
 _MIN_DECODED = 0.99
-# What FFmpeg may take a file for. A playlist or a session description would send it to other files and to the network.
+# Formats that FFmpeg may open. A playlist or a session description would make it open other files or the network.
 _CONTAINERS = "mov,mp4,matroska,webm,asf,mp3,aac,ogg,wav,w64,flac,aiff,caf,au,mpegts,mpeg,avi,ac3"
-_RAW_FORMATS = ("mp3", "aac")  # FFmpeg guesses their length from the first frames' bitrate
+_RAW_FORMATS = ("mp3", "aac")  # FFmpeg estimates their length from the bitrate of the first frames
 _PROTECTED = ("drms", "enca")  # encrypted audio in mp4: FairPlay's tag, and MPEG's
 _TAGS = (b"ID3", b"TAG", b"APE", b"LYR")
 _MAX_CHANNELS = 64
@@ -98,13 +98,13 @@ def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> 
 
 
 def resample_blocks(stream: Stream, sample_rate_hz: int, channels: int) -> Iterator[np.ndarray]:
-    """The stream's blocks at another rate and channel count.
+    """Yields the stream's blocks at another rate and channel count.
 
     The channels are remixed before or after resampling, whichever leaves fewer to resample.
 
     Args:
         stream: from `open_stream`.
-        sample_rate_hz: rate of what comes out.
+        sample_rate_hz: rate of the result.
         channels: 1 or 2; see `remix`.
     """
     if stream.sample_rate_hz == sample_rate_hz:
@@ -123,7 +123,7 @@ def resample_blocks(stream: Stream, sample_rate_hz: int, channels: int) -> Itera
 
 
 def remix(audio: np.ndarray, channels: int) -> np.ndarray:
-    """`[T, C]` with another channel count.
+    """Returns `[T, C]` with another channel count.
 
     To one channel: the mean of all. To two: a mono channel twice; of more than two, the first two, which are front
     left and front right in every layout that the formats here define.
@@ -144,10 +144,10 @@ def remix(audio: np.ndarray, channels: int) -> np.ndarray:
 def read(
     path: str | os.PathLike, sample_rate_hz: int | None = None, channels: int | None = None
 ) -> tuple[np.ndarray, int]:
-    """The whole file and its rate: float32 `[T, C]`, at `sample_rate_hz` and `channels` where given.
+    """Returns the whole file and its rate: float32 `[T, C]`, at `sample_rate_hz` and `channels` where given.
 
     Raises:
-        AudioError: see `open_stream`.
+        AudioError: the file cannot be opened or decoded, as in `open_stream`.
     """
     with open_stream(path) as stream:
         rate = sample_rate_hz or stream.sample_rate_hz
@@ -158,7 +158,7 @@ def read(
 def write(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> None:
     """Writes `[T, C]` (or `[T]`) audio in [-1, 1] by the path's extension; wav, flac and aiff as 16-bit PCM.
 
-    The file appears whole or not at all. Values outside [-1, 1] are clipped.
+    The file is written completely or not at all. Values outside [-1, 1] are clipped.
 
     Raises:
         ValueError: an extension that cannot be written, audio of another shape, or NaN or Inf in it.
@@ -168,7 +168,7 @@ def write(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> No
 
 
 def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_rate_hz: int) -> None:
-    """Writes audio that comes in blocks `[T, C]`, float32, as `write` does; memory stays bounded by one of them.
+    """Writes audio given in blocks `[T, C]`, float32, as `write` does; memory stays bounded by one of them.
 
     Raises:
         ValueError: see `write`; also no blocks at all, or one of another shape than the first.
@@ -298,7 +298,9 @@ def _av_blocks(container, source, block_samples: int) -> Iterator[np.ndarray]:
     import av
 
     rate = source.codec_context.sample_rate
-    resampler = av.AudioResampler(format="fltp", layout=source.codec_context.layout, rate=rate)  # what is so, passes
+    resampler = av.AudioResampler(
+        format="fltp", layout=source.codec_context.layout, rate=rate
+    )  # audio in this format passes unchanged
     guessed = container.format.name in _RAW_FORMATS or not source.duration
     promised = 0 if guessed else float(source.duration * source.time_base) * rate
     decoded = held = 0
@@ -321,17 +323,17 @@ def _av_blocks(container, source, block_samples: int) -> Iterator[np.ndarray]:
         decoded += len(audio)
         if len(audio):
             yield audio
-    if decoded < _MIN_DECODED * promised - 0.1 * rate:  # the encoder's delay is cut from what is decoded
+    if decoded < _MIN_DECODED * promised - 0.1 * rate:  # the encoder's delay is removed from the decoded audio
         raise AudioError(
             f"truncated: the header promises {promised / rate:.1f} s, {decoded / rate:.1f} s could be decoded"
         )
 
 
 def _av_frames(container, source) -> Iterator:
-    """The decoded frames. What cannot be decoded before the first or after the last is litter of whoever cut the file.
+    """Yields the decoded frames. Data that cannot be decoded before the first or after the last frame are ignored.
 
     Raises:
-        InvalidDataError: there is something between two frames that is no tag of joined files.
+        InvalidDataError: data between two frames cannot be decoded and are no tag of joined files.
     """
     import av
 

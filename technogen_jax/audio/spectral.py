@@ -1,4 +1,4 @@
-"""Spectra of audio in pure JAX: Fourier transform there and back, log-mel spectrogram, phases for bare magnitudes."""
+"""Spectra of audio in pure JAX: short-time Fourier transform and inverse, mel bands, Griffin-Lim, limiter."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# `istft` divides by at least this share of the largest window sum: at the ends, which only the edge of a frame has seen,
-# the error of a spectrum that no audio has then grows 1 / sqrt(0.1) = 3.2 times, not without bound. Elsewhere the sum of
-# squared Hann windows is at least half of its largest.
+# `istft` divides by at least this share of the largest window sum. At both ends only the edge of one
+# window covers the audio, and the errors of an inconsistent spectrum would grow without bound; so they
+# grow at most 1 / sqrt(0.1) = 3.2 times. Elsewhere the sum of squared Hann windows is at least half of
+# its largest value.
 _LEAST_WINDOW_SUM = 0.1
-CEILING_DBFS = -0.5  # where masters of techno end
+CEILING_DBFS = -0.5  # chosen: the usual ceiling of techno masters
 
 
 def stft(audio: jax.Array, n_fft: int, hop_length: int, pad_end: bool = False) -> jax.Array:
-    """Complex spectrum of frames that begin at 0, hop_length, ...
+    """Returns the complex spectrum of frames that begin at 0, hop_length, ...
 
     Args:
         audio: `[..., T]`, T not below `n_fft` unless `pad_end`.
@@ -46,7 +47,7 @@ def stft(audio: jax.Array, n_fft: int, hop_length: int, pad_end: bool = False) -
 
 
 def istft(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
-    """The audio whose `stft` comes nearest to a spectrum, in the least-squares sense.
+    """Returns the audio whose `stft` is closest to a spectrum, in the least-squares sense.
 
     It is the sum of the windowed frames divided by the sum of the squared windows. Without that division frames that
     overlap by half leave an amplitude modulation of 6 dB, once a hop.
@@ -62,7 +63,7 @@ def istft(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
     Raises:
         ValueError: hop_length is too long or does not divide n_fft.
 
-    *Source*: Griffin, Lim, "Signal estimation from modified short-time Fourier transform", IEEE Transactions on
+    Reference: Griffin, Lim, "Signal estimation from modified short-time Fourier transform", IEEE Transactions on
     Acoustics, Speech, and Signal Processing 32(2), 1984, equation 6.
     """
     if n_fft % hop_length or hop_length > n_fft // 2:
@@ -78,19 +79,21 @@ def istft(spectrum: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
 def griffin_lim(
     magnitude: jax.Array, n_fft: int, hop_length: int, iterations: int = 16, momentum: float = 0.0
 ) -> jax.Array:
-    """Audio whose spectrum has nearly the given magnitudes; phases are found from zero on, so always the same ones.
+    """Returns audio whose spectrum has approximately the given magnitudes.
+
+    The phases start at zero, so that the result is always the same.
 
     Args:
         magnitude: `[..., N, n_fft // 2 + 1]`, at least 0.
         n_fft: frame length.
-        hop_length: samples from frame to frame, see `istft`.
+        hop_length: samples from frame to frame, at most half of `n_fft` and a divisor of it.
         iterations: how often the phases are taken from the audio's own spectrum.
         momentum: 0 for Griffin and Lim's algorithm; the fast one adds this share of the last change, 0.99 in its paper.
 
     Returns:
         `[..., (N - 1) * hop_length + n_fft]`.
 
-    *Source*: Griffin, Lim 1984 (see `istft`); Perraudin, Balazs, Sondergaard, "A fast Griffin-Lim algorithm", WASPAA
+    Reference: Griffin, Lim 1984, as for `istft`; Perraudin, Balazs, Sondergaard, "A fast Griffin-Lim algorithm", WASPAA
     2013, with its step written as in librosa.
     """
     forward = functools.partial(stft, n_fft=n_fft, hop_length=hop_length)
@@ -111,7 +114,7 @@ def griffin_lim(
 def log_mel(
     audio: jax.Array, sample_rate_hz: int, *, n_fft: int, hop_length: int, n_mels: int, fmin_hz: float
 ) -> jax.Array:
-    """Natural logarithm of the mel power spectrogram, `log(mel + 1e-5)`, from `fmin_hz` to half the rate.
+    """Returns the natural logarithm of the mel power spectrogram, `log(mel + 1e-5)`, up to half the rate.
 
     Args:
         audio: `[..., T]` in [-1, 1].
@@ -131,24 +134,24 @@ def log_mel(
 
 @functools.cache
 def mel_filters(sample_rate_hz: int, n_fft: int, n_mels: int, fmin_hz: float) -> np.ndarray:
-    """Weights of the bins in each mel band, on Slaney's scale and of equal area: `[n_mels, n_fft // 2 + 1]`."""
-    import librosa  # a second to import: only where a mel spectrogram is made
+    """Returns the weights of the bins in each mel band, `[n_mels, n_fft // 2 + 1]`: Slaney's scale, equal areas."""
+    import librosa  # takes a second to import
 
     return librosa.filters.mel(sr=sample_rate_hz, n_fft=n_fft, n_mels=n_mels, fmin=fmin_hz)
 
 
 def hann(n_fft: int) -> np.ndarray:
-    """The periodic Hann window, float32 `[n_fft]`."""
+    """Returns the periodic Hann window, float32 `[n_fft]`."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
 def noise_power(n_fft: int) -> float:
-    """Mean square of the spectrum of white noise of unit deviation: a Hann window's squares sum to 3/8 of its length."""
+    """Returns the mean power of a spectrum of white noise of unit deviation: 3/8 of the Hann window's length."""
     return 3 / 8 * n_fft
 
 
 def matmul_banded(x: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """`x @ matrix` of a matrix whose entries but a band are zero, as those between bins and mel bands: in blocks, without most zeros.
+    """Returns `x @ matrix` for a banded matrix, as between bins and mel bands, in blocks that skip most zeros.
 
     Args:
         x: `[..., D]`.
@@ -158,7 +161,7 @@ def matmul_banded(x: jax.Array, matrix: np.ndarray) -> jax.Array:
         `[..., M]`.
     """
     blocks = []
-    for block in np.array_split(matrix, 4, 1):  # more save little: what is then left is to write the result
+    for block in np.array_split(matrix, 4, 1):  # more blocks save little: writing the result then dominates
         rows = np.flatnonzero(block.any(1))
         used = slice(rows[0], rows[-1] + 1) if len(rows) else slice(1)
         blocks.append(jnp.matmul(x[..., used], block[used]))
@@ -166,7 +169,7 @@ def matmul_banded(x: jax.Array, matrix: np.ndarray) -> jax.Array:
 
 
 def rise(frequencies_hz: np.ndarray, edges_hz: tuple[float, float]) -> np.ndarray:
-    """Half a cosine from 0 at the lower edge to 1 at the upper: the share of a filter that lets pass what is above."""
+    """Returns the gain of a high-pass filter: half a cosine from 0 at the lower edge to 1 at the upper."""
     low_hz, high_hz = edges_hz
     return 0.5 - 0.5 * np.cos(np.pi * np.clip((frequencies_hz - low_hz) / (high_hz - low_hz), 0, 1))
 
@@ -182,11 +185,11 @@ def _overlap_add(frames: jax.Array, hop_length: int) -> jax.Array:
 
 
 def resample_circular(audio: jax.Array, samples: int) -> jax.Array:
-    """A loop with another number of samples: what both numbers can hold of its spectrum stays as it is.
+    """Returns a loop resampled to another length; the frequencies that both lengths can hold do not change.
 
     Args:
-        audio: `[..., T]`; its end goes on at its beginning.
-        samples: of the result.
+        audio: `[..., T]`, periodic.
+        samples: length of the result.
 
     Returns:
         `[..., samples]`.
@@ -199,7 +202,9 @@ def resample_circular(audio: jax.Array, samples: int) -> jax.Array:
 
 
 def stft_circular(audio: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
-    """Complex spectrum of a loop, its frames centred on the middle of each hop: turning the audio by a hop turns them by one.
+    """Returns the complex spectrum of a loop, with frames centred on the middle of each hop.
+
+    Rotating the audio by a hop rotates the frames by one.
 
     Args:
         audio: `[..., T]`, T a multiple of `hop_length` and at least `n_fft`.
@@ -218,7 +223,7 @@ def stft_circular(audio: jax.Array, n_fft: int, hop_length: int) -> jax.Array:
 
 
 def _frames_of_loop(samples: int, n_fft: int, hop_length: int) -> tuple[int, int]:
-    """How many hops a loop has, and how many a frame."""
+    """Returns the number of hops in a loop and in a frame."""
     if samples % hop_length or n_fft % hop_length or samples < n_fft:
         raise ValueError(
             f"spectra of a loop: expected a hop_length that divides n_fft = {n_fft} and at least as many samples, got a hop_length of "
@@ -228,7 +233,7 @@ def _frames_of_loop(samples: int, n_fft: int, hop_length: int) -> tuple[int, int
 
 
 def _spectrum(blocks: jax.Array, n_fft: int) -> jax.Array:
-    """Of the frames that begin with each block of a hop, `[..., N + parts - 1, hop_length]`: `[..., N, n_fft // 2 + 1]`."""
+    """Returns spectra `[..., N, n_fft // 2 + 1]` from blocks of a hop `[..., N + parts - 1, hop_length]`."""
     parts = n_fft // blocks.shape[-1]
     count = blocks.shape[-2] - parts + 1
     frames = jnp.concatenate([blocks[..., i : i + count, :] for i in range(parts)], -1)
@@ -245,17 +250,17 @@ def resynthesize_circular(
     pieces: int = 1,
     before: int = 0,
 ) -> jax.Array:
-    """The loop whose `stft_circular` comes nearest, in the least-squares sense, to what a function makes of that of others.
+    """Applies a function to the spectra of loops and returns the loops that match its result best.
 
-    Spectra are made and used a piece of the loop at a time: those of one piece stay in a processor's caches, and what is more than a
-    heap keeps would be given back and fetched anew each time. Of two bars in beats that halves the time: measured, see
-    experiments/log/2026-11-29-decoding-by-beats-and-songs.md.
+    Best is meant in the least-squares sense. Spectra are computed and used for one piece of the loop at
+    a time, so that they stay in the processor's caches. With two bars in pieces of a beat that halves the
+    time: measured, see experiments/log/2026-11-29-decoding-by-beats-and-songs.md.
 
     Args:
         function: spectra `[B, S, before + N / pieces, n_fft // 2 + 1]` of a piece and its controls, as those below but with N / pieces
             frames -> spectra `[B, N / pieces, n_fft // 2 + 1]` of each of C signals. It is traced once.
         audio: `[B, S, N * hop_length]`.
-        controls: arrays `[B, N, ...]`, in a tree: what the function is told of each frame.
+        controls: arrays `[B, N, ...]`, in a tree: the function's controls for each frame.
         n_fft: see `stft_circular`.
         hop_length: at most half of `n_fft` and a divisor of it.
         pieces: their number, a divisor of N that leaves at least `before` and `n_fft / hop_length - 1` frames in each.
@@ -268,7 +273,7 @@ def resynthesize_circular(
         ValueError: lengths that do not fit, as in `stft_circular`, or fewer than two hops a frame; pieces that do not divide N, or
             are too short.
 
-    *Source*: see `istft`.
+    Reference: Griffin and Lim 1984, as for `istft`.
     """
     count, parts = _frames_of_loop(audio.shape[-1], n_fft, hop_length)
     if parts < 2:
@@ -300,14 +305,14 @@ def resynthesize_circular(
 
 
 def saturate(audio: jax.Array, *, knee_dbfs: float = CEILING_DBFS) -> jax.Array:
-    """Samples as a master's clipper leaves them: of what is above the knee, in decibels, a quarter stays.
+    """Returns the audio softly clipped: levels above the knee, in decibels, are divided by four.
 
-    Before a limiter it costs the peaks, which are short, so that the limiter takes less from all around them. What is
-    below the knee is returned as it is, to the bit.
+    Before a limiter this lowers the short peaks, so that the limiter lowers their surroundings less. Samples
+    below the knee do not change at all.
 
     Args:
         audio: of any shape.
-        knee_dbfs: where it begins.
+        knee_dbfs: the level above which samples change.
     """
     knee = np.float32(10 ** (knee_dbfs / 20))
     above = jnp.maximum(jnp.abs(audio) / knee, 1)
@@ -323,14 +328,14 @@ def limit_circular(
     hold_s: float = 0.01,
     release_s: float = 0.05,
 ) -> jax.Array:
-    """A loop with no sample above the ceiling; one that has none is returned as it is, to the bit.
+    """Returns a loop without samples above the ceiling; a loop that has none does not change at all.
 
     The gain, one for all channels, falls before a peak and is where it must be at the peak. A hold of half a period leaves
     a steady tone its wave: with 10 ms, from 50 Hz up. What a sample becomes depends on `attack_s` after it and on
     `attack_s + hold_s + 8 release_s` before it, no more.
 
     Args:
-        audio: `[B, T, C]`; its end goes on at its beginning.
+        audio: `[B, T, C]`, periodic.
         sample_rate_hz: its rate.
         ceiling_dbfs: of samples. Between samples a wave can be higher: for EBU R 128, which allows -1 dB there, -2.
         attack_s: in which the gain falls; of a power of two samples, twice, so only about this long.
@@ -340,7 +345,7 @@ def limit_circular(
     Returns:
         `[B, T, C]` within the ceiling.
 
-    *Source*: Hämäläinen, "Smoothing of the control signal without clipped output in digital peak limiters", DAFx 2002:
+    Reference: Hämäläinen, "Smoothing of the control signal without clipped output in digital peak limiters", DAFx 2002:
     a mean of the largest reductions around is never less than what is needed here.
     """
     ceiling = np.float32(10 ** (ceiling_dbfs / 20))

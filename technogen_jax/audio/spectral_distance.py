@@ -14,22 +14,22 @@ _ENERGY_N_FFT = (256, 512, 1024, 2048, 4096)
 def spectral_energy(
     real: jax.Array, first: jax.Array, second: jax.Array, sample_rate_hz: float
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """How far two sounds made from one code, by different noise, are from the real one, beyond what they differ by themselves.
+    """Returns the energy distance of two sounds, decoded from one code with different noise, to the real one.
 
-    The energy distance, a proper score: its least value is reached by sounds that are distributed as the real ones, noise as
-    noise, not by their mean. The distance of two sounds is that of their spectra at five resolutions, magnitudes to the
+    It is a proper score: sounds that are distributed as the real ones minimize it, noise as noise, not
+    their mean. The distance of two sounds is that of their spectra at five resolutions, magnitudes to the
     power 0.3, weighted over frequency about as a mel scale is dense; the first channel counts twice the others.
 
     Args:
         real: `[B, C, T]` in [-1, 1].
         first: of the same shape.
         second: of the same shape.
-        sample_rate_hz: of all.
+        sample_rate_hz: their rate.
 
     Returns:
         The loss, and its parts: "attraction", the mean distance to the real, and "repulsion", half the distance of the two.
 
-    *Source*: Gritsenko et al. 2020 (arXiv:2008.01160), eq. 5 with their generalised energy distance.
+    Reference: Gritsenko et al. 2020 (arXiv:2008.01160), eq. 5 with their generalised energy distance.
     """
     attraction = repulsion = 0.0
     for n_fft in _ENERGY_N_FFT:
@@ -53,4 +53,4 @@ def _compressed(sound: jax.Array, n_fft: int) -> jax.Array:
     blocks = sound[..., : sound.shape[-1] // hop * hop].reshape(*sound.shape[:-1], -1, hop)
     spectrum = jnp.fft.rfft(jnp.concatenate([blocks[..., :-1, :], blocks[..., 1:, :]], -1) * spectral.hann(n_fft))
     power = (spectrum.real**2 + spectrum.imag**2) * (4 / n_fft) ** 2
-    return (power + 1e-9) ** 0.15  # -90 dB: what is below says nothing
+    return (power + 1e-9) ** 0.15  # -90 dB: levels below this are ignored

@@ -19,13 +19,13 @@ MEL_FMIN_HZ = 30.0  # below a kick's fundamental
 N_MELS = 96
 DB_RANGE = (-80.0, 0.0)  # 0 dB is about a sine at full scale
 _COLOURS = "magma"
-_MOST_FRAMES = 400  # of one picture; longer audio is looked at less often, not averaged
+_MOST_FRAMES = 400  # of one picture; longer audio has a longer hop, it is not averaged
 _TITLE_LETTERS = 42
 _TICKS_HZ = (200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
 def mel_db(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """Mel spectrogram of the channels' mean, `[N_MELS, N]` float32 in dB, from 30 Hz to half the rate.
+    """Returns the mel spectrogram of the channels' mean, `[N_MELS, N]` float32 in dB, from 30 Hz to half the rate.
 
     The window is about 50 ms; the hop gives at most 400 frames, and a short clip not more than a sixteenth of a window.
     0 dB is about a sine at full scale; the floor is -100 dB.
@@ -50,7 +50,7 @@ def mel_db(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 
 
 def frame_sizes(samples: int, sample_rate_hz: int) -> tuple[int, int]:
-    """(n_fft, hop_length) that `mel_db` uses for a clip of this length."""
+    """Returns (n_fft, hop_length) that `mel_db` uses for a clip of this length."""
     n_fft = max(64, 1 << round(np.log2(0.05 * sample_rate_hz)))
     return n_fft, max(n_fft // 16, -(-samples // _MOST_FRAMES))
 
@@ -69,7 +69,7 @@ def mel_filters(sample_rate_hz: int, n_fft: int) -> np.ndarray:
 
 
 def mel_image(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """`mel_db` in colour, low frequencies at the bottom: uint8 `[2 * N_MELS, N, 3]`, for TensorBoard."""
+    """Returns `mel_db` in colour, low frequencies at the bottom: uint8 `[2 * N_MELS, N, 3]`, for TensorBoard."""
     import matplotlib
 
     low, high = DB_RANGE
@@ -79,7 +79,7 @@ def mel_image(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
 
 
 def png(image: np.ndarray) -> bytes:
-    """A PNG file's bytes of an image, uint8 `[H, W, 3]`."""
+    """Returns an image as the bytes of a PNG file, uint8 `[H, W, 3]`."""
     import matplotlib.image
 
     content = io.BytesIO()
@@ -95,7 +95,7 @@ def write_contact_sheet(
     columns: int = 4,
     heading: str | None = None,
 ) -> None:
-    """Writes a PNG with a mel spectrogram of each clip, all on one scale; the file appears whole or not at all.
+    """Writes a PNG with a mel spectrogram of each clip, all on one scale; the file is written completely or not at all.
 
     Args:
         path: the file.
@@ -168,7 +168,7 @@ def write_contact_sheet(
 
 
 def _drawable(text: str) -> str:
-    """Without what matplotlib would take for markup or cannot draw."""
+    """Returns a text without characters that matplotlib would read as markup or cannot draw."""
     return "".join(character if character.isprintable() else "?" for character in text).replace("$", r"\$")
 
 
