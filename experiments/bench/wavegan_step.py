@@ -252,6 +252,13 @@ class Theirs:
             torch.cuda.synchronize()
 
 
+def by_channel(w, axis):
+    """Reorders a dense layer that flattens [16, C] here and [C, 16] in PyTorch."""
+    shape = list(w.shape)
+    shape[axis : axis + 1] = [16, -1]
+    return np.asarray(w).reshape(shape).swapaxes(axis, axis + 1).reshape(w.shape)
+
+
 def compare(ours, theirs, dtype):
     """Returns (largest relative difference of logits and loss, that of gradients), each in the Euclidean norm of an array."""
     torch = theirs.torch
@@ -282,12 +289,6 @@ def compare(ours, theirs, dtype):
         """Converts a kernel [K, in, out] to PyTorch's [out, in, K], or [in, out, K] if transposed, one tap later."""
         w = np.roll(np.asarray(w), 1, axis=0).transpose(*((1, 2, 0) if transposed else (2, 1, 0)))
         return torch.from_numpy(np.ascontiguousarray(w if theirs.flat else w[:, :, None]))
-
-    def by_channel(w, axis):
-        """Reorders a dense layer that flattens [16, C] here and [C, 16] in PyTorch."""
-        shape = list(w.shape)
-        shape[axis : axis + 1] = [16, -1]
-        return np.asarray(w).reshape(shape).swapaxes(axis, axis + 1).reshape(w.shape)
 
     pairs = []  # (PyTorch's parameter, our value, our gradient or None), in PyTorch's layout
     pairs.append((theirs.g.z_project.weight, torch.from_numpy(by_channel(g["z_project"]["kernel"], 1).T.copy()), None))
