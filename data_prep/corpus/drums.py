@@ -6,6 +6,7 @@ first sample. Frequencies that the rate cannot hold are lowered.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -27,46 +28,55 @@ from data_prep.corpus.filters import (
 from data_prep.corpus.synthesizer import saturate
 
 
-def kick(
-    draw: np.random.Generator,
-    rate_hz: int,
-    *,
-    tune_hz: float,
-    sweep_hz: float,
-    sweep_s: float,
-    zap_hz: float,
-    hold_s: float,
-    decay_s: float,
-    click: float,
-    drive: float,
-    bias: float,
-    tone_hz: float,
-) -> np.ndarray:
-    """A bass drum `[T]`: a sine that falls to `tune_hz`, a click, and distortion.
+@dataclasses.dataclass(frozen=True)
+class KickParameters:
+    """The sound of a bass drum.
 
-    Args:
-        draw: where the click's noise comes from.
-        rate_hz: sampling rate.
-        tune_hz: the frequency at which it ends.
-        sweep_hz: how far above that the punch starts.
-        sweep_s: time constant of that fall.
-        zap_hz: how far above again the first few milliseconds start.
-        hold_s: before it starts to decay.
+    Attributes:
+        tune_hz: frequency at the end.
+        sweep_hz: how far above `tune_hz` the frequency starts its main fall.
+        sweep_s: time constant of this fall.
+        zap_hz: how much higher still the frequency is in the first few milliseconds.
+        hold_s: time until the level starts to decay.
         decay_s: time constant of the level.
         click: level of the noise in the attack.
-        drive: into the distortion; 1 is nearly clean.
-        bias: makes the distortion asymmetric: even harmonics.
-        tone_hz: low-pass after the distortion.
+        drive: gain into the distortion; 1 is nearly clean.
+        bias: offset into the distortion; it adds even harmonics.
+        tone_hz: cutoff of the low-pass after the distortion.
+    """
+
+    tune_hz: float
+    sweep_hz: float
+    sweep_s: float
+    zap_hz: float
+    hold_s: float
+    decay_s: float
+    click: float
+    drive: float
+    bias: float
+    tone_hz: float
+
+
+def kick(draw: np.random.Generator, rate_hz: int, p: KickParameters) -> np.ndarray:
+    """Returns a bass drum `[T]`: a sine with a falling frequency and a click, both distorted.
+
+    Args:
+        draw: generator of the click's noise.
+        rate_hz: sampling rate.
+        p: the sound.
     """
     fast_hz = rate_hz * OVERSAMPLING
-    t = time_axis(hold_s + 5 * decay_s, fast_hz)
-    zap_s = 0.004
-    phase = tune_hz * t + sweep_hz * sweep_s * (1 - np.exp(-t / sweep_s)) + zap_hz * zap_s * (1 - np.exp(-t / zap_s))
-    level = np.exp(-np.maximum(t - hold_s, 0) / decay_s)
-    noise = high_pass(white_noise(draw, len(t)), min(1500, 0.1 * rate_hz), fast_hz) * np.exp(-t / 0.003)
-    body = np.sin(2 * np.pi * phase) * level + 0.5 * click * noise
-    driven = saturate(body + bias * level, drive)
-    sound = low_pass(driven, min(tone_hz, HIGHEST * rate_hz), fast_hz)
+    t = time_axis(p.hold_s + 5 * p.decay_s, fast_hz)
+    zap_s = 0.004  # chosen
+    sweep = p.sweep_hz * p.sweep_s * (1 - np.exp(-t / p.sweep_s))
+    zap = p.zap_hz * zap_s * (1 - np.exp(-t / zap_s))
+    phase = p.tune_hz * t + sweep + zap
+    level = np.exp(-np.maximum(t - p.hold_s, 0) / p.decay_s)
+    noise = high_pass(white_noise(draw, len(t)), min(1500, 0.1 * rate_hz), fast_hz)
+    noise = noise * np.exp(-t / 0.003)
+    body = np.sin(2 * np.pi * phase) * level + 0.5 * p.click * noise
+    driven = saturate(body + p.bias * level, p.drive)
+    sound = low_pass(driven, min(p.tone_hz, HIGHEST * rate_hz), fast_hz)
     return finish_one_shot(high_pass(decimate(sound), 20, rate_hz), rate_hz)
 
 

@@ -118,7 +118,7 @@ def _render_kick(mix: _Mix, draw: np.random.Generator) -> np.ndarray:
     """Plays the bass drum, which ducks the rest, and returns one hit `[T]`."""
     track, rate_hz = mix.track, mix.rate_hz
     p, duck, fills = track.parameters["kick"], track.parameters["duck"], _fills(track)
-    sound = drums.kick(draw, rate_hz, **_sound(p))
+    sound = drums.kick(draw, rate_hz, drums.KickParameters(**_sound(p)))
     t = np.arange(round(duck["release_s"] * rate_hz)) / (duck["release_s"] * rate_hz)
     dip = (1 - duck["depth"] * (1 - t) ** 1.5).astype(np.float32)
 

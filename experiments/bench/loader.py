@@ -113,9 +113,8 @@ def ours(folder, clip_samples, channels, batch, read_threads=2) -> Iterator[np.n
     """Reads as training does."""
     rows = batching.ProcessRows(batch, 0, batch)
     clips = batching.ClipAudio(ClipSource(folder, "train"))
-    return batching.iterate_batches(
-        clips, rows=rows, n_critic=1, length=clip_samples, seed=0, read_threads=read_threads
-    )
+    window = batching.Window(length=clip_samples)
+    return batching.iterate_batches(clips, rows=rows, n_critic=1, window=window, seed=0, read_threads=read_threads)
 
 
 def grain_plainly(folder, clip_samples, channels, batch) -> Iterator[np.ndarray]:

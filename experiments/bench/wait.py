@@ -62,9 +62,11 @@ def case(name: str, dispatches: int, rounds: int) -> dict:
             rows=rows,
             n_critic=every.n_critic,
             steps=every.steps_per_dispatch,
-            length=None if step.gan.encode_once else audio.clip_samples,
-            crop=config.data.crop,
-            rotate=config.data.rotate,
+            window=batching.Window(
+                length=None if step.gan.encode_once else audio.clip_samples,
+                crop=config.data.crop,
+                rotate=config.data.rotate,
+            ),
             seed=0,
             read_threads=config.data.read_threads,
         )

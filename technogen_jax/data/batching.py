@@ -8,6 +8,7 @@ the rows of its own devices.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -40,6 +41,22 @@ class ProcessRows(NamedTuple):
     count: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The part of a clip that a row of a batch contains.
+
+    Attributes:
+        length: the model's window; longer clips are cropped to it. None: the whole clip.
+        crop: "random", drawn anew for each use of a clip, or "start".
+        rotate: clips are loops, and each use rotates them by a random multiple of this many samples
+            (or rows of a code); 0: not at all.
+    """
+
+    length: int | None = None
+    crop: str = "start"
+    rotate: int = 0
+
+
 def iterate_in_order(source: Sequence[dict[str, Any]], on_progress: Callable[[int], object]) -> Iterator[np.ndarray]:
     """Yields all clips of a source in order, in batches.
 
@@ -62,9 +79,7 @@ def iterate_batches(
     rows: ProcessRows,
     n_critic: int,
     steps: int = 1,
-    length: int | None = None,
-    crop: str = "start",
-    rotate: int = 0,
+    window: Window,
     seed: int,
     first_step: int = 0,
     read_threads: int = 2,
@@ -77,10 +92,7 @@ def iterate_batches(
         rows: this process's share of a batch.
         n_critic: critic updates a step.
         steps: training steps in one batch.
-        length: the model's window; longer clips are cropped to it. None: a clip is the window.
-        crop: "random", drawn anew for each use of a clip, or "start".
-        rotate: clips are loops, and each use rotates them by a random multiple of this many rows;
-            0: not at all.
+        window: the part of each clip that is used.
         seed: of the order, the crops and the rotations.
         first_step: the step to begin with, a multiple of `steps`.
         read_threads: threads that read and decode.
@@ -90,20 +102,20 @@ def iterate_batches(
         `[steps, n_critic, rows.count, length, ...]`; picks are int32 `[steps, n_critic, rows.count, 3]`.
 
     Raises:
-        ValueError: an unknown crop, `rotate` does not divide the window, or there are no clips.
+        ValueError: an unknown crop, `window.rotate` does not divide the length, or there are no clips.
     """
-    check_crop(crop)
+    check_crop(window.crop)
     if not len(clips):
         raise ValueError("no clips to train on")
-    clip_length = len(clips[0]) if crop == "random" or length is None else length
-    window = length or clip_length
-    if rotate and window % rotate:
-        raise ValueError(f"config.data.rotate: expected a divisor of a clip's {window} rows, got {rotate}")
-    starts = clip_length - window + 1 if crop == "random" else 1
-    picks = _Picks(
-        len(clips), rows, steps, n_critic, seed, starts, rotate, window // rotate if rotate else 1, length is not None
-    )
-    dataset = grain.MapDataset.source(_Batches(clips, picks, window) if read else picks)
+    whole_clips = window.length is None
+    clip_length = len(clips[0]) if window.crop == "random" or whole_clips else window.length
+    length, rotate = window.length or clip_length, window.rotate
+    if rotate and length % rotate:
+        raise ValueError(f"config.data.rotate: expected a divisor of a clip's {length} rows, got {rotate}")
+    starts = clip_length - length + 1 if window.crop == "random" else 1
+    rolls = length // rotate if rotate else 1
+    picks = _Picks(len(clips), rows, steps, n_critic, seed, starts, rotate, rolls, cropped=not whole_clips)
+    dataset = grain.MapDataset.source(_Batches(clips, picks, length) if read else picks)
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * max(1, read_threads))
     iterator = iter(dataset[first_step // steps :].to_iter_dataset(options))
     try:

@@ -12,13 +12,14 @@ from technogen_jax.data import batching, dataset_config
 from technogen_jax.data.clip_source import ClipSource
 
 # Clip i has the samples 1000 i, 1000 i + 1, ...: each sample names its clip and its position.
+CROPPED = batching.Window(length=20, crop="random")
 ALL_ROWS = batching.ProcessRows(4, 0, 4)
 CLIPS = [(1000 * i + np.arange(100)[:, None]).astype(np.int16) for i in range(10)]
 
 
 def take(count, first_step=0, rows=ALL_ROWS, **changes):
     """Batches of `count` steps, one after the other: `[count, n_critic, rows.count, T, 1]`."""
-    options = dict(n_critic=2, length=20, crop="random", seed=0, read_threads=2) | changes
+    options = dict(n_critic=2, window=CROPPED, seed=0, read_threads=2) | changes
     with contextlib.closing(batching.iterate_batches(CLIPS, rows=rows, first_step=first_step, **options)) as batches:
         return np.concatenate(list(itertools.islice(batches, count // options.get("steps", 1))))
 
@@ -38,7 +39,7 @@ def test_random_crops_are_windows_from_the_whole_clip():
 
 
 def test_start_crops_begin_at_the_first_sample():
-    assert (take(5, crop="start")[..., 0, 0] % 1000 == 0).all()
+    assert (take(5, window=batching.Window(length=20))[..., 0, 0] % 1000 == 0).all()
 
 
 def test_a_batch_depends_on_the_seed_and_the_step_alone():
@@ -64,7 +65,7 @@ def test_order_crops_and_rotations_match_a_grain_pipeline(length, crop, rotate):
         dataset = dataset.random_map(window)
     if rotate:
         dataset = dataset.random_map(lambda clip, rng: np.roll(clip, rotate * rng.integers(len(clip) // rotate), 0))
-    options = dict(length=length, crop=crop, rotate=rotate, seed=7)
+    options = dict(window=batching.Window(length, crop, rotate), seed=7)
     for first_step in (0, 10**9):
         expected = np.stack([dataset[8 * first_step + row] for row in range(80)]).reshape(10, 2, 4, length or 100, 1)
         np.testing.assert_array_equal(take(10, first_step, **options), expected)
@@ -80,7 +81,7 @@ def test_only_the_rows_of_a_process_are_read():
             return super().__getitem__(index)
 
     read = []
-    options = dict(rows=batching.ProcessRows(8, 6, 2), n_critic=3, length=20, crop="random", seed=0, read_threads=0)
+    options = dict(rows=batching.ProcessRows(8, 6, 2), n_critic=3, window=CROPPED, seed=0, read_threads=0)
     with contextlib.closing(batching.iterate_batches(Counted(CLIPS), **options)) as batches:
         found = np.concatenate(list(itertools.islice(batches, 5)))
     assert read[0] == 0  # for the length
@@ -93,13 +94,14 @@ def test_batches_of_several_steps_have_the_same_rows():
 
 
 def test_rotate_rolls_clips_by_multiples():
-    batches = take(100, length=None, rotate=20)[..., 0]
+    rotated = batching.Window(rotate=20)
+    batches = take(100, window=rotated)[..., 0]
     starts = batches[..., 0] % 1000
     assert sorted(np.unique(starts)) == [0, 20, 40, 60, 80]
     clips, starts = batches.reshape(-1, 100), starts.ravel()
     whole = clips[:, :1] // 1000 * 1000 + (starts[:, None] + np.arange(100)) % 100
     np.testing.assert_array_equal(clips, whole)
-    np.testing.assert_array_equal(take(2, first_step=4, length=None, rotate=20)[..., 0], batches[4:6])
+    np.testing.assert_array_equal(take(2, first_step=4, window=rotated)[..., 0], batches[4:6])
 
 
 def test_two_processes_read_the_halves_of_one_batch():
@@ -111,7 +113,7 @@ def test_batches_reach_the_device_in_order():
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec(None, None, "data"))
     rows = batching.assign_rows(4 * jax.device_count())
-    local = batching.iterate_batches(CLIPS, rows=rows, n_critic=1, length=20, crop="random", seed=0)
+    local = batching.iterate_batches(CLIPS, rows=rows, n_critic=1, window=CROPPED, seed=0)
     with contextlib.closing(local):
         arrays = list(itertools.islice(batching.to_device(local, sharding, rows), 3))
     np.testing.assert_array_equal(np.concatenate(arrays), take(3, rows=rows, n_critic=1))
@@ -119,11 +121,11 @@ def test_batches_reach_the_device_in_order():
 
 def test_bad_arguments_are_errors():
     with pytest.raises(ValueError, match="config.data.crop: expected one of random, start, got 'end'"):
-        take(1, crop="end")
+        take(1, window=batching.Window(length=20, crop="end"))
     with pytest.raises(ValueError, match="no clips"):
-        next(batching.iterate_batches([], rows=batching.ProcessRows(1, 0, 1), n_critic=1, seed=0))
+        next(batching.iterate_batches([], rows=batching.ProcessRows(1, 0, 1), n_critic=1, window=CROPPED, seed=0))
     with pytest.raises(ValueError, match="config.data.rotate: expected a divisor of a clip's 20 rows, got 3"):
-        take(1, rotate=3)
+        take(1, window=batching.Window(length=20, crop="random", rotate=3))
     with pytest.raises(ValueError, match=r"config.train.batch_size: expected a multiple of .* got 0"):
         batching.assign_rows(0)
 
@@ -131,9 +133,9 @@ def test_bad_arguments_are_errors():
 def test_one_epoch_has_all_clips_of_a_dataset(prepared_set):
     source = ClipSource(prepared_set, "train")
     rows = batching.ProcessRows(len(source), 0, len(source))
-    with contextlib.closing(
-        batching.iterate_batches(batching.ClipAudio(source), rows=rows, n_critic=1, seed=0)
-    ) as local:
+    clips = batching.ClipAudio(source)
+    local = batching.iterate_batches(clips, rows=rows, n_critic=1, window=batching.Window(), seed=0)
+    with contextlib.closing(local):
         ((epoch,),) = next(local)
     expected = sorted(clip["audio"].tobytes() for clip in source)
     assert sorted(clip.tobytes() for clip in epoch) == expected

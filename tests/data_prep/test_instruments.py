@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import signal
@@ -5,7 +7,7 @@ from scipy import signal
 from data_prep.corpus import drums, effects, filters, synthesizer
 
 RATE_HZ = 44100
-KICK = dict(
+KICK = drums.KickParameters(
     tune_hz=50.0,
     sweep_hz=150.0,
     sweep_s=0.025,
@@ -23,7 +25,7 @@ CLAP = dict(centre_hz=1200.0, bandwidth=1.5, bursts=3, spacing_s=0.011, decay_s=
 SNARE = dict(tune_hz=190.0, snap=0.6, cut_hz=2000.0, decay_s=0.09)
 METAL = dict(tune_hz=400.0, ratio=1.73, index=3.0, decay_s=0.15, drive=2.0)
 ONE_SHOTS = {
-    "kick": (drums.kick, KICK),
+    "kick": (drums.kick, dict(p=KICK)),
     "hat": (drums.hat, HAT),
     "cymbal": (drums.cymbal, CYMBAL),
     "clap": (drums.clap, CLAP),
@@ -76,7 +78,7 @@ def test_a_one_shot_works_at_any_rate(name, rate_hz):
 
 @pytest.mark.parametrize("tune_hz", [42.0, 50.0, 58.0])
 def test_a_kick_falls_to_its_tune_and_starts_at_once(tune_hz):
-    sound = drums.kick(_draw(), RATE_HZ, **KICK | {"tune_hz": tune_hz})
+    sound = drums.kick(_draw(), RATE_HZ, dataclasses.replace(KICK, tune_hz=tune_hz))
     tail = sound[round(0.15 * RATE_HZ) : round(0.5 * RATE_HZ)]
     rising = np.flatnonzero((tail[:-1] < 0) & (tail[1:] >= 0))
     period = np.diff(rising).mean()
@@ -90,7 +92,7 @@ def test_a_kick_falls_to_its_tune_and_starts_at_once(tune_hz):
 def test_drive_adds_harmonics_to_a_kick():
     shares = []
     for drive in (0.5, 5.0, 25.0):
-        sound = drums.kick(_draw(), RATE_HZ, **KICK | {"drive": drive, "click": 0.0})
+        sound = drums.kick(_draw(), RATE_HZ, dataclasses.replace(KICK, drive=drive, click=0.0))
         tail = sound[round(0.1 * RATE_HZ) : round(0.5 * RATE_HZ)]
         shares.append(_energy_share(tail * np.hanning(len(tail)), 120, 2000))
     assert shares[0] < 0.01 < shares[1] < shares[2]
@@ -265,7 +267,7 @@ def test_ping_pong_goes_from_side_to_side():
 
 
 def test_a_rumble_is_low_and_joins_on_to_itself():
-    kick = drums.kick(_draw(), RATE_HZ, **KICK)
+    kick = drums.kick(_draw(), RATE_HZ, KICK)
     samples = 75_600
     hits = [(samples * beat // 4, 1.0) for beat in range(4)]
     loop = effects.rumble(kick, hits, samples, RATE_HZ, _draw(), decay_s=0.3, cut_hz=110.0, drive=2.0)

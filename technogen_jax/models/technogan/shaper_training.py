@@ -141,8 +141,7 @@ def train(
         batching.ClipAudio(source),
         rows=batching.ProcessRows(_BATCH, 0, _BATCH),
         n_critic=1,
-        length=audio.clip_samples,
-        crop="start",
+        window=batching.Window(length=audio.clip_samples),
         seed=seed,
         first_step=begin,
     )
