@@ -7,7 +7,8 @@ The result is the same everywhere; the method is the fastest for the device:
 - on accelerators: `convolve_plainly`, XLA's own convolution;
 - around a circle, otherwise: `convolve_by_columns`, one matrix product.
 
-x is `[B, S..., C_in]`, a kernel `[K..., C_in, C_out]`; S... and K... are one axis, or two with equal numbers of taps.
+x is `[B, S..., C_in]`, a kernel `[K..., C_in, C_out]`; S... and K... are one axis, or two with
+equal numbers of taps.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def convolve_circular(x: jax.Array, kernel: jax.Array, precision: str | None = N
     Args:
         x: `[B, T, C_in]`.
         kernel: `[K, C_in, C_out]`, K odd.
-        precision: of the products, as in JAX. With a precision, rounding matters, and one plain product is used.
+        precision: of the products, as in JAX. With a precision, rounding matters, and one plain
+            product is used.
 
     Returns:
         `[B, T, C_out]`.
@@ -59,18 +61,18 @@ def convolve_circular(x: jax.Array, kernel: jax.Array, precision: str | None = N
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, padding: tuple[int, int], stride: int = 1) -> jax.Array:
-    """Computes the convolution by XLA's own function, with (before, after) zeros along each axis."""
+    """Computes the convolution by XLA's own function, with (before, after) zeros on each axis."""
     axes = x.ndim - 2
     return lax.conv_general_dilated(x, kernel, (stride,) * axes, (padding,) * axes, dimension_numbers=DIMENSIONS[axes])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve_in_one_layout(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
-    """Computes `convolve_plainly`; its gradients, of any order, are convolutions of the same layout.
+    """Computes `convolve_plainly`; gradients of any order are convolutions of the same layout.
 
-    XLA on a CPU has a fast kernel for this layout only. It converts the layouts of JAX's own gradients
-    to this one, but not inside a loop: in a scan over discriminator updates they take about 25 times as long
-    (github.com/jax-ml/jax/issues/12868).
+    XLA on a CPU has a fast kernel for this layout only. It converts the layouts of JAX's own
+    gradients to this one, but not inside a loop: in a scan over discriminator updates they take
+    about 25 times as long (github.com/jax-ml/jax/issues/12868).
     """
     return convolve_plainly(x, kernel, padding)
 
@@ -84,7 +86,8 @@ def _backward(padding, saved, slope):
     before, after = padding
     reach = len(kernel) - 1
     of_x = convolve_in_one_layout(slope, reverse_taps(kernel).swapaxes(-1, -2), (reach - before, reach - after))
-    # w[t] is multiplied by x[n + t - before] for every slope[n]: a convolution of x with the slope, summed over the batch.
+    # w[t] is multiplied by x[n + t - before] for every slope[n]: a convolution of x with the slope,
+    # summed over the batch.
     of_kernel = convolve_in_one_layout(x.swapaxes(0, -1), jnp.moveaxis(slope, 0, -2), padding)
     return of_x, jnp.moveaxis(of_kernel, 0, -2)
 
@@ -98,7 +101,7 @@ def reverse_taps(kernel: jax.Array) -> jax.Array:
 
 
 def convolve_by_columns(x: jax.Array, kernel: jax.Array, precision: str | None = None) -> jax.Array:
-    """Computes `convolve_circular` as one matrix product with K shifted copies of x beside each other."""
+    """Computes `convolve_circular` as one matrix product with K shifted copies of x."""
     reach = len(kernel) // 2
     columns = jnp.concatenate([jnp.roll(x, reach - tap, 1) for tap in range(len(kernel))], -1)  # [B, T, K C_in]
     return jnp.matmul(columns, kernel.reshape(-1, kernel.shape[-1]), precision=precision)

@@ -1,19 +1,19 @@
 """Convolution of stride 1 in the frequency domain, in blocks: fewer multiplications on a CPU.
 
 Measured gain, two idle cores: a training step of WaveGAN at the paper's size 41.2 s -> 19.9 s, of
-`wavegan_44k` 9.2 s -> 7.5 s; one core: of `technogan:xs` 113 ms -> 94 ms, of `technogan:m` 608 ms ->
-415 ms. Cost: the step of `wavegan_44k` takes 3.7 GB instead of 3.0, since transformed inputs are
-kept for the gradients. Measured in experiments/log/2026-11-30-frequency-convolution.md, by `experiments/bench`.
+`wavegan_44k` 9.2 s -> 7.5 s; one core: of `technogan:xs` 113 ms -> 94 ms, of `technogan:m` 608 ms
+-> 415 ms. Cost: the step of `wavegan_44k` takes 3.7 GB instead of 3.0, since transformed inputs are
+kept for the gradients. Measured: experiments/log/2026-11-30-frequency-convolution.md.
 
-A block of m outputs of r taps needs N = m + r - 1 inputs. A discrete Fourier transform of length N turns
-their correlation into one product for each frequency, and Gauss's trick turns each complex product into three real
-ones:
+A block of m outputs of r taps needs N = m + r - 1 inputs. A discrete Fourier transform of length N
+turns their correlation into one product for each frequency, and Gauss's trick turns each complex
+product into three real ones:
 
     y = C ((A w) * (B x)),   A [P, r], B [P, N], C [m, P],   P about 1.5 N
 
-P is 32 where m = 16 and r = 7, instead of 112 multiplications. Each of the P products is a product of matrices
-over the channels. The transforms are products with constant matrices. All are linear in x and in w, so that
-JAX's gradients, of any order, have the same form.
+P is 32 where m = 16 and r = 7, instead of 112 multiplications. Each of the P products is a product
+of matrices over the channels. The transforms are products with constant matrices. All are linear in
+x and in w, so that JAX's gradients, of any order, have the same form.
 
 Reference: Mathieu, Henaff, LeCun, "Fast training of convolutional networks through FFTs"
 (arXiv:1312.5851). In blocks: Lavin, Gray, "Fast algorithms for convolutional neural networks"
@@ -28,10 +28,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-BLOCKS = (8, 16)  # frames of a block; with 32, the paper's WaveGAN took 4.6 s instead of 3.9 s for an update
-# The cost of moving or transforming one number, in multiply-adds of a large product. Fitted to the layers of
-# WaveGAN, and right for those of TechnoGAN. With 30, layers of 16 channels would gain 3 per cent, and
-# `wavegan_44k` would take 0.4 GB more.
+# Frames of a block. With 32 an update of the paper's WaveGAN took 4.6 s instead of 3.9 s.
+BLOCKS = (8, 16)
+# The cost of moving or transforming one number, in multiply-adds of a large product. Fitted to the
+# layers of WaveGAN, and right for those of TechnoGAN. With 30, layers of 16 channels would gain 3
+# per cent, and `wavegan_44k` would take 0.4 GB more.
 MOVE_COST = 45
 
 
@@ -79,13 +80,14 @@ def convolve_by_frequency(
 
 
 def choose_block(x: jax.Array, kernel: jax.Array, circular: bool = False) -> int | None:
-    """Returns the frames of a block for this convolution; None where the plain convolution should be used.
+    """Returns the frames of a block for this convolution; None for the plain convolution.
 
     The choice depends on shapes, precision and devices alone, so that a seed gives one training.
     """
     # - A single clip is what an exported model generates: its graph stays plain.
     # - In bfloat16 the transforms would round once more.
-    # - Over several devices the gradients of transformed kernels would be summed, four times as large.
+    # - Over several devices the gradients of transformed kernels would be summed, four times as
+    #   large.
     # - Elsewhere than on a CPU nothing was measured.
     on_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
     if not on_one_cpu or x.ndim != 3 or len(x) == 1 or x.dtype == jnp.bfloat16:
@@ -94,10 +96,11 @@ def choose_block(x: jax.Array, kernel: jax.Array, circular: bool = False) -> int
 
 
 def find_best_block(frames: int, batch: int, taps: int, c_in: int, c_out: int, circular: bool = False) -> int | None:
-    """Returns the frames of a block that cost least; None where the plain convolution costs no more.
+    """Returns the frames of the cheapest block; None if the plain convolution costs no more.
 
-    The cost counts multiply-adds, and with `MOVE_COST` the numbers that are moved: the input twice, plain and
-    transformed, the output likewise, the kernel once; of the plain circular convolution the columns.
+    The cost counts multiply-adds, and with `MOVE_COST` the numbers that are moved: the input twice,
+    plain and transformed, the output likewise, the kernel once; of the plain circular convolution
+    the columns.
     """
     pairs = c_in * c_out
 
@@ -115,7 +118,7 @@ def find_best_block(frames: int, batch: int, taps: int, c_in: int, c_out: int, c
 
 @cache
 def make_transforms(block: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the matrices A `[P, r]`, B `[P, N]` and C `[m, P]` of the module's equation, in float64."""
+    """Returns A `[P, r]`, B `[P, N]` and C `[m, P]` of the module's equation, in float64."""
     reach = block + taps - 1
     of_kernel, of_input, to_output = [], [], []
     for k in range(reach // 2 + 1):
@@ -125,7 +128,8 @@ def make_transforms(block: int, taps: int) -> tuple[np.ndarray, np.ndarray, np.n
         if 2 * k in (0, reach):
             rows = [w.real], [x.real], [y.real]
         else:
-            # (a + bi)(c + di) = p - d (a + b) + (p + c (b - a)) i with p = a (c + d). Twice its real part: for -k too.
+            # (a + bi)(c + di) = p - d (a + b) + (p + c (b - a)) i with p = a (c + d). Twice its
+            # real part: for -k too.
             rows = (
                 [w.real, w.imag - w.real, w.real + w.imag],
                 [x.real + x.imag, x.real, x.imag],

@@ -1,7 +1,10 @@
-"""The interface of a model: `GAN`, a NamedTuple of pure functions. The rest of the code calls nothing else.
+"""The interface of a model: `GAN`, a NamedTuple of pure functions.
 
-Networks are Flax NNX modules, which only `models/` imports. `functional` turns a module into pure functions of a
-nested dict of arrays, so that gradients of gradients, Optax, Orbax and averaging work on ordinary pytrees.
+The other packages call nothing else of a model.
+
+Networks are Flax NNX modules, which only `models/` imports. `functional` turns a module into pure
+functions of a nested dict of arrays, so that gradients of gradients, Optax, Orbax and averaging
+work on ordinary pytrees.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches o
 
 
 class Endless(NamedTuple):
-    """What a model must state that can play without end: how its latents lie in z, and how far a bar reaches.
+    """What a model states that can play without end: its latents, and the reach of a bar.
 
     z is [style | an anchor for each bar | label weights]. `generate` also takes latents of N bars,
-    `[B, N, style + anchor + labels]`, N a multiple of `bars`, and `decode` takes as many bars as it is given.
+    `[B, N, style + anchor + labels]`, N a multiple of `bars`, and `decode` takes as many bars as it
+    is given.
 
     Attributes:
         bars: bars of a clip.
@@ -40,28 +44,31 @@ class Endless(NamedTuple):
 class GAN(NamedTuple):
     """All functions of a model that the other packages call.
 
-    A model with `classes` has labels. The last L components of its latents are then label weights that sum to 1, and the
-    last L channels of x `[B, S, K + L]` are the same weights, constant along S. `generate` and `encode` put
-    them there, `discriminate` reads them, `decode` drops them.
+    A model with `classes` has labels. The last L components of its latents are then label weights
+    that sum to 1, and the last L channels of x `[B, S, K + L]` are the same weights, constant along
+    S. `generate` and `encode` put them there, `discriminate` reads them, `decode` drops them.
 
     Attributes:
         sample_latents: key, n -> z `[n, Z]`; each latent has one class, all equally likely.
         init_g: key -> generator parameters.
         init_d: key -> discriminator parameters.
         generate: g_params, z -> x.
-        discriminate: d_params, x, key -> logits: a tuple of `[B, K]`, one for each sub-discriminator.
-        encode: audio `[B, T, C]` in [-1, 1], and with `classes` label weights `[B, L]` -> x, the domain in which the two
-            networks meet.
-        decode: x -> audio. A model with `decode_noise` takes a second argument: the noise that is part of the sound. Without
-            it, `decode` draws the noise from x.
-        calibrate: g_params, key -> g_params for generating. With them, `generate` treats each latent by itself, whatever
-            else is in the batch. The identity for models without batch normalization; not for training.
-        classes: names of the labels; empty for a model without labels. With labels, `encode_once` is True.
-        encode_once: whether the dataset is encoded before the first step: for a model whose `encode` costs more than a
-            step and whose clip is the whole record.
+        discriminate: d_params, x, key -> logits: a tuple of `[B, K]`, one for each
+            sub-discriminator.
+        encode: audio `[B, T, C]` in [-1, 1], and with `classes` label weights `[B, L]` -> x, the
+            domain in which the two networks meet.
+        decode: x -> audio. A model with `decode_noise` takes a second argument: the noise that is
+            part of the sound. Without it, `decode` draws the noise from x.
+        calibrate: g_params, key -> g_params for generating. With them, `generate` treats each
+            latent by itself, whatever else is in the batch. The identity for models without batch
+            normalization; not for training.
+        classes: names of the labels; empty for a model without labels. With labels, `encode_once`
+            is True.
+        encode_once: whether the dataset is encoded before the first step: for a model whose
+            `encode` costs more than a step and whose clip is the whole record.
         endless: of a model that can play without end, else None.
-        decode_noise: x -> the noise `[B, C, T]` that `decode` draws for x. With it an exported model can be given its noise.
-            None if `decode` needs no noise.
+        decode_noise: x -> the noise `[B, C, T]` that `decode` draws for x. With it an exported
+            model can be given its noise. None if `decode` needs no noise.
     """
 
     sample_latents: Callable[[jax.Array, int], jax.Array]
@@ -84,7 +91,8 @@ class Functional(NamedTuple):
     Attributes:
         init: key -> the trained parameters, a nested dict of arrays.
         apply: params, *args -> the output of the module.
-        statistics: params, *args -> the batch statistics of that call, a nested dict that can be merged into params.
+        statistics: params, *args -> the batch statistics of that call, a nested dict that can be
+            merged into params.
     """
 
     init: Callable[[jax.Array], Params]
@@ -93,7 +101,11 @@ class Functional(NamedTuple):
 
 
 def functional(make: Callable[..., nnx.Module]) -> Functional:
-    """Returns pure functions of the module that `make(rngs=...)` returns. `make` is traced here and runs in `init`."""
+    """Returns pure functions of a module.
+
+    Args:
+        make: called with `rngs`, returns the module; it is traced here and runs in `init`.
+    """
     graphdef, abstract_state = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
 
     def init(key):
@@ -126,7 +138,7 @@ def uniform_latents(latent_size: int) -> Callable[[jax.Array, int], jax.Array]:
 
 
 def calibration(generator: Functional, sample_latents: Callable) -> Callable[[Params, jax.Array], Params]:
-    """Returns `GAN.calibrate` of a generator with batch normalization: it averages the statistics over many latents."""
+    """Returns `GAN.calibrate` of a generator with batch normalization: means over many latents."""
 
     def calibrate(g_params, key):
         def statistics(key):

@@ -1,11 +1,13 @@
-"""Layers and functions that models are made of: convolutions, dense layers, batch normalization, phase shuffle.
+"""Layers of the models: convolutions, dense layers, batch normalization, phase shuffle.
 
-On a CPU, XLA has only slow kernels for convolutions of stride s and for transposed ones, above all in the backward pass. In
-polyphase form both are one convolution of stride 1 (`convolution.convolve`) with s times the channels along each axis. The
-function, the parameters and the gradients are the same. `form="plain"` uses XLA's own: the reference of the tests.
+On a CPU, XLA has only slow kernels for convolutions of stride s and for transposed ones, above all
+in the backward pass. In polyphase form both are one convolution of stride 1
+(`convolution.convolve`) with s times the channels along each axis. The function, the parameters and
+the gradients are the same. `form="plain"` uses XLA's own: the reference of the tests.
 
-Padding is TensorFlow's "SAME". Audio and its features are `[B, T, C]` with kernels `[K, C_in, C_out]`, images
-`[B, N, F, C]` with square kernels `[K, K, C_in, C_out]`; `S...` and `K...` stand for one axis or two.
+Padding is TensorFlow's "SAME". Audio and its features are `[B, T, C]` with kernels
+`[K, C_in, C_out]`, images `[B, N, F, C]` with square kernels `[K, K, C_in, C_out]`; `S...` and
+`K...` stand for one axis or two.
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
         return convolve_plainly(x, kernel, (before, after), stride)
     if stride == 1:
         return convolve(x, kernel, before)
-    # y[n] = sum_t w[t] x[s n + t - before]. When zeros before the kernel make it begin on a multiple of s, tap
-    # t = s j + r reads phase r of the input, j frames later.
+    # y[n] = sum_t w[t] x[s n + t - before]. When zeros before the kernel make it begin on a
+    # multiple of s, tap t = s j + r reads phase r of the input, j frames later.
     lead = -(-before // stride)  # frames before n that the kernel reads
     front = lead * stride - before
     frames = -(-(taps + front) // stride)
@@ -69,7 +71,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
-    """Computes a transposed convolution: the gradient of `conv` with respect to its input, padding "SAME".
+    """Computes a transposed convolution: the gradient of `conv` with respect to its input.
 
     Args:
         x: `[B, S..., C_in]`.
@@ -89,7 +91,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "po
     if form == "plain":
         kernel, numbers = kernel.swapaxes(-1, -2), DIMENSIONS[axes]
         return lax.conv_transpose(x, kernel, (stride,) * axes, "SAME", dimension_numbers=numbers, transpose_kernel=True)
-    # y[s q + r] = sum_j x[q - j] w[s j + r + before]: each of the s output phases is a stride-1 convolution.
+    # y[s q + r] = sum_j x[q - j] w[s j + r + before]: each of the s output phases is a stride-1
+    # convolution.
     before = (taps - stride) // 2
     first = -((before + stride - 1) // stride)
     last = (taps - 1 - before) // stride
@@ -101,7 +104,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "po
 
 
 def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
-    """Computes nearest-neighbour upsampling by `stride`, then a convolution of stride 1 with "SAME" padding.
+    """Computes nearest-neighbour upsampling by `stride`, then a convolution of stride 1.
 
     Args:
         x: `[B, T, C_in]`.
@@ -117,7 +120,8 @@ def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "
     before = (taps - 1) // 2
     if form == "plain":
         return conv(jnp.repeat(x, stride, axis=1), kernel, 1, form)
-    # y[s q + r] = sum_t w[t] x[q + floor((r + t - before) / s)]: taps that read the same sample are added first.
+    # y[s q + r] = sum_t w[t] x[q + floor((r + t - before) / s)]: taps that read the same sample are
+    # added first.
     reads = (np.arange(stride)[:, None] + np.arange(taps)[None, :] - before) // stride  # [s, K]
     first, last = int(reads.min()), int(reads.max())
     gather = (reads[None] == np.arange(first, last + 1)[:, None, None]).astype(kernel.dtype)  # [J, s, K]
@@ -127,15 +131,17 @@ def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "
 
 
 def phase_shuffle(x: jax.Array, key: jax.Array, radius: int) -> jax.Array:
-    """Shifts the whole batch in time by one random n in [-radius, radius]; the gap is filled by reflection.
+    """Shifts the whole batch in time by one random n in [-radius, radius].
+
+    The gap is filled by reflection.
 
     Args:
         x: `[B, T, C]`.
         key: PRNG key.
         radius: the largest shift in samples; 0 returns x.
 
-    Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis" (2019), section 3.3. One shift for the
-    whole batch is what the authors' code does.
+    Reference: Donahue, McAuley, Puckette, "Adversarial Audio Synthesis" (2019), section 3.3. One
+    shift for the whole batch is what the authors' code does.
     """
     if radius == 0:
         return x
@@ -145,14 +151,18 @@ def phase_shuffle(x: jax.Array, key: jax.Array, radius: int) -> jax.Array:
 
 
 def minibatch_deviation(x: jax.Array, group: int) -> jax.Array:
-    """Adds a channel that says how much the clips of a group differ, so that a discriminator sees a lack of variety.
+    """Adds a channel that says how much the clips of a group differ.
+
+    A discriminator sees a lack of variety by it.
 
     Args:
         x: `[B, T, C]`.
-        group: clips of a group; if the batch is not a multiple of it, the largest smaller number that divides the batch.
+        group: clips of a group; if the batch is not a multiple of it, the largest smaller number
+            that divides the batch.
 
     Returns:
-        `[B, T, C + 1]`; the new channel is the mean over all features of their standard deviation within the group.
+        `[B, T, C + 1]`; the new channel is the mean over all features of their standard deviation
+        within the group.
 
     Reference: Karras et al. 2018 (arXiv:1710.10196), section 3.
     """
@@ -169,9 +179,10 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 
 
 class Conv(nnx.Module):
-    """A convolution layer over one axis or two: strided, transposed, or after nearest-neighbour upsampling.
+    """A convolution layer over one axis or two: strided, transposed, or after upsampling.
 
-    Kernels start Glorot-uniform and biases at zero: the defaults of TensorFlow 1, which the paper used.
+    Kernels start Glorot-uniform and biases at zero: the defaults of TensorFlow 1, which the paper
+    used.
 
     Args:
         c_in: input channels.
@@ -200,7 +211,10 @@ class Conv(nnx.Module):
 
 
 class CircularConv(nnx.Module):
-    """A circular convolution layer. Kernels start Glorot-uniform, or with `zero` at zero: for the end of a residual branch."""
+    """A circular convolution layer.
+
+    Kernels start Glorot-uniform, or with `zero` at zero: for the end of a residual branch.
+    """
 
     def __init__(self, c_in, c_out, taps, *, zero=False, rngs):
         start = nnx.initializers.zeros if zero else nnx.initializers.glorot_uniform()
@@ -227,8 +241,9 @@ class Dense(nnx.Module):
 class BatchNorm(nnx.Module):
     """Batch normalization over all axes but the last, with epsilon 1e-3 (TensorFlow 1's default).
 
-    It uses the statistics of the batch, unless the parameters contain statistics. `GAN.calibrate` adds these, so that
-    a generated clip does not depend on the rest of its batch. It computes in the dtype of its parameters.
+    It uses the statistics of the batch, unless the parameters contain statistics. `GAN.calibrate`
+    adds these, so that a generated clip does not depend on the rest of its batch. It computes in
+    the dtype of its parameters.
     """
 
     def __init__(self, channels):
@@ -249,16 +264,19 @@ class BatchNorm(nnx.Module):
 
 
 def in_parts(network: Callable[[jax.Array], jax.Array], x: jax.Array, rows: int) -> jax.Array:
-    """Applies a network to some rows at a time; the backward pass computes each part again (rematerialization).
+    """Applies a network to some rows at a time, with rematerialization.
 
-    Only x is kept for the backward pass, and memory is that of one part. Rematerialization of single layers saves nothing
-    here: the input of a layer is what its backward pass needs, and the layer next to the audio has half of all memory.
+    The backward pass computes each part again.
+
+    Only x is kept for the backward pass, and memory is that of one part. Rematerialization of
+    single layers saves nothing here: the input of a layer is what its backward pass needs, and the
+    layer next to the audio has half of all memory.
 
     Args:
         network: maps `[b, ...]`, each row independently.
         x: `[B, ...]`.
-        rows: b; if B is not a multiple of it, the largest smaller number that divides B. 0: all rows at once, without
-            rematerialization.
+        rows: b; if B is not a multiple of it, the largest smaller number that divides B. 0: all
+            rows at once, without rematerialization.
 
     Returns:
         The output of the network, `[B, ...]`.
@@ -273,7 +291,10 @@ def in_parts(network: Callable[[jax.Array], jax.Array], x: jax.Array, rows: int)
 
 
 def widths(layers: int, channels: int, max_channels: int | None) -> list[int]:
-    """Returns the channels at the generator's input and after each layer but the last; they double inwards from `channels`."""
+    """Returns the channels at the generator's input and after each layer but the last.
+
+    They double inwards from `channels`.
+    """
     return [min(channels * 2**i, max_channels or math.inf) for i in reversed(range(layers))]
 
 
@@ -283,7 +304,10 @@ def _pad_taps(kernel, before, after):
 
 
 def _fold(x, stride, first_axis):
-    """`[..., S..., C, ...]` to `[..., S / s..., s C, ...]`: the phases of the axes from `first_axis` on become channels."""
+    """Moves the phases of the axes from `first_axis` on into the channels.
+
+    `[..., S..., C, ...]` to `[..., S / s..., s C, ...]`.
+    """
     axes = x.ndim - 2
     end = first_axis + axes
     split = [part for length in x.shape[first_axis:end] for part in (length // stride, stride)]
@@ -293,7 +317,7 @@ def _fold(x, stride, first_axis):
 
 
 def _unfold(x, stride):
-    """`[B, S..., s C]` to `[B, s S..., C]`: the reverse."""
+    """Does the reverse of `_fold`: `[B, S..., s C]` to `[B, s S..., C]`."""
     axes, lengths = x.ndim - 2, x.shape[1:-1]
     x = x.reshape(*x.shape[:-1], *(stride,) * axes, -1)
     x = jnp.moveaxis(x, range(1 + axes, 1 + 2 * axes), [2 * i + 2 for i in range(axes)])

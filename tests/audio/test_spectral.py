@@ -1,7 +1,9 @@
 import jax
+import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 
 from technogen_jax.audio import spectral
 
@@ -202,3 +204,70 @@ def test_a_loud_bass_note_keeps_its_wave(above_db):
     spectrum = np.abs(np.fft.rfft(limit(tone[None, :, None].astype(np.float32), RATE_HZ)[0, :, 0]))
     harmonics = spectrum[100::50]
     assert np.sqrt((harmonics**2).sum()) < 1e-4 * spectrum[50]  # clipped: 0.23 at 6 dB
+
+
+def test_stft_circular_equals_librosa_on_a_repeated_loop_and_can_be_inverted():
+    audio = np.random.default_rng(0).standard_normal((2, 960)).astype(np.float32)
+    for n_fft, hop in ((256, 64), (192, 64)):
+        spectrum = spectral.stft_circular(audio, n_fft, hop)
+        start = 960 - (n_fft - hop) // 2
+        repeated = np.tile(audio, 3)[:, start : start + 960 - hop + n_fft]
+        wanted = librosa.stft(repeated, n_fft=n_fft, hop_length=hop, center=False).swapaxes(1, 2)
+        np.testing.assert_allclose(spectrum, wanted, atol=1e-4)
+        for pieces in (1, 3, 5):
+            again = spectral.resynthesize_circular(
+                lambda s, _: s.swapaxes(0, 1), audio[None], (), n_fft, hop, pieces=pieces
+            )
+            np.testing.assert_allclose(again[0], audio, atol=1e-5)
+    turned = spectral.stft_circular(jnp.roll(audio, 64, -1), 256, 64)
+    np.testing.assert_allclose(turned, jnp.roll(spectral.stft_circular(audio, 256, 64), 1, -2), atol=1e-4)
+
+
+def test_resynthesis_in_pieces_equals_resynthesis_at_once():
+    rng = np.random.default_rng(1)
+    audio, gains = rng.standard_normal((2, 2, 960)).astype(np.float32), rng.uniform(0, 2, (2, 15)).astype(np.float32)
+
+    def mixed(spectra, gains):
+        later, now = spectra[:, 0, :-2], spectra[:, 1, 2:]
+        return later, later * gains[..., None] - now
+
+    loops = [
+        spectral.resynthesize_circular(mixed, audio, gains, 256, 64, pieces=pieces, before=2) for pieces in (1, 3, 5)
+    ]
+    np.testing.assert_allclose(loops[0][:, 0], np.roll(audio[:, 0], 128, -1), atol=1e-5)  # two hops later
+    spectrum = spectral.stft_circular(audio, 256, 64)
+    spectrum = np.roll(spectrum[:, 0], 2, 1) * gains[..., None] - spectrum[:, 1]
+    repeated = librosa.istft(np.tile(spectrum, (1, 3, 1)).swapaxes(1, 2), n_fft=256, hop_length=64, center=False)
+    wanted = np.roll(repeated[:, 960 : 2 * 960], -96, -1)  # the middle of a frame is the middle of its hop
+    for found in loops:
+        np.testing.assert_allclose(found[:, 1], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("pieces", [2, 15])  # of 15 frames
+def test_resynthesis_rejects_a_number_of_pieces_that_does_not_fit(pieces):
+    with pytest.raises(ValueError, match=f"divides 15 frames and leaves 3 or more in each, got {pieces}"):
+        spectral.resynthesize_circular(lambda s, _: [s[:, 0]], jnp.zeros((1, 1, 960)), (), 256, 64, pieces=pieces)
+
+
+@pytest.mark.parametrize("samples, hop", [(1000, 64), (960, 60), (192, 64)])
+def test_a_loop_that_is_not_whole_hops_is_an_error(samples, hop):
+    for transform in (
+        lambda audio: spectral.stft_circular(audio, 256, hop),
+        lambda audio: spectral.resynthesize_circular(lambda s, _: [s[:, 0]], audio[None, None], (), 256, hop),
+    ):
+        with pytest.raises(ValueError, match=f"n_fft = 256 .* got a hop_length of {hop} and {samples} samples"):
+            transform(jnp.zeros(samples))
+
+
+def test_resynthesis_rejects_frames_that_do_not_overlap():
+    with pytest.raises(ValueError, match="two hops a frame or more, got 256 of 256"):
+        spectral.resynthesize_circular(lambda s, _: [s[:, 0]], jnp.zeros((1, 1, 1024)), (), 256, 256)
+
+
+@pytest.mark.parametrize("samples", [999, 1001, 1500, 400])
+def test_resample_circular_equals_scipy(samples):
+    audio = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
+    spectrum = np.fft.rfft(audio)
+    spectrum[:, (min(samples, 1000) + 1) // 2 :] = 0  # scipy keeps the bin at half the rate, resample_circular does not
+    wanted = scipy.signal.resample(np.fft.irfft(spectrum, 1000), samples, axis=-1)
+    np.testing.assert_allclose(spectral.resample_circular(audio, samples), wanted, atol=1e-5)

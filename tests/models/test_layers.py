@@ -292,3 +292,14 @@ def test_in_parts_is_the_same_function_with_the_same_second_derivatives(rows):
 
     found, wanted = (jax.value_and_grad(penalty, has_aux=True)(w, size) for size in (rows, 0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, wanted)
+
+
+def test_minibatch_deviation_is_computed_within_each_group():
+    x = np.random.default_rng(0).standard_normal((6, 4, 5)).astype(np.float32)
+    x[[1, 3, 5]] = x[1]  # 6 is not a multiple of 4: groups of three, every second clip
+    found = np.asarray(layers.minibatch_deviation(x, 4))
+    np.testing.assert_array_equal(found[..., :5], x)
+    np.testing.assert_allclose(found[::2, :, 5], x[::2].std(0).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found[1::2, :, 5], 0, atol=2e-4)
+    slope = jax.grad(lambda x: jnp.sum(layers.minibatch_deviation(x, 4)))(jnp.zeros((4, 2, 2)))
+    assert np.isfinite(slope).all()

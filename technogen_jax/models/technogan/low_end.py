@@ -1,18 +1,22 @@
-"""The low end as a generator speaks it: a kick whose pitch falls, and a bass of a few notes, as a waveform.
+"""Synthesizes the low end, a kick and a bass, from the controls that the generator gives.
 
-A codec may keep the waveform below the crossover as it is; a network that puts out its samples, or any linear code of them, makes
-rumble of it, for a tone is clean only where hundreds of them agree. So what a network says here are curves of pitch and loudness,
-few and smooth, and sines follow them. A bar has one kick and a few notes, which its style chooses; a sixteenth says whether the kick begins in it, and
-which note sounds how loud.
+A network that outputs the waveform below the crossover, or a linear code of it, makes rumble: a
+tone is clean only where hundreds of samples agree. So the generator outputs few and smooth curves
+of pitch and loudness, and sine oscillators follow them. A bar has one kick and four bass notes; a
+sixteenth says whether the kick begins in it, which note sounds, and how loud.
 
-A bar's bass begins in phase, for the number of its turns is made whole: so a bar depends on those beside it by no more than the kick
-that still rings and how loud the next one begins.
+The bass of a bar begins at phase zero: its number of periods in a bar is made whole. A bar thus
+depends on the bars beside it only by the kick that still sounds and by how loud the next bar's bass
+begins.
 
-*Source*: oscillators whose controls a network says: Engel et al. 2020 (arXiv:2001.04643); a kick as a sine that falls in pitch:
-Gordon Reid's series "Synth Secrets" (Sound on Sound).
+Equations: docs/technogan.md. Reference: oscillators with generated controls: Engel et al. 2020
+(arXiv:2001.04643); a kick as a sine of falling pitch: Gordon Reid, "Synth Secrets" (Sound on
+Sound).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,138 +24,213 @@ import numpy as np
 
 from technogen_jax.models.technogan.layout import STEPS_PER_BAR
 
-NOTES = 4  # of a bar's bass
-_LASTS = 8  # sixteenths that a kick rings at most
-_TIMES = 4  # of a sixteenth, at which the bass is told how loud it is
-_KICK_HARMONICS, _BASS_HARMONICS = 3, 4  # the first among them
-# A new generator's kick, about which its styles lie, at times (s) that lie closer where more happens: octaves that it falls from each to
-# the next, and the logarithm of its amplitude, full scale being 0. Chosen, as all in this block is: where a generator begins, not where it ends.
-_TIMES_S = np.r_[0, np.geomspace(0.002, 0.88, 9)]
-_FALLS = np.array([0.2, 0.2, 0.3, 0.5, 0.5, 0.35, 0.15, 0.08, 0.02])
-_LOUDNESS = np.array([-1.5, -1.2, -1.0, -0.8, -0.8, -0.9, -1.2, -1.8, -3.0, -7.0])
-_KICK_HZ, _BASS_HZ = 48.0, 60.0
-_FALLEN = (-4.0, 3.0)  # nepers of those octaves
-_SPREAD = 0.5  # octaves that a number of unit deviation changes a pitch
-_BASS_LOUDNESS, _SWING = -2.5, 1.5  # of the bass's loudness, in nepers: the mean and the deviation
-_SHARP = 4.0  # of the logits of hits and notes: a new generator's are then more yes or no, and more one than many
-_HZ = (22.0, 500.0)  # that any pitch may have
-_LOUDEST = 0.3  # nepers: what is said wrongly does not drown all else
-_GLIDE = 0.125  # of a sixteenth, from one note to the next
-_FADE_HZ = 20.0  # below half of the rate, over which harmonics go
-_CURVES = len(_TIMES_S)
-_SIZES = dict(kick_pitch=_CURVES, kick_loudness=_CURVES, kick_phase=1, kick_harmonics=_KICK_HARMONICS - 1)
-_SIZES |= dict(notes=NOTES, bass_harmonics=_BASS_HARMONICS)
-SAID = 1 + NOTES + _TIMES  # numbers of a sixteenth
-CHOSEN = sum(_SIZES.values())  # and of a bar
+NOTES = 4  # bass notes of a bar
+_KICK_STEPS = 8  # sixteenths that a kick lasts at most
+_LEVELS_PER_STEP = 4  # times of a sixteenth at which the bass has a level
+_KICK_HARMONICS, _BASS_HARMONICS = 3, 4  # with the fundamental
+# The kick of a new generator, to which its outputs are added: seconds, closer together where pitch
+# falls fastest; octaves by which pitch falls from each time to the next; log-amplitudes in nepers,
+# 0 being full scale. All constants of this file are chosen: they say where training begins, not
+# where it ends.
+_KICK_TIMES_S = np.r_[0, np.geomspace(0.002, 0.88, 9)]
+_KICK_FALLS = np.array([0.2, 0.2, 0.3, 0.5, 0.5, 0.35, 0.15, 0.08, 0.02])
+_KICK_LEVELS = np.array([-1.5, -1.2, -1.0, -0.8, -0.8, -0.9, -1.2, -1.8, -3.0, -7.0])
+_KICK_HZ, _BASS_HZ = 48.0, 60.0  # end of the kick, and bass notes, for outputs of zero
+_FALL_LIMITS = (-4.0, 3.0)  # nepers, of the factors of those octaves
+_PITCH_SPREAD = 0.5  # octaves per unit of output
+_BASS_LEVEL, _BASS_SPREAD = -2.5, 1.5  # nepers for an output of zero, and per unit of output
+_SHARPNESS = 4.0  # factor of the logits of onsets and notes: a new generator then decides clearly
+_PITCH_LIMITS_HZ = (22.0, 500.0)
+_MAX_LEVEL = 0.3  # nepers: a wrong output does not drown everything else
+_GLIDE = 0.125  # of a sixteenth: the time from one bass note to the next
+_FADE_HZ = 20.0  # below half of the sample rate: the width over which harmonics fade out
+_CURVE = len(_KICK_TIMES_S)
 
 
-def speak(said: jax.Array, chosen: jax.Array, samples: int, rate_hz: float) -> jax.Array:
-    """The waveform of each sixteenth, `[B, N * 16, samples]`, full scale being 1; all numbers of about unit deviation.
+class BarValues(NamedTuple):
+    """The generator's output values of a bar: sizes, or arrays `[B, N, size]`."""
+
+    kick_pitch: jax.Array
+    kick_level: jax.Array
+    kick_phase: jax.Array
+    kick_harmonics: jax.Array
+    notes: jax.Array
+    bass_harmonics: jax.Array
+
+
+BAR_SIZES = BarValues(_CURVE, _CURVE, 1, _KICK_HARMONICS - 1, NOTES, _BASS_HARMONICS)
+BAR_SIZE = sum(BAR_SIZES)  # output values of a bar
+STEP_SIZE = 1 + NOTES + _LEVELS_PER_STEP  # output values of a sixteenth: onset, notes, levels
+
+
+class KickControls(NamedTuple):
+    """The controls of a kick.
+
+    Attributes:
+        onsets: `[B, N * 16, 1]`, logits: whether the kick begins in a sixteenth.
+        falls: `[B, N, 10]`, octaves by which the pitch falls from each time of the curve to the
+            next; the last is the end pitch, octaves above 48 Hz.
+        levels: `[B, N, 10]`, nepers at the times of the curve.
+        phase: `[B, N, 1]`, periods at the onset.
+        amplitudes: `[B, N, 3, 1]`, of the harmonics; the first is 1.
+    """
+
+    onsets: jax.Array
+    falls: jax.Array
+    levels: jax.Array
+    phase: jax.Array
+    amplitudes: jax.Array
+
+
+class BassControls(NamedTuple):
+    """The controls of the bass.
+
+    Attributes:
+        weights: `[B, N * 16, 4]`: which note sounds in a sixteenth; they sum to 1.
+        notes_hz: `[B, N * 16, 4]`: the pitches of the bar's notes.
+        levels: `[B, N * 16, 5]`, nepers about `_BASS_LEVEL`, from the beginning of a sixteenth to
+            its end.
+        amplitudes: `[B, N * 16, 4, 1]`, of the harmonics.
+    """
+
+    weights: jax.Array
+    notes_hz: jax.Array
+    levels: jax.Array
+    amplitudes: jax.Array
+
+
+def get_controls(step_values: jax.Array, bar_values: jax.Array) -> tuple[KickControls, BassControls]:
+    """Turns output values of about unit deviation into the controls of kick and bass.
 
     Args:
-        said: `[B, N * 16, SAID]`: whether the kick begins (0.5 is as likely as not), which note of the bass, how loud at four times.
-        chosen: `[B, N, CHOSEN]` of N bars: the kick's curves, phase and harmonics, the notes and their harmonics.
-        samples: of a sixteenth.
-        rate_hz: of them.
+        step_values: `[B, N * 16, STEP_SIZE]`: whether the kick begins (0.5: as likely as not),
+            which note sounds, and levels.
+        bar_values: `[B, N, BAR_SIZE]` of N bars: `BarValues`, one after the other.
     """
-    of_bar = by_part(chosen, _SIZES)
-    hits, notes, loudness = jnp.split(said, [1, 1 + NOTES], -1)
-    return _kicks(_SHARP * (hits - 0.5), of_bar, samples, rate_hz) + _bass(notes, loudness, of_bar, samples, rate_hz)
+    bar = BarValues(*jnp.split(bar_values, np.cumsum(BAR_SIZES)[:-1], -1))
+    onsets, notes, levels = jnp.split(step_values, [1, 1 + NOTES], -1)
+    falls = jnp.exp(jnp.clip(bar.kick_pitch[..., :-1], *_FALL_LIMITS)) * np.float32(_KICK_FALLS)
+    harmonics = 0.3 * jnp.tanh(bar.kick_harmonics)
+    kick = KickControls(
+        onsets=_SHARPNESS * (onsets - 0.5),
+        falls=jnp.concatenate([falls, _PITCH_SPREAD * bar.kick_pitch[..., -1:]], -1),
+        levels=_KICK_LEVELS + bar.kick_level,
+        phase=0.5 * bar.kick_phase,
+        amplitudes=jnp.concatenate([jnp.ones_like(harmonics[..., :1]), harmonics], -1)[..., None],
+    )
+    levels = jnp.concatenate([levels, jnp.roll(levels[..., :1], -1, 1)], -1)  # the last: of the next one
+    amplitudes = jax.nn.sigmoid(bar.bass_harmonics + 1 - np.arange(_BASS_HARMONICS, dtype=np.float32))
+    bass = BassControls(
+        weights=jax.nn.softmax(_SHARPNESS * notes),
+        notes_hz=_bound_pitch(_BASS_HZ, _PITCH_SPREAD * jnp.repeat(bar.notes, STEPS_PER_BAR, 1)),
+        levels=_BASS_SPREAD * levels,
+        amplitudes=jnp.repeat(amplitudes, STEPS_PER_BAR, 1)[..., None],
+    )
+    return kick, bass
 
 
-def by_part(x: jax.Array, sizes: dict[str, int]) -> dict[str, jax.Array]:
-    """`[..., K]` in parts that are so long, `[..., size]` each."""
-    split = jnp.split if isinstance(x, jax.Array) else np.split
-    return dict(zip(sizes, split(x, np.cumsum(list(sizes.values()))[:-1], -1), strict=True))
+def synthesize_kick(controls: KickControls, samples: int, rate_hz: float) -> jax.Array:
+    """The kicks of all bars, `[B, N * 16, samples]`, full scale being 1.
 
+    A kick ends the one before it.
 
-def _kicks(logits, of_bar, samples, rate_hz):
-    """Each bar's kick where it is hit, logits `[B, N * 16, 1]`; the next one cuts it off."""
-    at_s = (np.arange(_LASTS * samples) + 0.5) / rate_hz
-    curves = _interpolating(at_s, _TIMES_S)
-    falls = jnp.exp(jnp.clip(of_bar["kick_pitch"][..., :-1], *_FALLEN)) * np.float32(_FALLS)
-    falls = jnp.concatenate([falls, _SPREAD * of_bar["kick_pitch"][..., -1:]], -1)  # and what it comes to
-    # Never rising: at each time the pitch is all falls after it.
-    hz = _pitch(_KICK_HZ, falls @ np.cumsum(curves, 0))  # [B, N, LASTS * samples]
-    loud = jnp.exp(jnp.minimum((_LOUDNESS + of_bar["kick_loudness"]) @ curves, _LOUDEST))
-    turns = _turns(hz.reshape(*hz.shape[:2], _LASTS, samples), rate_hz).reshape(hz.shape) + 0.5 * of_bar["kick_phase"]
-    harmonics = 0.3 * jnp.tanh(of_bar["kick_harmonics"])
-    harmonics = jnp.concatenate([jnp.ones_like(harmonics[..., :1]), harmonics], -1)[..., None]
-    kick = (loud * _sines(turns, hz, harmonics, rate_hz)).reshape(*hz.shape[:2], _LASTS, samples)
-    logits = logits.reshape(*hz.shape[:2], STEPS_PER_BAR)
-    logits = jnp.concatenate([jnp.roll(logits, 1, 1), logits], -1)  # of the bar before too
-    shares = jnp.concatenate([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], -1)
-    rings = jnp.exp(jnp.matmul(shares, _RINGING, precision="highest")) * _CAN_RING
-    rings = rings.reshape(*hz.shape[:2], STEPS_PER_BAR, 2 * _LASTS)
-    wave = jnp.matmul(rings, jnp.concatenate([kick, jnp.roll(kick, 1, 1)], 2))
+    Args:
+        controls: of the kicks.
+        samples: samples of a sixteenth.
+        rate_hz: their sample rate.
+    """
+    times_s = (np.arange(_KICK_STEPS * samples) + 0.5) / rate_hz
+    curves = _make_interpolation(times_s, _KICK_TIMES_S)
+    # The pitch at a time is the sum of all falls after it, so that it never rises.
+    hz = _bound_pitch(_KICK_HZ, controls.falls @ np.cumsum(curves, 0))  # [B, N, _KICK_STEPS * samples]
+    level = jnp.exp(jnp.minimum(controls.levels @ curves, _MAX_LEVEL))
+    phase = _integrate(hz.reshape(*hz.shape[:2], _KICK_STEPS, samples), rate_hz).reshape(hz.shape) + controls.phase
+    kick = level * _sum_harmonics(phase, hz, controls.amplitudes, rate_hz)
+    kick = kick.reshape(*hz.shape[:2], _KICK_STEPS, samples)
+    onsets = controls.onsets.reshape(*hz.shape[:2], STEPS_PER_BAR)
+    onsets = jnp.concatenate([jnp.roll(onsets, 1, 1), onsets], -1)  # of the bar before, then of this bar
+    logarithms = jnp.concatenate([jax.nn.log_sigmoid(onsets), jax.nn.log_sigmoid(-onsets)], -1)
+    gains = jnp.exp(jnp.matmul(logarithms, _GAIN_SUMS, precision="highest")) * _IS_POSSIBLE
+    gains = gains.reshape(*hz.shape[:2], STEPS_PER_BAR, 2 * _KICK_STEPS)
+    wave = jnp.matmul(gains, jnp.concatenate([kick, jnp.roll(kick, 1, 1)], 2))
     return wave.reshape(len(wave), -1, samples)
 
 
-def _bass(notes, loudness, of_bar, samples, rate_hz):
-    """The notes of each bar as sixteenths choose them, `[B, N * 16, NOTES]`, so loud `[B, N * 16, TIMES]` from each beginning on."""
-    kept = _pitch(_BASS_HZ, _SPREAD * jnp.repeat(of_bar["notes"], STEPS_PER_BAR, 1))
-    hz = jnp.sum(jax.nn.softmax(_SHARP * notes) * kept, -1).reshape(len(kept), -1, STEPS_PER_BAR, 1)
+def synthesize_bass(controls: BassControls, samples: int, rate_hz: float) -> jax.Array:
+    """The bass of all bars, `[B, N * 16, samples]`; the arguments are as in `synthesize_kick`."""
+    steps = jnp.sum(controls.weights * controls.notes_hz, -1)
+    hz = steps.reshape(len(steps), -1, STEPS_PER_BAR, 1)
     before = jnp.concatenate([hz[:, :, :1], hz[:, :, :-1]], 2)
     place = (np.arange(samples) + 0.5) / samples
     glide = np.float32(np.minimum(place / _GLIDE, 1))
     hz = before + glide * (hz - before)  # [B, N, 16, samples]
-    turns = _turns(hz, rate_hz)
-    missing = jnp.round(turns[:, :, -1:, -1:]) - turns[:, :, -1:, -1:]  # of a whole number
-    through = np.float32((np.arange(STEPS_PER_BAR * samples) + 1) / (STEPS_PER_BAR * samples)).reshape(
-        STEPS_PER_BAR, samples
-    )
-    turns = turns + missing * through
-    levels = jnp.concatenate([loudness, jnp.roll(loudness[..., :1], -1, 1)], -1)  # to where the next one begins
-    levels = _BASS_LOUDNESS + _SWING * levels @ _interpolating(place, np.arange(_TIMES + 1) / _TIMES)
-    harmonics = jax.nn.sigmoid(of_bar["bass_harmonics"] + 1 - np.arange(_BASS_HARMONICS, dtype=np.float32))
-    harmonics = jnp.repeat(harmonics, STEPS_PER_BAR, 1)[..., None]
-    turns, hz = (values.reshape(*levels.shape) for values in (turns, hz))
-    return jnp.exp(jnp.minimum(levels, _LOUDEST)) * _sines(turns, hz, harmonics, rate_hz)
+    phase = _integrate(hz, rate_hz)
+    missing = jnp.round(phase[:, :, -1:, -1:]) - phase[:, :, -1:, -1:]  # to whole periods in the bar
+    bar_samples = STEPS_PER_BAR * samples
+    share = np.float32((np.arange(bar_samples) + 1) / bar_samples).reshape(STEPS_PER_BAR, samples)
+    phase = phase + missing * share
+    times = np.arange(_LEVELS_PER_STEP + 1) / _LEVELS_PER_STEP
+    level = _BASS_LEVEL + controls.levels @ _make_interpolation(place, times)
+    phase, hz = (values.reshape(*level.shape) for values in (phase, hz))
+    return jnp.exp(jnp.minimum(level, _MAX_LEVEL)) * _sum_harmonics(phase, hz, controls.amplitudes, rate_hz)
 
 
-def _turns(hz, rate_hz):
-    """How far pitches `[..., steps, samples]` have turned since the first, but for whole turns of each step, which would only cost digits."""
-    turns = _summed(hz) / rate_hz
-    of_steps = turns[..., -1] - jnp.round(turns[..., -1])
-    return turns + (_summed(of_steps) - of_steps)[..., None]
+def _integrate(hz, rate_hz):
+    """The phase, in periods, of pitches `[..., steps, samples]`.
+
+    The whole periods of each step are left out: they change nothing and would cost digits.
+    """
+    phase = _sum_up(hz) / rate_hz
+    of_steps = phase[..., -1] - jnp.round(phase[..., -1])
+    return phase + (_sum_up(of_steps) - of_steps)[..., None]
 
 
-def _summed(x):
-    """Sums up to each place of the last axis: a small product is many times as fast as XLA's running sum is on a CPU."""
+def _sum_up(x):
+    """Running sums along the last axis, as a matrix product: on a CPU faster than XLA's own."""
     return jnp.matmul(x, np.triu(np.ones((x.shape[-1], x.shape[-1]), np.float32)), precision="highest")
 
 
-def _pitch(base_hz, octaves):
-    return base_hz * 2.0 ** jnp.clip(octaves, *np.log2(np.array(_HZ) / base_hz))
+def _bound_pitch(base_hz, octaves):
+    """The pitch in Hz so many octaves above a base, within `_PITCH_LIMITS_HZ`."""
+    return base_hz * 2.0 ** jnp.clip(octaves, *np.log2(np.array(_PITCH_LIMITS_HZ) / base_hz))
 
 
-def _sines(turns, hz, amplitudes, rate_hz):
-    """A tone of harmonics of these amplitudes, `[..., H, 1]`; those near half of the rate are left out."""
+def _sum_harmonics(phase, hz, amplitudes, rate_hz):
+    """A tone `[..., T]` of harmonics of amplitudes `[..., H, 1]`.
+
+    Harmonics near half of the sample rate are left out.
+    """
     orders = np.arange(1, amplitudes.shape[-2] + 1, dtype=np.float32)[:, None]
-    turns, hz = orders * turns[..., None, :], orders * hz[..., None, :]
-    heard = jnp.clip((0.5 * rate_hz - hz) / _FADE_HZ, 0, 1)
-    return jnp.sum(amplitudes * heard * jnp.sin(2 * np.pi * turns), -2)
+    phase, hz = orders * phase[..., None, :], orders * hz[..., None, :]
+    fade = jnp.clip((0.5 * rate_hz - hz) / _FADE_HZ, 0, 1)
+    return jnp.sum(amplitudes * fade * jnp.sin(2 * np.pi * phase), -2)
 
 
-def _interpolating(at, times):
-    """`[len(times), len(at)]`: what interpolates values at `times` linearly, the last one kept."""
+def _make_interpolation(at, times):
+    """`[len(times), len(at)]`: interpolates values at `times` linearly, then keeps the last."""
     return np.stack([np.interp(at, times, row) for row in np.eye(len(times))]).astype(np.float32)
 
 
-def _ringing():
-    """How much of each kick rings in a sixteenth, as sums of logarithms `[4 * 16, 16 * 2 * _LASTS]`; and where it can, `[16 * 2 * _LASTS]`.
+def _make_gain_sums():
+    """The matrix from logarithms of onset probabilities to those of the kicks' gains.
 
-    Rows are sixteenths of the bar before and of this one, whether the kick is hit in them, then whether it is not. Columns are, for each
-    sixteenth, this bar's kick and that of the bar before if they were hit none to seven sixteenths ago.
+    A kick that began `age` sixteenths ago sounds with the probability that it began there and that
+    none began since: a product of probabilities, here a sum of logarithms.
+
+    Returns:
+        float32 `[4 * 16, 16 * 2 * 8]`. Rows: log p of an onset for the sixteenths of the bar before
+        and of this bar, then log(1 - p). Columns: for each sixteenth, the kick of this bar at age 0
+        to 7, then the kick of the bar before. And float32 `[16 * 2 * 8]`, whether such an age is
+        possible.
     """
-    sums = np.zeros((2, 2 * STEPS_PER_BAR, STEPS_PER_BAR, 2, _LASTS), np.float32)
-    can = np.zeros((STEPS_PER_BAR, 2, _LASTS), np.float32)
+    sums = np.zeros((2, 2 * STEPS_PER_BAR, STEPS_PER_BAR, 2, _KICK_STEPS), np.float32)
+    is_possible = np.zeros((STEPS_PER_BAR, 2, _KICK_STEPS), np.float32)
     for step in range(STEPS_PER_BAR):
-        for ago in range(_LASTS):
-            place, hit = (step, int(ago > step), ago), STEPS_PER_BAR + step - ago
-            can[place] = sums[0, hit, *place] = 1
-            sums[1, hit + 1 : hit + ago + 1, *place] = 1
-    return sums.reshape(4 * STEPS_PER_BAR, -1), can.reshape(-1)
+        for age in range(_KICK_STEPS):
+            column, onset = (step, int(age > step), age), STEPS_PER_BAR + step - age
+            is_possible[column] = sums[0, onset, *column] = 1
+            sums[1, onset + 1 : onset + age + 1, *column] = 1
+    return sums.reshape(4 * STEPS_PER_BAR, -1), is_possible.reshape(-1)
 
 
-_RINGING, _CAN_RING = _ringing()
+_GAIN_SUMS, _IS_POSSIBLE = _make_gain_sums()

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from technogen_jax.models.technogan.codec import pitch, salience
-from technogen_jax.models.technogan.codec.constants import CHOICE_SHARPNESS
 
 # The lowest position in the mid and in the side. The side starts lower: the code has no waveform of
 # it.
@@ -87,20 +86,9 @@ def decode_partials(features: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.stack(positions, -1), jnp.stack(heights, -1)
 
 
-def choose_positions(logits: jax.Array) -> jax.Array:
-    """The weight of each position of a generated partial, of its logits; both of the same shape."""
-    return jax.nn.softmax(CHOICE_SHARPNESS * logits)
-
-
-def blend_partials(heights: jax.Array, positions: jax.Array) -> jax.Array:
-    """The features `[..., S, FEATURES]` of the partials that a generator chooses.
-
-    Args:
-        heights: logits `[..., S, P]`: the prominence of each of the bar's P partials.
-        positions: logits `[..., P, GENERATED_POSITIONS]`: the position of each.
-    """
-    of_partials = jnp.matmul(choose_positions(positions), _position_features()[:, ::POSITION_STRIDE].T)
-    return jnp.matmul(jax.nn.sigmoid(heights), of_partials)
+def generated_position_features() -> np.ndarray:
+    """`[GENERATED_POSITIONS, FEATURES]`: the features of each position of a generated partial."""
+    return _position_features()[:, ::POSITION_STRIDE].T
 
 
 def measure_energy_shares(signal: jax.Array, rate_hz: float, steps: int) -> jax.Array:

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from technogen_jax.models.technogan.codec import salience
-from technogen_jax.models.technogan.codec.constants import CHOICE_SHARPNESS
 
 RANGE_HZ = (55.0, 880.0)  # the lowest and the highest pitch: four octaves
 _HARMONICS = 8  # cosines of the circle, and as many sines
@@ -81,28 +80,10 @@ def decode_pitch(features: jax.Array) -> tuple[jax.Array, jax.Array]:
     return pitch_hz, jnp.clip(jnp.max(likeness, -1), 0, 1)
 
 
-def choose_notes(choices: jax.Array) -> jax.Array:
-    """The weight of each of the bar's notes in each half of a sixteenth, `[..., NOTES_PER_BAR]`.
-
-    Args:
-        choices: logits `[..., 1 + NOTES_PER_BAR]`: of the confidence, then of which note it is.
-    """
-    return jax.nn.sigmoid(choices[..., :1]) * jax.nn.softmax(choices[..., 1:])
-
-
-def blend_notes(choices: jax.Array, notes: jax.Array) -> jax.Array:
-    """The pitch features `[..., S, FEATURES]` of a generator's choices.
-
-    Args:
-        choices: logits `[..., S, 2, 1 + NOTES_PER_BAR]` of `choose_notes`, for each half of a
-            sixteenth.
-        notes: logits `[..., NOTES_PER_BAR, QUARTER_TONES]`: which quarter-tone each note of the bar
-            is, or what lies between two.
-    """
+def quarter_tone_features() -> np.ndarray:
+    """`[QUARTER_TONES, FEATURES / 2]`: the features of each pitch of a generated note."""
     places = np.arange(QUARTER_TONES) / (24 * _CIRCLE_OCTAVES)
-    of_notes = jnp.matmul(jax.nn.softmax(CHOICE_SHARPNESS * notes), circle_features(places, _HARMONICS).T)
-    features = jnp.einsum("...shn,...nk->...shk", choose_notes(choices), of_notes)
-    return features.reshape(*features.shape[:-2], FEATURES)
+    return circle_features(places, _HARMONICS).T
 
 
 def circle_features(places: np.ndarray, harmonics: int) -> np.ndarray:

@@ -4,7 +4,6 @@ import pytest
 from helpers.bars import saw
 
 from technogen_jax.models.technogan.codec import partials, pitch
-from technogen_jax.models.technogan.codec.constants import PARTIALS_PER_BAR
 
 RATE_HZ, STEPS = 44100, 16
 SAMPLES = STEPS * 4864
@@ -63,14 +62,3 @@ def test_rotating_the_signal_by_sixteenths_rotates_the_features():
     signal = saw(np.repeat([110.0, 164.8, 130.8, 196.0], SAMPLES // 4), SAMPLES, RATE_HZ)
     plain, rotated = encode(signal), encode(np.roll(signal, 3 * 4864))
     np.testing.assert_allclose(rotated, jnp.roll(plain, 3, 1), atol=1e-3)
-
-
-def test_blend_partials_gives_the_features_of_the_chosen_partials():
-    positions = np.full((1, PARTIALS_PER_BAR, partials.GENERATED_POSITIONS), -9.0, np.float32)
-    heights = np.full((1, STEPS, PARTIALS_PER_BAR), -9.0, np.float32)
-    positions[0, [0, 1, 2], [20, 60, 100]] = 9
-    heights[..., 0], heights[..., 1] = 9, 0
-    features = partials.blend_partials(jnp.asarray(heights), jnp.asarray(positions))
-    position, height = (np.asarray(x)[0, 0] for x in partials.decode_partials(features))
-    assert position[:2].tolist() == [40, 120]
-    np.testing.assert_allclose(height, [1, 0.5, 0], atol=0.1)

@@ -6,7 +6,6 @@ import pytest
 from helpers import bars
 
 from technogen_jax.models.technogan.codec import pitch
-from technogen_jax.models.technogan.codec.constants import NOTES_PER_BAR
 
 RATE_HZ, STEPS = 44100, 16
 SAMPLES = STEPS * 4864
@@ -68,14 +67,3 @@ def test_rotating_the_signal_by_sixteenths_rotates_the_features():
     signal = saw(np.repeat([110.0, 164.8, 130.8, 196.0], SAMPLES // 4))
     plain, rotated = encode(signal), encode(np.roll(signal, 3 * 4864))
     np.testing.assert_allclose(rotated, jnp.roll(plain, 3, 1), atol=1e-3)
-
-
-def test_blend_notes_gives_the_features_of_the_chosen_notes():
-    notes = np.full((1, NOTES_PER_BAR, pitch.QUARTER_TONES), -9.0, np.float32)
-    notes[0, 0, 24], notes[0, 1, 31] = 9, 9  # an octave up, and three and a half semitones more
-    choices = np.full((1, STEPS, 2, 1 + NOTES_PER_BAR), -9.0, np.float32)
-    choices[..., 0], choices[:, :, 0, 1], choices[:, :, 1, 2] = 9, 9, 9
-    features = pitch.blend_notes(jnp.asarray(choices), jnp.asarray(notes))
-    pitch_hz, confidence = (np.asarray(x) for x in pitch.decode_pitch(features))
-    np.testing.assert_allclose(pitch_hz[0], np.tile([110, 110 * 2 ** (3.5 / 12)], STEPS), rtol=1e-3)
-    assert confidence.min() > 0.95
