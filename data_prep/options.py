@@ -206,7 +206,7 @@ class Options(command_line.Options):
 
     def bar_settings(self, bpm: float) -> ClipSettings:
         """Returns how tracks are cut into clips of bars at a tempo; a bar has a whole number of samples."""
-        bar_samples = round(tempo.BEATS * 60 / bpm * self.sample_rate)
+        bar_samples = round(tempo.BEATS_PER_BAR * 60 / bpm * self.sample_rate)
         stride_bars = self.stride_bars or self.bars
         return self.clip_settings._replace(
             clip_samples=self.bars * bar_samples,

@@ -1,4 +1,4 @@
-"""Worker processes for jobs that may crash: a decoder that dies takes only its own job with it."""
+"""Runs jobs that may crash in worker processes: a decoder that crashes ends only its own job."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 
 from technogen_jax.common.command_line import CommandError
 
+# Each worker uses one thread: the workers already run in parallel.
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class JobError(CommandError):
-    """Why the whole run must stop, in one line; jobs raise it too."""
+    """An error that ends the whole run; the message is one line. Jobs may raise it."""
 
 
 class Crash(NamedTuple):
-    """What a job gave whose process died."""
+    """The result of a job whose process was ended by a signal."""
 
-    signal: int
+    signal: int  # its number
 
     def __str__(self) -> str:
         if self.signal == getattr(signal, "SIGALRM", None):
@@ -34,15 +35,20 @@ class Crash(NamedTuple):
 
 
 class _Worker(NamedTuple):
+    """A worker process, and the connection that sends its jobs and receives their results."""
+
     process: multiprocessing.process.BaseProcess
     connection: multiprocessing.connection.Connection
 
 
 class Workers:
-    """Up to `count` processes, each with one job at a time; started when needed, killed on the way out of the `with`."""
+    """A context manager with up to `count` processes, each with one job at a time.
+
+    Processes start when they are needed. They are killed when the `with` block ends.
+    """
 
     def __init__(self, count: int):
-        """Starts nothing yet."""
+        """Sets the largest number of processes, and starts none."""
         self._count = count
         self._idle: list[_Worker] = []
         self._busy: dict[multiprocessing.connection.Connection, tuple[_Worker, int]] = {}
@@ -59,10 +65,16 @@ class Workers:
             worker.connection.close()
 
     def run(self, jobs: Sequence[tuple[Callable, Any]]) -> Iterator[tuple[int, Any]]:
-        """Runs (function, argument) pairs; yields (index, what it returned, or a Crash) as they end.
+        """Runs jobs, and yields the index and result of each job when it ends.
+
+        Args:
+            jobs: (function, argument) of each job.
+
+        Yields:
+            The index in `jobs`, and what the function returned or a `Crash`.
 
         Raises:
-            JobError: raised by a job, or no process could be started.
+            JobError: a job raised it, or a process could not start.
         """
         waiting = collections.deque(enumerate(jobs))
         while waiting or self._busy:
@@ -70,7 +82,7 @@ class Workers:
                 index, job = waiting.popleft()
                 worker = self._idle.pop() if self._idle else _start()
                 self._busy[worker.connection] = worker, index
-                with contextlib.suppress(OSError):  # it died: recv will say so
+                with contextlib.suppress(OSError):  # the process died: `recv` below detects it
                     worker.connection.send(job)
             for connection in multiprocessing.connection.wait(list(self._busy)):
                 worker, index = self._busy.pop(connection)
@@ -87,37 +99,42 @@ class Workers:
                 yield index, result
 
 
-def progressing(seconds: int | None) -> None:
-    """Called by a job: unless it calls again within so many seconds, its process dies; None ends that."""
+def set_time_limit(seconds: int | None) -> None:
+    """Ends the process of the calling job after `seconds`, unless the job calls this function again.
+
+    Args:
+        seconds: the new limit; None removes the limit.
+    """
     if hasattr(signal, "alarm"):  # not on Windows
         signal.alarm(seconds or 0)
 
 
 def _crash(exit_code: int) -> Crash | JobError:
-    # Python's own end, 1, is not a decoder's: the process could not import what it needs.
+    # Exit code 1 is an exception in Python, not a crash: the process could not import its modules.
     return JobError("a worker process could not start; see above") if exit_code == 1 else Crash(abs(exit_code))
 
 
 def _start() -> _Worker:
-    context = multiprocessing.get_context("spawn")  # fork would copy locks that other threads hold
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    context = multiprocessing.get_context("spawn")  # fork would copy locks held by other threads
+    connection, worker_connection = context.Pipe()
+    process = context.Process(target=_serve, args=(worker_connection,), daemon=True)
     saved = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)  # read when the new process loads numpy
+    os.environ.update(_ONE_THREAD)  # the new process reads them when it imports numpy
     try:
         process.start()
     finally:
         for name, value in saved.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-    theirs.close()
-    return _Worker(process, ours)
+    worker_connection.close()
+    return _Worker(process, connection)
 
 
 def _serve(connection: multiprocessing.connection.Connection) -> None:
-    """A worker process: answers jobs until it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent answers it
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders print notes on damaged files, into the progress bar
+    """Runs jobs in a worker process until it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    # Decoders print messages about damaged files, which would disturb the progress bar.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while True:
         function, job = connection.recv()
         try:
@@ -129,7 +146,7 @@ def _serve(connection: multiprocessing.connection.Connection) -> None:
         connection.send(result)
 
 
-def _die_with_parent() -> None:
-    """A parent that was killed cannot stop its workers, and the next run must not meet them."""
+def _exit_with_parent() -> None:
+    """Ends this process when its parent ends: a killed parent cannot stop its workers itself."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)

@@ -1,7 +1,8 @@
-"""Drums, cymbals and metal of the built-in corpus: one-shots as pure functions of a random generator.
+"""One-shot drums, cymbals and metallic sounds of the built-in corpus.
 
-Each returns float32 at any rate, mono `[T]` or stereo `[2, T]`, with a peak of 1 and its attack on the
-first sample. Frequencies that the rate cannot hold are lowered.
+Each function depends only on its arguments, including a random generator. It returns float32 audio
+at any sampling rate, mono `[T]` or stereo `[2, T]`. The peak is 1, and the attack is at the first
+sample. Frequencies too high for the sampling rate are lowered.
 """
 
 from __future__ import annotations
@@ -91,17 +92,17 @@ def hat(
     decay_s: float,
     drive: float,
 ) -> np.ndarray:
-    """A hi-hat `[T]`: square oscillators that share no harmonics, and noise, above `cut_hz`.
+    """Returns a hi-hat `[T]`: six inharmonic square oscillators and noise, high-passed and distorted.
 
     Args:
-        draw: where the oscillators' ratios, their phases and the noise come from.
+        draw: generator of the oscillators' ratios and phases and of the noise.
         rate_hz: sampling rate.
-        base_hz: lowest of the six oscillators.
-        spread: the highest, as a multiple of it.
-        metal: share of the oscillators; the rest is noise.
-        cut_hz: high-pass.
-        decay_s: time constant; 0.02 is closed, 0.2 open.
-        drive: into the distortion.
+        base_hz: frequency of the lowest oscillator.
+        spread: frequency of the highest oscillator divided by that of the lowest.
+        metal: share of the oscillators, 0 to 1; the rest is noise.
+        cut_hz: cutoff of the high-pass.
+        decay_s: time constant of the level; 0.02 is a closed hat, 0.2 an open one.
+        drive: gain into the distortion.
     """
     t = time_axis(5 * decay_s, rate_hz)
     bank = square_bank(draw, t, rate_hz, base_hz, spread, 6)
@@ -122,17 +123,19 @@ def cymbal(
     decay_s: float,
     ping: float,
 ) -> np.ndarray:
-    """A ride or crash `[2, T]`: a bank of squares and noise, whose highs die first; both channels differ a little.
+    """Returns a ride or crash cymbal `[2, T]`: ten square oscillators and noise.
+
+    High frequencies decay first. The two channels differ a little.
 
     Args:
-        draw: where the oscillators' ratios, their phases and the noise come from.
+        draw: generator of the oscillators' ratios and phases and of the noise.
         rate_hz: sampling rate.
-        base_hz: lowest oscillator.
-        spread: the highest, as a multiple of it.
-        metal: share of the oscillators; the rest is noise.
-        cut_hz: high-pass.
-        decay_s: time constant of the body.
-        ping: level of the stick, which decays ten times as fast.
+        base_hz: frequency of the lowest oscillator.
+        spread: frequency of the highest oscillator divided by that of the lowest.
+        metal: share of the oscillators, 0 to 1; the rest is noise.
+        cut_hz: cutoff of the high-pass.
+        decay_s: time constant of the level.
+        ping: level of the stick's attack, which decays ten times as fast.
     """
     t = time_axis(4 * decay_s, rate_hz)
     bank = square_bank(draw, t, rate_hz, base_hz, spread, 10)
@@ -157,17 +160,17 @@ def clap(
     decay_s: float,
     drive: float,
 ) -> np.ndarray:
-    """A hand clap `[2, T]`: a few bursts of band-passed noise, then their tail, which is wide.
+    """Returns a hand clap `[2, T]`: a few bursts of band-passed noise and a stereo tail.
 
     Args:
-        draw: where the noise comes from.
+        draw: generator of the noise.
         rate_hz: sampling rate.
-        centre_hz: middle of the band.
-        bandwidth: its width in octaves.
-        bursts: hands, the last of which has the tail.
-        spacing_s: between them.
+        centre_hz: centre of the band.
+        bandwidth: width of the band in octaves.
+        bursts: number of bursts; the tail begins at the last one.
+        spacing_s: time between two bursts.
         decay_s: time constant of the tail.
-        drive: into the distortion.
+        drive: gain into the distortion.
     """
     t = time_axis(spacing_s * bursts + 6 * decay_s, rate_hz)
     level = np.zeros_like(t)
@@ -186,15 +189,15 @@ def clap(
 def snare(
     draw: np.random.Generator, rate_hz: int, *, tune_hz: float, snap: float, cut_hz: float, decay_s: float
 ) -> np.ndarray:
-    """A snare drum `[T]`: two falling tones and a rattle of noise.
+    """Returns a snare drum `[T]`: two tones with falling frequencies, and noise.
 
     Args:
-        draw: where the noise comes from.
+        draw: generator of the noise.
         rate_hz: sampling rate.
-        tune_hz: of the lower tone.
-        snap: share of the noise.
-        cut_hz: high-pass of the noise.
-        decay_s: time constant.
+        tune_hz: final frequency of the lower tone.
+        snap: share of the noise, 0 to 1.
+        cut_hz: cutoff of the noise's high-pass.
+        decay_s: time constant of the noise; the tones decay twice as fast.
     """
     t = time_axis(6 * decay_s, rate_hz)
     phase = tune_hz * (t + 0.6 * 0.012 * (1 - np.exp(-t / 0.012)))
@@ -204,7 +207,14 @@ def snare(
 
 
 def tom(draw: np.random.Generator, rate_hz: int, *, tune_hz: float, decay_s: float) -> np.ndarray:
-    """A tom `[T]`: a tone that falls by a fifth to `tune_hz`, with time constant `decay_s`."""
+    """Returns a tom `[T]`: a tone with a falling frequency, and a short burst of noise.
+
+    Args:
+        draw: generator of the noise.
+        rate_hz: sampling rate.
+        tune_hz: final frequency; the tone starts a fifth above it.
+        decay_s: time constant of the level.
+    """
     t = time_axis(5 * decay_s, rate_hz)
     phase = tune_hz * (t + 0.5 * 0.04 * (1 - np.exp(-t / 0.04)))
     noise = low_pass(white_noise(draw, len(t)), 2500, rate_hz) * np.exp(-t / 0.015)
@@ -214,43 +224,63 @@ def tom(draw: np.random.Generator, rate_hz: int, *, tune_hz: float, decay_s: flo
 def metal_fm(
     draw: np.random.Generator, rate_hz: int, *, tune_hz: float, ratio: float, index: float, decay_s: float, drive: float
 ) -> np.ndarray:
-    """A struck plate `[T]` by frequency modulation.
+    """Returns the sound of a metal plate `[T]`, synthesized by frequency modulation.
 
     Args:
-        draw: where the phases come from.
+        draw: generator of the modulator's phase.
         rate_hz: sampling rate.
-        tune_hz: the carrier.
-        ratio: modulator to carrier; not a simple fraction, or it is a note.
-        index: of the modulation when struck.
+        tune_hz: frequency of the carrier.
+        ratio: frequency of the modulator divided by that of the carrier; a simple fraction gives a
+            harmonic sound.
+        index: modulation index at the attack.
         decay_s: time constant of the level; the modulation decays twice as fast.
-        drive: into the distortion.
+        drive: gain into the distortion.
     """
     fast_hz = rate_hz * OVERSAMPLING
     t = time_axis(5 * decay_s, fast_hz)
     modulator = np.sin(2 * np.pi * (tune_hz * ratio * t + draw.uniform()))
     inner = np.sin(2 * np.pi * tune_hz * ratio * 1.414 * t) * np.exp(-t / (0.3 * decay_s))
-    bent = index * np.exp(-t / (0.5 * decay_s)) * (modulator + 0.6 * inner)
-    sound = saturate(np.sin(2 * np.pi * tune_hz * t + bent) * np.exp(-t / decay_s), drive)
+    modulation = index * np.exp(-t / (0.5 * decay_s)) * (modulator + 0.6 * inner)
+    sound = saturate(np.sin(2 * np.pi * tune_hz * t + modulation) * np.exp(-t / decay_s), drive)
     return finish_one_shot(high_pass(decimate(sound), 150, rate_hz), rate_hz)
 
 
 def metal_ring(
     draw: np.random.Generator, rate_hz: int, *, tune_hz: float, ratio: float, index: float, decay_s: float, drive: float
 ) -> np.ndarray:
-    """Scraped sheet metal `[T]`: noise that a product of square waves chops. Arguments as for `metal_fm`."""
+    """Returns the sound of scraped metal `[T]`: a product of two square waves, and band-passed noise.
+
+    Args:
+        draw: generator of the noise.
+        rate_hz: sampling rate.
+        tune_hz: frequency of the first square wave.
+        ratio: frequency of the second square wave divided by that of the first.
+        index: level of the noise.
+        decay_s: time constant of the level.
+        drive: gain into the distortion.
+    """
     t = time_axis(5 * decay_s, rate_hz)
-    chopped = np.sign(np.sin(2 * np.pi * tune_hz * t)) * np.sign(np.sin(2 * np.pi * tune_hz * ratio * t))
-    grain = band_pass(white_noise(draw, len(t)), tune_hz * (1 + ratio), rate_hz)
-    sound = (0.7 * chopped + index * grain / rms(grain)) * np.exp(-t / decay_s)
+    squares = np.sign(np.sin(2 * np.pi * tune_hz * t)) * np.sign(np.sin(2 * np.pi * tune_hz * ratio * t))
+    noise = band_pass(white_noise(draw, len(t)), tune_hz * (1 + ratio), rate_hz)
+    sound = (0.7 * squares + index * noise / rms(noise)) * np.exp(-t / decay_s)
     return finish_one_shot(high_pass(saturate(sound, drive), 250, rate_hz), rate_hz)
 
 
 def metal_comb(
     draw: np.random.Generator, rate_hz: int, *, tune_hz: float, ratio: float, index: float, decay_s: float, drive: float
 ) -> np.ndarray:
-    """A pipe that is hit `[T]`: a burst of noise in two feedback combs. Arguments as for `metal_fm`."""
-    length_s = 5 * decay_s
-    t = time_axis(length_s, rate_hz)
+    """Returns the sound of a metal pipe `[T]`: a burst of noise through two feedback comb filters.
+
+    Args:
+        draw: generator of the noise.
+        rate_hz: sampling rate.
+        tune_hz: fundamental frequency of the first comb filter.
+        ratio: fundamental frequency of the second comb filter divided by that of the first.
+        index: sets the length of the burst: its time constant is 2 ms times `1 + index`.
+        decay_s: time constant of the comb filters; the whole sound decays with twice this constant.
+        drive: gain into the distortion.
+    """
+    t = time_axis(5 * decay_s, rate_hz)
     burst = white_noise(draw, len(t)) * np.exp(-t / (0.002 * (1 + index)))
     sound = np.zeros_like(burst)
     for hz in (tune_hz, tune_hz * ratio):
@@ -260,4 +290,5 @@ def metal_comb(
     return finish_one_shot(high_pass(saturate(sound, drive), 200, rate_hz), rate_hz)
 
 
+# The keys are stored in the parameters of a composed track.
 METAL = {"fm": metal_fm, "ring": metal_ring, "comb": metal_comb}

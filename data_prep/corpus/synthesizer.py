@@ -1,7 +1,7 @@
-"""The bass-line synthesizer of the built-in corpus: oscillator, resonant filters, distortion.
+"""Synthesizer of the built-in corpus: an oscillator, two resonant filters, and distortion.
 
-Loops whose state is not linear are compiled by numba. Cutoff and resonance are given as one value every
-`CONTROL_SAMPLES`.
+Numba compiles the loops over samples. Cutoff and resonance are given at one value per
+`CONTROL_SAMPLES` samples, and the loops interpolate linearly between them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from data_prep.corpus.filters import CONTROL_SAMPLES, HIGHEST, SETTLED, compiled
 
 @compiled
 def _saw(phase, width):
-    """A saw wave at a phase in [0, 1), its step smoothed over `width`, the phase of a sample, to either side."""
+    """Returns a saw wave's value at a phase in [0, 1).
+
+    The wave's step is smoothed over one sample on both sides; `width` is the phase of one sample.
+    """
     saw = 2 * phase - 1
     if phase < width:
         x = phase / width
@@ -28,17 +31,20 @@ def _saw(phase, width):
 
 @compiled
 def oscillator(starts, hz, slides, glide_s, shape, rate_hz):
-    """A saw or square wave `[starts[-1] - starts[0]]`, band-limited, that plays one note a step.
+    """Returns a saw or square wave with little aliasing that plays one note in each step.
 
     Args:
-        starts: int64 `[S + 1]`, the first sample of each step, and the end.
-        hz: float64 `[S]`, the notes.
-        slides: bool `[S]`: whether the pitch glides into this step from the one before.
+        starts: int64 `[S + 1]`, the first sample of each step, and the end of the last.
+        hz: float64 `[S]`, frequency of each note.
+        slides: bool `[S]`: whether the pitch glides from the previous step's note to this one.
         glide_s: time constant of the glide.
-        shape: 0 is a saw, 1 a square.
+        shape: 0 is a saw wave, 1 a square wave; values between mix the two.
         rate_hz: sampling rate.
 
-    Reference: the steps are smoothed by polyBLEP (Välimäki, Pekonen and Nam, "Perceptually informed synthesis of
+    Returns:
+        float32 `[starts[-1] - starts[0]]`.
+
+    Reference: the steps of the wave are smoothed by polyBLEP (Välimäki, Pekonen and Nam, "Perceptually informed synthesis of
     bandlimited classical waveforms using integrated polynomial interpolation", JASA 131, 2012, the two-point case).
     """
     out = np.empty(starts[-1] - starts[0], np.float32)
@@ -55,28 +61,31 @@ def oscillator(starts, hz, slides, glide_s, shape, rate_hz):
             if phase >= 1:
                 phase -= 1
             saw = _saw(phase, width)
-            other = phase + 0.5
-            if other >= 1:
-                other -= 1
-            shifted = _saw(other, width)
+            shifted_phase = phase + 0.5
+            if shifted_phase >= 1:
+                shifted_phase -= 1
+            shifted = _saw(shifted_phase, width)
+            # The difference of two saw waves half a period apart is a square wave.
             out[n] = (1 - shape) * saw + shape * (saw - shifted)
     return out
 
 
 @compiled
 def ladder(audio, cutoff_hz, resonance, rate_hz):
-    """Four one-pole low-passes in a row with feedback around them, `[T]`; what is fed back saturates.
+    """Returns audio through a ladder filter `[T]`: four one-pole low-passes in series with feedback.
 
-    For small signals it is 1 / ((1 + s / c)^4 + k), c the cutoff and k the resonance, brought to this rate by the
-    bilinear transform with its cutoff in place. At k = 4 it oscillates.
+    The input, less the feedback, saturates. For small signals the transfer function is
+    1 / ((1 + s / c)^4 + k), where c is the cutoff and k the resonance. It is discretized by the
+    bilinear transform, with the cutoff kept in place. At k = 4 the filter oscillates.
 
     Args:
         audio: float32 `[T]`.
-        cutoff_hz: float `[T // CONTROL_SAMPLES + 2]`, connected by lines.
-        resonance: float, likewise: k, from 0 to below 4.
+        cutoff_hz: float `[T // CONTROL_SAMPLES + 2]`.
+        resonance: float `[T // CONTROL_SAMPLES + 2]`: k, from 0 to below 4.
         rate_hz: sampling rate.
 
-    Reference: the delay-free feedback is Zavalishin's ("The Art of VA Filter Design", 2.1.2, chapter 5).
+    Reference: feedback without delay as in Zavalishin, "The Art of VA Filter Design", 2.1.2 and
+    chapter 5.
     """
     out = np.empty_like(audio)
     a = b = c = d = 0.0
@@ -92,7 +101,7 @@ def ladder(audio, cutoff_hz, resonance, rate_hz):
             state = rest * (d + g * (c + g * (b + g * a)))
             g4 = g * g * g * g
             x -= k * (g4 * x + state) / (1 + k * g4)
-            # A rational tanh, exact to the fifth order, flat from 3 on.
+            # A rational approximation of tanh, exact to the fifth order and constant above 3.
             x = min(max(x, -3.0), 3.0)
             x *= (27 + x * x) / (27 + 9 * x * x)
             v = g * (x - a)
@@ -116,22 +125,22 @@ def ladder(audio, cutoff_hz, resonance, rate_hz):
 
 @compiled
 def _pole(cutoff_hz, rate_hz):
-    """Gain of one trapezoidal integrator with feedback at this cutoff."""
+    """Returns the gain of one trapezoidal integrator with feedback at this cutoff."""
     g = math.tan(math.pi * min(max(cutoff_hz, 10.0), HIGHEST * rate_hz) / rate_hz)
     return g / (1 + g)
 
 
 @compiled
 def sweep(audio, cutoff_hz, q, low, band, high, rate_hz):
-    """A two-pole filter with a moving cutoff, `[T]`: `low`, `band` and `high` are the shares of its three outputs.
+    """Returns audio through a two-pole filter with a variable cutoff, `[T]`.
 
     Args:
         audio: float32 `[T]`.
-        cutoff_hz: float `[T // CONTROL_SAMPLES + 2]`, connected by lines.
-        q: quality; 0.71 has no peak.
-        low: of what is below the cutoff.
-        band: of what is around it.
-        high: of what is above it.
+        cutoff_hz: float `[T // CONTROL_SAMPLES + 2]`.
+        q: quality factor; at 0.71 the response has no peak.
+        low: gain of the low-pass output.
+        band: gain of the band-pass output.
+        high: gain of the high-pass output.
         rate_hz: sampling rate.
 
     Reference: the trapezoidal state-variable filter (Zavalishin, "The Art of VA Filter Design", chapter 4).
@@ -157,13 +166,15 @@ def sweep(audio, cutoff_hz, q, low, band, high, rate_hz):
 
 
 def saturate(audio: np.ndarray, drive: float) -> np.ndarray:
-    """Soft distortion of the last axis, x / sqrt(1 + x^2) of x = `drive` times the audio, with little aliasing.
+    """Returns the audio, distorted along its last axis by x / sqrt(1 + x^2), with little aliasing.
 
-    What comes out is the mean of the curve over the line between two samples: half a sample late, and highs are
-    softened as by a mean of two samples.
+    x is `drive` times the audio. Each output sample is the mean of the curve between two input
+    samples. The output is therefore half a sample late, and its high frequencies are attenuated as
+    by a mean of two samples.
 
-    Reference: Parker, Zavalishin and Le Bivic, "Reducing the aliasing of nonlinear waveshaping using continuous-time
-    convolution", DAFx 2016; for this curve the quotient of differences simplifies to one of sums, which never is 0 / 0.
+    Reference: Parker, Zavalishin and Le Bivic, "Reducing the aliasing of nonlinear waveshaping using
+    continuous-time convolution", DAFx 2016. For this curve the paper's quotient of differences
+    simplifies to a quotient of sums, which is never 0 / 0.
     """
     audio = np.ascontiguousarray(audio, np.float32)
     return _saturate(audio.reshape(-1, audio.shape[-1]), np.float32(drive)).reshape(audio.shape)

@@ -58,7 +58,7 @@ class ClipSettings(NamedTuple):
 
     def speed(self, section: tempo.Section) -> float:
         """Returns the factor by which a section is played faster than in the track."""
-        return tempo.BEATS * 60 / section.bpm * self.sample_rate_hz / self.bar_samples
+        return tempo.BEATS_PER_BAR * 60 / section.bpm * self.sample_rate_hz / self.bar_samples
 
 
 class ClipPosition(NamedTuple):

@@ -71,7 +71,7 @@ def decode_track(job: tuple[str, str, ClipSettings]) -> dict[str, Any]:
 
 def _run_and_save(stem: str, function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     """Returns the function's result, or a rejection if it fails on the track; writes it to STEM.json."""
-    workers.progressing(_PATIENCE_S)  # opening can hang too
+    workers.set_time_limit(_PATIENCE_S)  # opening can hang too
     try:
         result = function(*args)
     except audio_files.AudioError as error:
@@ -82,7 +82,7 @@ def _run_and_save(stem: str, function: Callable[..., dict[str, Any]], *args: Any
         message = " ".join(f"{type(error).__name__}: {error}".split())
         result = make_rejection("not usable audio", f"cannot be decoded: {message}")
     finally:
-        workers.progressing(None)
+        workers.set_time_limit(None)
     save_result(stem, result)
     return result
 
@@ -132,12 +132,12 @@ def replacing(path: str) -> Iterator[pathlib.Path]:
 
 
 def _find_beats(path: str, range_bpm: tuple[float, float]) -> dict[str, Any]:
-    meter = tempo.BandEnergyMeter()
+    analyzer = tempo.BandEnergyAnalyzer()
     with audio_files.open_stream(path) as stream:
         stream = stream._replace(blocks=_with_time_limit(stream))
         for block in audio_files.resample_blocks(stream, tempo.RATE_HZ, 1):
-            meter.add(block[:, 0])
-    energies = meter.energies()
+            analyzer.add(block[:, 0])
+    energies = analyzer.energies()
     sections, confidence = tempo.find_sections(energies, range_bpm)
     if not sections:
         return make_rejection(
@@ -145,7 +145,7 @@ def _find_beats(path: str, range_bpm: tuple[float, float]) -> dict[str, Any]:
             f"no steady beat of {range_bpm[0]:g} to {range_bpm[1]:g} BPM in bars of four: "
             f"confidence {confidence:.2f}, {tempo.MIN_CONFIDENCE} is needed",
         )
-    seconds = len(energies) / tempo.FRAMES_HZ
+    seconds = len(energies) / tempo.FRAME_RATE_HZ
     return {"sections": [list(section) for section in sections], "seconds": seconds}
 
 
@@ -214,7 +214,7 @@ def _with_time_limit(stream: audio_files.Stream) -> Iterator[np.ndarray]:
     """
     samples = 0
     for block in stream.blocks:
-        workers.progressing(_PATIENCE_S)
+        workers.set_time_limit(_PATIENCE_S)
         samples += len(block)
         if samples > _LONGEST_S * stream.sample_rate_hz:
             raise audio_files.AudioError(f"longer than {_LONGEST_S / 3600:g} hours")
@@ -245,7 +245,7 @@ def _write_pcm(
     peaks, energies = [], []
     with open(path, "wb") as file:
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            workers.progressing(_PATIENCE_S)
+            workers.set_time_limit(_PATIENCE_S)
             piece = pcm[: stop - start]
             peak, energy = _quantize(audio.read(start, stop).reshape(-1), scale, piece.reshape(-1))
             file.write(piece.data)

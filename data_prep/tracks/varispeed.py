@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_prep.tracks.tempo import BEATS, Section
+from data_prep.tracks.tempo import BEATS_PER_BAR, Section
 from technogen_jax.audio import audio_files
 
 _MARGIN = 4096  # samples of the file: longer than the resampler's filter
@@ -39,7 +39,7 @@ def resample_sections(
         # Neighbours share the samples between them, so that the resampler's filter sees what comes before and after.
         first = round(max((before + native[0]) / 2 if index else 0, native[0] - _MARGIN))
         last = round(min((native[1] + after) / 2, native[1] + _MARGIN))
-        source_bar = stream.sample_rate_hz * 60 * BEATS / section.bpm
+        source_bar = stream.sample_rate_hz * 60 * BEATS_PER_BAR / section.bpm
         part = stream._replace(sample_rate_hz=source_bar, blocks=slicer.take(first, last))
         skip = round((section.start_s * stream.sample_rate_hz - first) * bar_samples / source_bar)
         wanted = section.samples(bar_samples)

@@ -1,8 +1,9 @@
 """Reads and writes audio files: decode, resample, remix and encode, block by block.
 
-All use of codecs is in this module. Files are read by libsndfile (wav, flac, mp3, ogg, opus, aiff, ...) and,
-where that does not know the format (m4a, aac, mp4, wma) or an mp3's length, by FFmpeg's libraries through PyAV. Audio is
-float32 `[T, C]` in [-1, 1], channels last; resampling is soxr's "HQ" recipe, which accepts blocks.
+All use of codecs is in this module. libsndfile reads wav, flac, mp3, ogg, opus, aiff and others.
+FFmpeg's libraries, through PyAV, read formats that libsndfile does not know (m4a, aac, mp4, wma), and
+mp3 files without a known length. Audio is float32 `[T, C]` in [-1, 1], channels last. soxr's "HQ"
+recipe resamples; it accepts blocks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import soxr
 
 from technogen_jax.common import atomic_files
 
-# Extensions that count as audio in a folder. The content decides the decoder, so a wrong one of these still decodes.
+# Extensions of audio files in a folder. The decoder depends on the content, so a wrong extension of
+# this list does no harm.
 AUDIO_EXTENSIONS = frozenset(
     ".wav .wave .w64 .rf64 .flac .mp3 .mp2 .ogg .oga .opus .aif .aiff .aifc .au .caf .m4a .m4b .m4p .aac .mp4 .wma .webm".split()
 )
@@ -33,44 +35,43 @@ WRITE_FORMATS = {
     ".opus": ("OGG", "OPUS"),
     ".aiff": ("AIFF", "PCM_16"),
 }
-BLOCK_SAMPLES = 1 << 15  # a block stays in the processor's cache
-# If less than this share of the header's length can be decoded, the file is truncated or damaged.
+BLOCK_SAMPLES = 1 << 15  # a block fits into the processor's cache
+# A file counts as truncated or damaged if a smaller share of the header's length can be decoded.
 _MIN_DECODED = 0.99
-# Formats that FFmpeg may open. A playlist or a session description would make it open other files or the network.
+# Formats that FFmpeg may open. With a playlist or a session description it would open other files or
+# network addresses.
 _CONTAINERS = "mov,mp4,matroska,webm,asf,mp3,aac,ogg,wav,w64,flac,aiff,caf,au,mpegts,mpeg,avi,ac3"
 _RAW_FORMATS = ("mp3", "aac")  # FFmpeg estimates their length from the bitrate of the first frames
-_PROTECTED = ("drms", "enca")  # encrypted audio in mp4: FairPlay's tag, and MPEG's
+_PROTECTED = ("drms", "enca")  # tags of encrypted audio in mp4: of FairPlay, and of MPEG
 _TAGS = (b"ID3", b"TAG", b"APE", b"LYR")
 _MAX_CHANNELS = 64
 _RATE_RANGE_HZ = (1_000, 768_000)
 
 
 class AudioError(ValueError):
-    """A file that cannot be used as audio; the message is the reason, in one line."""
+    """A file cannot be used as audio; the message is the reason, in one line."""
 
 
 class Stream(NamedTuple):
-    """A file being decoded: its own rate and channel count, and its audio in blocks `[T, C]`, float32.
+    """A file that is being decoded."""
 
-    All blocks but the last are equally long.
-    """
-
-    sample_rate_hz: int
-    channels: int
-    blocks: Iterator[np.ndarray]
+    sample_rate_hz: int  # of the file
+    channels: int  # of the file
+    blocks: Iterator[np.ndarray]  # float32 `[T, C]`; all but the last have the same length
 
 
 @contextlib.contextmanager
 def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> Iterator[Stream]:
-    """Opens a file for decoding; memory stays bounded by one block however long the file is.
+    """Opens a file for decoding block by block; memory does not depend on the length of the file.
 
     Args:
         path: the file; its content decides the decoder, not its extension.
         block_samples: length of a block, in samples at the file's own rate.
 
     Raises:
-        AudioError: not audio, empty, protected, damaged, or with an impossible rate or channel count; also while the
-            blocks are read, when the data end early or hold NaN or Inf.
+        AudioError: the file is not audio, empty, protected or damaged, or has an impossible rate or
+            channel count. Also raised while the blocks are read, if the data end early or contain NaN
+            or Inf.
     """
     path = pathlib.Path(path)
     try:
@@ -81,8 +82,8 @@ def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> 
         raise AudioError("the file is empty (0 bytes)")
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(_ForwardOnly(os.fsencode(path) if os.name == "posix" else path))
-            length_known = _says_its_length(path) if file.format == "MP3" else 0 < file.frames < 1 << 62
+            file = stack.enter_context(_SequentialFile(os.fsencode(path) if os.name == "posix" else path))
+            length_known = _mp3_length_is_known(path) if file.format == "MP3" else 0 < file.frames < 1 << 62
         except (soundfile.LibsndfileError, RuntimeError, OSError):
             length_known = False
         if length_known:
@@ -94,7 +95,7 @@ def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> 
             raise AudioError(f"sample rate {stream.sample_rate_hz} Hz; expected {low} to {high}")
         if not 1 <= stream.channels <= _MAX_CHANNELS:
             raise AudioError(f"{stream.channels} channels; expected 1 to {_MAX_CHANNELS}")
-        yield stream._replace(blocks=_checked(stream.blocks))
+        yield stream._replace(blocks=_check_blocks(stream.blocks))
 
 
 def resample_blocks(stream: Stream, sample_rate_hz: int, channels: int) -> Iterator[np.ndarray]:
@@ -125,8 +126,8 @@ def resample_blocks(stream: Stream, sample_rate_hz: int, channels: int) -> Itera
 def remix(audio: np.ndarray, channels: int) -> np.ndarray:
     """Returns `[T, C]` with another channel count.
 
-    To one channel: the mean of all. To two: a mono channel twice; of more than two, the first two, which are front
-    left and front right in every layout that the formats here define.
+    One channel is the mean of all channels. Two channels are the mono channel twice, or the first two of
+    more: these are front left and front right in every layout of the supported formats.
 
     Raises:
         ValueError: channels is neither 1 nor 2 and differs from the audio's.
@@ -134,7 +135,7 @@ def remix(audio: np.ndarray, channels: int) -> np.ndarray:
     if audio.shape[1] == channels:
         return audio
     if channels == 1:
-        # A matrix product: numpy's mean over an axis this short is twenty times slower.
+        # A matrix product is twenty times faster than numpy's mean over a short axis (measured).
         return audio @ np.full((audio.shape[1], 1), 1 / audio.shape[1], np.float32)
     if channels == 2:
         return np.repeat(audio, 2, axis=1) if audio.shape[1] == 1 else np.ascontiguousarray(audio[:, :2])
@@ -144,7 +145,12 @@ def remix(audio: np.ndarray, channels: int) -> np.ndarray:
 def read(
     path: str | os.PathLike, sample_rate_hz: int | None = None, channels: int | None = None
 ) -> tuple[np.ndarray, int]:
-    """Returns the whole file and its rate: float32 `[T, C]`, at `sample_rate_hz` and `channels` where given.
+    """Returns the audio of a whole file, float32 `[T, C]`, and its sampling rate.
+
+    Args:
+        path: the file.
+        sample_rate_hz: rate of the result; None keeps the file's rate.
+        channels: channel count of the result; None keeps the file's.
 
     Raises:
         AudioError: the file cannot be opened or decoded, as in `open_stream`.
@@ -156,22 +162,26 @@ def read(
 
 
 def write(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> None:
-    """Writes `[T, C]` (or `[T]`) audio in [-1, 1] by the path's extension; wav, flac and aiff as 16-bit PCM.
+    """Writes audio `[T, C]` or `[T]` to a file whose extension gives the format.
 
-    The file is written completely or not at all. Values outside [-1, 1] are clipped.
+    Wav, flac and aiff files are 16-bit PCM. Values outside [-1, 1] are clipped. The file is written
+    completely or not at all.
 
     Raises:
-        ValueError: an extension that cannot be written, audio of another shape, or NaN or Inf in it.
+        ValueError: the extension is unknown, or the audio has a wrong shape or contains NaN or Inf.
     """
     audio = np.asarray(audio, np.float32)
     write_blocks(path, [audio[:, None] if audio.ndim == 1 else audio], sample_rate_hz)
 
 
 def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_rate_hz: int) -> None:
-    """Writes audio given in blocks `[T, C]`, float32, as `write` does; memory stays bounded by one of them.
+    """Writes audio in blocks, float32 `[T, C]`, to a file whose extension gives the format.
+
+    This is `write` for audio that need not fit into memory.
 
     Raises:
-        ValueError: see `write`; also no blocks at all, or one of another shape than the first.
+        ValueError: the extension is unknown, a block has a wrong shape or another channel count than the
+            first, a block contains NaN or Inf, or there are no blocks.
     """
     path = pathlib.Path(path)
     if path.suffix.lower() not in WRITE_FORMATS:
@@ -193,7 +203,7 @@ def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_r
                 file = file or stack.enter_context(
                     soundfile.SoundFile(temporary, "w", sample_rate_hz, channels, subtype, format=file_format)
                 )
-                # libsndfile's Vorbis encoder puts a whole write on the stack: never hand it more than a block.
+                # libsndfile's Vorbis encoder copies all samples of a call to the stack: long calls overflow it.
                 for start in range(0, len(audio), BLOCK_SAMPLES):
                     block = audio[start : start + BLOCK_SAMPLES]
                     file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
@@ -205,7 +215,13 @@ def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_r
 
 
 def encode(pcm: np.ndarray, sample_rate_hz: int, extension: str) -> bytes:
-    """The bytes of a lossless file (".wav" or ".flac") of int16 `[T, C]`."""
+    """Returns the bytes of a lossless file with int16 samples `[T, C]`.
+
+    Args:
+        pcm: the samples.
+        sample_rate_hz: sampling rate.
+        extension: ".wav" or ".flac".
+    """
     content = io.BytesIO()
     file_format, subtype = WRITE_FORMATS[extension]
     soundfile.write(content, pcm, sample_rate_hz, subtype, format=file_format)
@@ -213,31 +229,38 @@ def encode(pcm: np.ndarray, sample_rate_hz: int, extension: str) -> bytes:
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:
-    """[-1, 1] to 16-bit PCM, rounded and clipped; 16-bit files decoded by libsndfile come back unchanged."""
+    """Returns audio in [-1, 1] as 16-bit PCM, rounded and clipped.
+
+    Audio that libsndfile decoded from a 16-bit file gives the file's values again.
+    """
     scaled = audio * np.float32(32768)
-    np.rint(scaled, out=scaled)  # in place: fresh memory costs more than the arithmetic
+    np.rint(scaled, out=scaled)  # in place: new memory would take longer than the arithmetic
     return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
 
 
 def from_int16(pcm: np.ndarray) -> np.ndarray:
-    """16-bit PCM to float32 in [-1, 1)."""
+    """Returns 16-bit PCM as float32 in [-1, 1)."""
     return pcm.astype(np.float32) / np.float32(32768)
 
 
-class _ForwardOnly(soundfile.SoundFile):
-    """A file that is read from its start to its end.
+class _SequentialFile(soundfile.SoundFile):
+    """A file that is read from start to end, without seeking.
 
-    After each read soundfile seeks to where the decoder is already, if the file can be sought. An mp3's frames use bits of earlier
-    ones, more of them than libsndfile goes back for: of 262 tracks five came with errors, one of them with clicks at nearly every
-    block, and all took a twentieth longer. In a damaged ogg the seek jumped over what was missing, which then nobody missed.
+    If a file is seekable, soundfile seeks to the current position after each read. This causes errors:
+
+    - An mp3 frame uses bits of earlier frames, of more frames than libsndfile decodes again after a
+      seek. Measured on 262 tracks: five had errors, one of these with clicks at nearly every block, and
+      decoding took five percent longer.
+    - In a damaged ogg file the seek skips missing data, so the damage is not detected.
     """
 
     def seekable(self) -> bool:
-        """No, so that it does not."""
+        """Returns False, which prevents these seeks."""
         return False
 
 
 def _soundfile_blocks(file: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
+    """Yields the blocks of a file that libsndfile decodes."""
     promised, decoded = file.frames, 0
     while True:
         try:
@@ -254,15 +277,15 @@ def _soundfile_blocks(file: soundfile.SoundFile, block_samples: int) -> Iterator
         )
 
 
-def _says_its_length(path: pathlib.Path) -> bool:
-    """Whether an mp3 file has a Xing or Info header that covers the whole of it.
+def _mp3_length_is_known(path: pathlib.Path) -> bool:
+    """Returns whether an mp3 file has a Xing or Info header that covers the whole file.
 
-    Without one libsndfile takes the length that the file's size and the first frame's bitrate suggest, and stops there;
-    of two files joined into one it reads the first.
+    Without a header, libsndfile estimates the length from the file's size and the first frame's
+    bitrate, and stops there. If two files are joined into one, it reads only the first.
     """
     with open(path, "rb") as file:
         head = file.read(10)
-        # An ID3v2 tag, with the cover picture, says its size in four times seven bits.
+        # An ID3v2 tag, which may contain a cover picture, stores its size in four bytes of seven bits.
         tag = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
         start = tag if head[:3] == b"ID3" else 0
         file.seek(start)
@@ -272,19 +295,20 @@ def _says_its_length(path: pathlib.Path) -> bool:
     if len(header) < 16 or header[:4] not in (b"Xing", b"Info"):
         return False
     flags, _, promised_bytes = struct.unpack(">4xIII", header)
-    return flags & 3 == 3 and promised_bytes > 0.98 * audio_bytes  # the rest may be another tag
+    return flags & 3 == 3 and promised_bytes > 0.98 * audio_bytes  # a tag at the end may follow
 
 
 def _open_av(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int) -> Stream:
-    import av  # 100 MB of codecs: loaded for the files that need it
+    """Opens a file with FFmpeg's libraries; `stack` closes it."""
+    import av  # 100 MB of codecs: imported only for files that need it
 
     try:
-        # A file object: a name that is not UTF-8, or looks like an address, is nothing to FFmpeg.
+        # FFmpeg gets a file object: it cannot open names that are not UTF-8, or that look like a URL.
         file = stack.enter_context(open(path, "rb"))
-        # Titles that are not UTF-8: PyAV 19 has no such argument, and opens those files without it.
-        lenient = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
-        only = {"format_whitelist": _CONTAINERS}
-        container = stack.enter_context(av.open(file, container_options=only, **lenient))
+        # Titles that are not UTF-8 are ignored. PyAV 19 does so without this argument, which it removed.
+        metadata_options = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+        whitelist = {"format_whitelist": _CONTAINERS}
+        container = stack.enter_context(av.open(file, container_options=whitelist, **metadata_options))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise AudioError(f"not an audio file that can be read ({_one_line(error)})") from error
     source = container.streams.audio[0] if container.streams.audio else None
@@ -295,29 +319,29 @@ def _open_av(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int
 
 
 def _av_blocks(container, source, block_samples: int) -> Iterator[np.ndarray]:
+    """Yields the blocks of an audio stream that FFmpeg's libraries decode."""
     import av
 
     rate = source.codec_context.sample_rate
-    resampler = av.AudioResampler(
-        format="fltp", layout=source.codec_context.layout, rate=rate
-    )  # audio in this format passes unchanged
-    guessed = container.format.name in _RAW_FORMATS or not source.duration
-    promised = 0 if guessed else float(source.duration * source.time_base) * rate
-    decoded = held = 0
+    # Converts to float32; audio that is float32 already passes unchanged.
+    resampler = av.AudioResampler(format="fltp", layout=source.codec_context.layout, rate=rate)
+    length_unknown = container.format.name in _RAW_FORMATS or not source.duration
+    promised = 0 if length_unknown else float(source.duration * source.time_base) * rate
+    decoded = buffered = 0
     pending: list[np.ndarray] = []
     try:
         for frame in _av_frames(container, source):
             for piece in resampler.resample(frame):
                 pending.append(piece.to_ndarray())
-                held += pending[-1].shape[1]
-            while held >= block_samples:
+                buffered += pending[-1].shape[1]
+            while buffered >= block_samples:
                 audio = np.concatenate(pending, axis=1)
-                pending, held = [audio[:, block_samples:]], held - block_samples
+                pending, buffered = [audio[:, block_samples:]], buffered - block_samples
                 decoded += block_samples
                 yield np.ascontiguousarray(audio[:, :block_samples].T)
         pending += [piece.to_ndarray() for piece in resampler.resample(None)]
     except (av.error.FFmpegError, ValueError) as error:
-        raise AudioError(f"damaged after {(decoded + held) / rate:.1f} s: {_one_line(error)}") from error
+        raise AudioError(f"damaged after {(decoded + buffered) / rate:.1f} s: {_one_line(error)}") from error
     if pending:
         audio = np.ascontiguousarray(np.concatenate(pending, axis=1).T)
         decoded += len(audio)
@@ -330,10 +354,11 @@ def _av_blocks(container, source, block_samples: int) -> Iterator[np.ndarray]:
 
 
 def _av_frames(container, source) -> Iterator:
-    """Yields the decoded frames. Data that cannot be decoded before the first or after the last frame are ignored.
+    """Yields the decoded frames; ignores undecodable data before the first and after the last frame.
 
     Raises:
-        InvalidDataError: data between two frames cannot be decoded and are no tag of joined files.
+        InvalidDataError: data between two frames cannot be decoded, and are not a tag between two files
+            that were joined.
     """
     import av
 
@@ -351,10 +376,11 @@ def _av_frames(container, source) -> Iterator:
         yield from frames
 
 
-def _checked(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def _check_blocks(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the blocks; raises AudioError if they contain NaN or Inf, or no samples at all."""
     decoded = 0
     for block in blocks:
-        # One pass: a sum of squares is NaN or Inf when any part of it is, and numpy hands it to BLAS.
+        # The sum of squares is fast, and is NaN or Inf if any sample is. It may also overflow.
         if not np.isfinite(np.vdot(block, block)) and not np.isfinite(block).all():
             raise AudioError("holds NaN or Inf")
         decoded += len(block)
@@ -364,5 +390,6 @@ def _checked(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _one_line(error: BaseException) -> str:
+    """Returns the message of an error without line breaks."""
     text = getattr(error, "strerror", None) or getattr(error, "error_string", None) or error
     return " ".join(str(text).split())

@@ -14,7 +14,7 @@ R = tempo.RATE_HZ
 
 
 def sections_of(samples):
-    meter = tempo.BandEnergyMeter()
+    meter = tempo.BandEnergyAnalyzer()
     for start in range(0, len(samples), 30_001):
         meter.add(np.asarray(samples[start : start + 30_001], np.float32))
     return tempo.find_sections(meter.energies(), RANGE_BPM)
@@ -40,15 +40,15 @@ def test_find_sections_on_the_built_in_corpus(index):
 
 def test_energies_do_not_depend_on_the_block_length():
     samples = np.random.default_rng(0).standard_normal(R).astype(np.float32)
-    whole, pieces = tempo.BandEnergyMeter(), tempo.BandEnergyMeter()
+    whole, pieces = tempo.BandEnergyAnalyzer(), tempo.BandEnergyAnalyzer()
     whole.add(samples)
     for piece in np.split(samples, [1, 50, 51, 7000, 7048, 20_011]):
         pieces.add(piece)
     np.testing.assert_array_equal(whole.energies(), pieces.energies())
     low = scipy.signal.sosfilt(scipy.signal.butter(2, (30, 120), "band", fs=R, output="sos"), samples.astype(float))
-    width = R // tempo.FRAMES_HZ
+    width = R // tempo.FRAME_RATE_HZ
     np.testing.assert_allclose(whole.energies()[:, 0], (low.reshape(-1, width) ** 2).mean(axis=1), rtol=1e-4)
-    assert tempo.BandEnergyMeter().energies().shape == (0, 6)
+    assert tempo.BandEnergyAnalyzer().energies().shape == (0, 6)
 
 
 @pytest.mark.parametrize("bpm", [103.37, 128.0, 133.33, 149.99, 176.4])

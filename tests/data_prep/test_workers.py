@@ -19,14 +19,14 @@ def misbehave(how):
     if how == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if how == "hang":
-        workers.progressing(1)
+        workers.set_time_limit(1)
         while True:
             pass
     if how == "slow but alive":
         for _ in range(4):
-            workers.progressing(1)
+            workers.set_time_limit(1)
             time.sleep(0.4)
-        workers.progressing(None)
+        workers.set_time_limit(None)
     if how == "stop":
         raise workers.JobError("the disk is full")
     if how == "bug":
