@@ -73,8 +73,8 @@ def decibels(amplitude: float) -> float:
 def assign_splits(hashes: Sequence[str], labels: Sequence[str], shares: Sequence[float], seed: int) -> list[int]:
     """Returns the index of each track's split; each label is distributed by the same shares.
 
-    The assignment depends on the tracks' audio and the seed, not on their names. Tracks with the same
-    audio are in the same split. The tracks of each label are sorted by a hash and spaced evenly over
+    The assignment depends on the tracks' audio and the seed, not on their names. Tracks with
+    equal audio are in the same split. The tracks of each label are sorted by a hash and spaced evenly over
     (0, 1). All labels together are then sorted by this position and divided into the splits.
 
     Args:

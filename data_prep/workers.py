@@ -100,7 +100,7 @@ class Workers:
 
 
 def set_time_limit(seconds: int | None) -> None:
-    """Ends the process of the calling job after `seconds`, unless the job calls this function again.
+    """Ends the process of the calling job after `seconds`, unless the job calls this again.
 
     Args:
         seconds: the new limit; None removes the limit.
@@ -131,7 +131,7 @@ def _start() -> _Worker:
 
 def _serve(connection: multiprocessing.connection.Connection) -> None:
     """Runs jobs in a worker process until it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # Decoders print messages about damaged files, which would disturb the progress bar.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -92,7 +92,7 @@ def hat(
     decay_s: float,
     drive: float,
 ) -> np.ndarray:
-    """Returns a hi-hat `[T]`: six inharmonic square oscillators and noise, high-passed and distorted.
+    """Returns a hi-hat `[T]`: six inharmonic square oscillators and noise, high-passed.
 
     Args:
         draw: generator of the oscillators' ratios and phases and of the noise.
@@ -248,7 +248,7 @@ def metal_fm(
 def metal_ring(
     draw: np.random.Generator, rate_hz: int, *, tune_hz: float, ratio: float, index: float, decay_s: float, drive: float
 ) -> np.ndarray:
-    """Returns the sound of scraped metal `[T]`: a product of two square waves, and band-passed noise.
+    """Returns the sound of scraped metal `[T]`: a product of two square waves, and noise.
 
     Args:
         draw: generator of the noise.

@@ -44,7 +44,7 @@ def _feedback_delay_network(send, lengths, gains, damping, low_cut):
             value = lines[i, places[i]] * gains[i]
             smooth[i] = value + damping * (smooth[i] - value)
             total += smooth[i]
-            # Half of the delay lines of each channel are inverted: the channels differ in the bass too.
+            # Half of each channel's delay lines are inverted: the channels differ in the bass too.
             signed = smooth[i] if i % 4 < 2 else -smooth[i]
             if i % 2:
                 right += signed
@@ -74,7 +74,8 @@ def reverb(
         damping_hz: higher frequencies decay faster.
         low_cut_hz: lower frequencies are removed from the input, so that the bass stays mono.
 
-    Reference: Jot and Chaigne, "Digital delay networks for designing artificial reverberators", AES 90, 1991.
+    Reference: Jot and Chaigne, "Digital delay networks for designing artificial reverberators",
+    AES 90, 1991.
     """
     # The lengths have a constant ratio and are odd, so that the echoes of two seldom coincide.
     lengths = np.maximum(3, np.round(size_s * rate_hz * 0.83 ** np.arange(8)).astype(np.int64) | 1)
@@ -144,7 +145,7 @@ def _smoothing(cutoff_hz: float, rate_hz: int) -> float:
 
 @compiled
 def add(bus, sound, start, level):
-    """Adds a sound to a bus from sample `start` on, both `[C, T]`; cuts it at the end of the bus."""
+    """Adds a sound to a bus from sample `start` on, both `[C, T]`, up to the end of the bus."""
     count = max(0, min(sound.shape[1], bus.shape[1] - start))
     for c in range(bus.shape[0]):
         # In views that start at 0 no index can be negative, so the compiler can vectorize the loop.
@@ -192,7 +193,7 @@ def rumble(
     cut_hz: float,
     drive: float,
 ) -> np.ndarray:
-    """Returns the low-passed, distorted reverb of the bass drum as a seamless loop `[samples]`; RMS 1.
+    """Returns the bass drum's reverb, low-passed and distorted, as a seamless loop `[samples]`; RMS 1.
 
     Args:
         kick_sound: one bass drum, `[T]`.

@@ -11,30 +11,39 @@ from scipy import signal
 CONTROL_SAMPLES = 16  # a third of a millisecond: shorter than any envelope here
 OVERSAMPLING = 4  # of distorted one-shots
 HIGHEST = 0.45  # of the rate: the highest frequency asked of a filter
-SETTLED = 1e-18  # added to what recurs: numbers too small for the normal format cost a hundred times as much
+SETTLED = 1e-18  # added to the input of recursive filters: denormal numbers are 100 times as slow
 
 compiled = numba.njit(cache=True, error_model="numpy")
 
 
 def low_pass(audio: np.ndarray, cutoff_hz: float, rate_hz: int) -> np.ndarray:
-    """Second-order Butterworth low-pass of the last axis; a cutoff above what the rate holds is brought below it."""
+    """Returns the audio through a second-order Butterworth low-pass along the last axis.
+
+    A cutoff too high for the sampling rate is lowered.
+    """
     return _butterworth(audio, "lowpass", cutoff_hz, rate_hz)
 
 
 def high_pass(audio: np.ndarray, cutoff_hz: float, rate_hz: int) -> np.ndarray:
-    """Second-order Butterworth high-pass of the last axis; see `low_pass`."""
+    """Returns the audio through a second-order Butterworth high-pass along the last axis.
+
+    A cutoff too high for the sampling rate is lowered.
+    """
     return _butterworth(audio, "highpass", cutoff_hz, rate_hz)
 
 
 def band_pass(audio: np.ndarray, centre_hz: float, rate_hz: int) -> np.ndarray:
-    """Butterworth band-pass of the last axis, an octave wide; see `low_pass`."""
+    """Returns the audio through a Butterworth band-pass, an octave wide, along the last axis.
+
+    A centre too high for the sampling rate is lowered.
+    """
     centre_hz = min(centre_hz, 0.6 * HIGHEST * rate_hz)
     return low_pass(high_pass(audio, centre_hz / 2**0.5, rate_hz), centre_hz * 2**0.5, rate_hz)
 
 
 def _butterworth(audio: np.ndarray, kind: str, cutoff_hz: float, rate_hz: int) -> np.ndarray:
     sos = signal.butter(2, min(cutoff_hz, HIGHEST * rate_hz), kind, fs=rate_hz, output="sos")
-    # In float32 the low cutoffs' poles are too close to 1; scipy filters in the wider of the two types.
+    # In float32 the poles of low cutoffs are too close to 1; float64 coefficients avoid this.
     return signal.sosfilt(sos.astype(np.float64), audio, axis=-1).astype(np.float32)
 
 
@@ -56,7 +65,10 @@ def rms(audio: np.ndarray) -> np.float32:
 def square_bank(
     draw: np.random.Generator, t: np.ndarray, rate_hz: int, base_hz: float, spread: float, count: int
 ) -> np.ndarray:
-    """Returns the sum of `count` square waves from `base_hz` to `spread` times that, each a random step above the one before."""
+    """Returns the sum of `count` square waves with frequencies from `base_hz` to `spread * base_hz`.
+
+    The intervals between neighbouring frequencies are random.
+    """
     steps = np.cumsum(draw.uniform(0.5, 1.5, count))
     hz = base_hz * spread ** ((steps - steps[0]) / (steps[-1] - steps[0]))
     out = np.zeros_like(t)

@@ -44,8 +44,9 @@ def oscillator(starts, hz, slides, glide_s, shape, rate_hz):
     Returns:
         float32 `[starts[-1] - starts[0]]`.
 
-    Reference: the steps of the wave are smoothed by polyBLEP (Välimäki, Pekonen and Nam, "Perceptually informed synthesis of
-    bandlimited classical waveforms using integrated polynomial interpolation", JASA 131, 2012, the two-point case).
+    Reference: polyBLEP smooths the steps of the wave (the two-point case in Välimäki, Pekonen and Nam,
+    "Perceptually informed synthesis of bandlimited classical waveforms using integrated polynomial
+    interpolation", JASA 131, 2012).
     """
     out = np.empty(starts[-1] - starts[0], np.float32)
     glide = 1 - math.exp(-1 / (glide_s * rate_hz))
@@ -72,7 +73,7 @@ def oscillator(starts, hz, slides, glide_s, shape, rate_hz):
 
 @compiled
 def ladder(audio, cutoff_hz, resonance, rate_hz):
-    """Returns audio through a ladder filter `[T]`: four one-pole low-passes in series with feedback.
+    """Returns audio through a ladder filter: four one-pole low-passes in series with feedback, `[T]`.
 
     The input, less the feedback, saturates. For small signals the transfer function is
     1 / ((1 + s / c)^4 + k), where c is the cutoff and k the resonance. It is discretized by the
@@ -143,7 +144,8 @@ def sweep(audio, cutoff_hz, q, low, band, high, rate_hz):
         high: gain of the high-pass output.
         rate_hz: sampling rate.
 
-    Reference: the trapezoidal state-variable filter (Zavalishin, "The Art of VA Filter Design", chapter 4).
+    Reference: the trapezoidal state-variable filter in Zavalishin, "The Art of VA Filter Design",
+    chapter 4.
     """
     out = np.empty_like(audio)
     first = second = 0.0

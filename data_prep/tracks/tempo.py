@@ -38,8 +38,8 @@ _MAX_SHIFT = 0.012 * _COARSE_RATE_HZ  # coarse frames: a block with a smaller sh
 # A grid has full confidence from this number of blocks on, or this share of a shorter track.
 _MIN_BLOCKS = 8
 _MIN_SHARE = 0.6
-# A grid of `_MIN_BLOCKS` blocks has full confidence if the attack of its mean beat, summed over four
-# bands, is at least this. Mastered music is dense: of 210 songs with one grid throughout, a third
+# A grid of `_MIN_BLOCKS` blocks has full confidence if the attack of its mean beat, summed over
+# four bands, is at least this. Mastered music is dense: of 210 songs with one grid throughout, a third
 # have less. Measured: experiments/log/2026-11-29-decoding-by-beats-and-songs.md.
 _FULL_ATTACK_DB = 10.0
 _MAX_BLOCKS = 80  # used to adjust that threshold: five minutes at 130 BPM, the longest tested
@@ -435,7 +435,7 @@ def _eighth_note_levels(levels: np.ndarray, grid: _Grid) -> tuple[int, np.ndarra
 
 
 def _is_triple_meter(eighths: np.ndarray) -> bool:
-    """Returns whether eighth notes resemble those three beats later more than those four beats later.
+    """Returns whether eighth notes resemble those three beats later more than four beats later.
 
     The differences must be distinct: three beats by a fifth, and by about one decibel a band.
     """

@@ -203,7 +203,7 @@ def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_r
                 file = file or stack.enter_context(
                     soundfile.SoundFile(temporary, "w", sample_rate_hz, channels, subtype, format=file_format)
                 )
-                # libsndfile's Vorbis encoder copies all samples of a call to the stack: long calls overflow it.
+                # libsndfile's Vorbis encoder copies a call's samples to the stack, which may overflow.
                 for start in range(0, len(audio), BLOCK_SAMPLES):
                     block = audio[start : start + BLOCK_SAMPLES]
                     file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
@@ -305,7 +305,7 @@ def _open_av(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int
     try:
         # FFmpeg gets a file object: it cannot open names that are not UTF-8, or that look like a URL.
         file = stack.enter_context(open(path, "rb"))
-        # Titles that are not UTF-8 are ignored. PyAV 19 does so without this argument, which it removed.
+        # Titles that are not UTF-8 are ignored. PyAV 19 has no such argument and ignores them.
         metadata_options = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
         whitelist = {"format_whitelist": _CONTAINERS}
         container = stack.enter_context(av.open(file, container_options=whitelist, **metadata_options))

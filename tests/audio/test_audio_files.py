@@ -57,7 +57,7 @@ def assert_same_music(got, want, longest_shift=3000):
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".aiff"])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_lossless_formats_give_back_every_16_bit_value(tmp_path, suffix, channels):
+def test_lossless_formats_preserve_every_16_bit_value(tmp_path, suffix, channels):
     pcm = np.arange(-32768, 32768, dtype=np.int16).reshape(-1, channels)
     audio_files.write(tmp_path / f"a{suffix}", audio_files.from_int16(pcm), 8000)
     got, rate = audio_files.read(tmp_path / f"a{suffix}")
@@ -67,7 +67,7 @@ def test_lossless_formats_give_back_every_16_bit_value(tmp_path, suffix, channel
 
 
 @pytest.mark.parametrize("suffix,rate", [(".mp3", RATE), (".ogg", RATE), (".opus", 48000), (".mp3", 8000)])
-def test_lossy_formats_give_back_the_music(tmp_path, suffix, rate):
+def test_lossy_formats_preserve_the_music(tmp_path, suffix, rate):
     want = music(rate=rate)
     audio_files.write(tmp_path / f"a{suffix}", want, rate)
     got, got_rate = audio_files.read(tmp_path / f"a{suffix}")
@@ -76,7 +76,7 @@ def test_lossy_formats_give_back_the_music(tmp_path, suffix, rate):
 
 
 @pytest.mark.parametrize("codec,container", [("aac", "ipod"), ("aac", "adts"), ("aac", "mp4"), ("alac", "ipod")])
-def test_formats_that_only_ffmpeg_reads(tmp_path, codec, container):
+def test_formats_of_ffmpeg_are_decoded(tmp_path, codec, container):
     want = music()
     encode_av(tmp_path / "a.m4a", want, RATE, codec, container, video=container == "mp4")
     got, rate = audio_files.read(tmp_path / "a.m4a")
@@ -116,7 +116,7 @@ def mp3_variants():
 
 @pytest.mark.parametrize("bitrate_mode", ["CONSTANT", "VARIABLE"])
 @pytest.mark.parametrize("name", mp3_variants())
-def test_an_mp3_is_read_to_its_end_whatever_its_headers_say(tmp_path, name, bitrate_mode):
+def test_mp3_is_read_to_the_end_with_any_header(tmp_path, name, bitrate_mode):
     want = music(8)
     want[: 3 * RATE] = 0  # a quiet start misleads who guesses the length from the first bitrate
     soundfile.write(tmp_path / "source.mp3", want, RATE, bitrate_mode=bitrate_mode)
@@ -134,7 +134,7 @@ def test_an_mp3_is_read_to_its_end_whatever_its_headers_say(tmp_path, name, bitr
         assert_same_music(got[3 * RATE :], want[3 * RATE :])
 
 
-def test_an_mp3_read_in_blocks_is_as_read_at_once(tmp_path):
+def test_mp3_in_blocks_equals_the_whole_file(tmp_path):
     """To seek between blocks, if only to where the decoder is, leaves errors of up to 0.27: its frames use bits of earlier ones."""
     noise = np.random.default_rng(0).normal(0, 0.2, (22050 * 8, 1)).clip(-1, 1)
     soundfile.write(tmp_path / "a.mp3", noise, 22050)
@@ -144,7 +144,7 @@ def test_an_mp3_read_in_blocks_is_as_read_at_once(tmp_path):
             np.testing.assert_allclose(np.concatenate(list(stream.blocks)), whole, atol=1e-6)
 
 
-def test_lengths_left_open_by_a_streaming_encoder(tmp_path):
+def test_files_without_a_length_in_the_header_are_read(tmp_path):
     want = audio_files.from_int16(audio_files.to_int16(music()))
     audio_files.write(tmp_path / "a.flac", want, RATE)
     flac = bytearray((tmp_path / "a.flac").read_bytes())
@@ -161,7 +161,7 @@ def test_lengths_left_open_by_a_streaming_encoder(tmp_path):
         np.testing.assert_array_equal(audio_files.read(tmp_path / name)[0], want, err_msg=name)
 
 
-def test_content_decides_and_not_the_name(tmp_path):
+def test_decoder_depends_on_content_not_on_the_name(tmp_path):
     want = music()
     audio_files.write(tmp_path / "a.mp3", want, RATE)
     audio_files.write(tmp_path / "a.flac", want, RATE)
@@ -171,7 +171,7 @@ def test_content_decides_and_not_the_name(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
-def test_names_that_are_not_utf8(tmp_path):
+def test_file_names_may_be_invalid_utf8(tmp_path):
     audio_files.write(tmp_path / "a.wav", music(), RATE)
     encode_av(tmp_path / "a.m4a", music(), RATE, "aac", "ipod")
     for suffix in (".wav", ".m4a"):
@@ -180,7 +180,7 @@ def test_names_that_are_not_utf8(tmp_path):
         assert len(audio_files.read(os.fsdecode(odd))[0]) >= 3 * RATE
 
 
-def test_more_than_full_scale_survives(tmp_path):
+def test_float_files_keep_values_above_full_scale(tmp_path):
     soundfile.write(tmp_path / "a.wav", 4 * music(), RATE, subtype="FLOAT")
     np.testing.assert_array_equal(audio_files.read(tmp_path / "a.wav")[0], 4 * music())
 
@@ -232,7 +232,7 @@ def whole_files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", broken_files())
-def test_a_broken_file_is_an_error_of_one_line(tmp_path, whole_files, name):
+def test_a_broken_file_is_a_one_line_error(tmp_path, whole_files, name):
     (tmp_path / name).write_bytes(broken_files()[name](whole_files))
     with pytest.raises(audio_files.AudioError) as caught:
         audio_files.read(tmp_path / name)
@@ -240,7 +240,7 @@ def test_a_broken_file_is_an_error_of_one_line(tmp_path, whole_files, name):
     assert message and message.isprintable() and str(tmp_path) not in message
 
 
-def test_what_a_long_ogg_lacks_is_noticed(tmp_path):
+def test_missing_data_in_a_long_ogg_is_detected(tmp_path):
     noise = np.random.default_rng(0).normal(0, 0.2, (48000 * 12, 2)).clip(-1, 1)
     audio_files.write(tmp_path / "a.ogg", noise, 48000)
     data = (tmp_path / "a.ogg").read_bytes()
@@ -250,7 +250,7 @@ def test_what_a_long_ogg_lacks_is_noticed(tmp_path):
         audio_files.read(tmp_path / "a.ogg")
 
 
-def test_no_file_and_a_folder_are_errors(tmp_path):
+def test_a_missing_file_and_a_folder_are_errors(tmp_path):
     for path in (tmp_path, tmp_path / "nothing.wav"):
         with pytest.raises(audio_files.AudioError):
             audio_files.read(path)
@@ -258,7 +258,7 @@ def test_no_file_and_a_folder_are_errors(tmp_path):
 
 @pytest.mark.parametrize("source_hz", [8000, 11025, 22050, 48000, 96000, 192000])
 @pytest.mark.parametrize("target_hz", [16000, 44100])
-def test_resampling_in_blocks_is_resampling_the_whole(tmp_path, source_hz, target_hz):
+def test_resampling_in_blocks_equals_resampling_at_once(tmp_path, source_hz, target_hz):
     want = music(2, source_hz)
     soundfile.write(tmp_path / "a.wav", want, source_hz, subtype="FLOAT")
     whole = soxr.resample(want.mean(axis=1, keepdims=True), source_hz, target_hz, quality="HQ")
@@ -269,7 +269,7 @@ def test_resampling_in_blocks_is_resampling_the_whole(tmp_path, source_hz, targe
         np.testing.assert_allclose(got, whole, atol=1e-5)
 
 
-def test_a_tone_keeps_its_pitch_and_level(tmp_path):
+def test_resampling_preserves_pitch_and_level(tmp_path):
     t = np.arange(2 * 48000) / 48000
     soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 1000 * t), 48000, subtype="FLOAT")
     got, rate = audio_files.read(tmp_path / "a.wav", 16000, 1)
@@ -278,7 +278,7 @@ def test_a_tone_keeps_its_pitch_and_level(tmp_path):
     np.testing.assert_allclose(got[800:-800, 0], want[800:-800], atol=1e-4)
 
 
-def test_remix():
+def test_remix_changes_the_channel_count():
     stereo = music(0.1, channels=2)
     six = music(0.1, channels=6)
     np.testing.assert_array_equal(audio_files.remix(stereo, 2), stereo)
@@ -290,12 +290,12 @@ def test_remix():
         audio_files.remix(six, 3)
 
 
-def test_pcm_rounds_and_clips():
+def test_to_int16_rounds_and_clips():
     values = np.array([-2, -1, -1.4 / 32768, 0, 1.6 / 32768, 32767 / 32768, 1, 2], np.float32)
     assert audio_files.to_int16(values).tolist() == [-32768, -32768, -1, 0, 2, 32767, 32767, 32767]
 
 
-def test_writing_refuses_what_it_cannot_write(tmp_path):
+def test_write_rejects_invalid_extensions_and_audio(tmp_path):
     with pytest.raises(ValueError, match=r"\.txt.*expected one of \.wav"):
         audio_files.write(tmp_path / "a.txt", music(), RATE)
     with pytest.raises(ValueError, match="NaN"):

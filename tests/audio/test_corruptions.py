@@ -42,7 +42,7 @@ def test_shuffle_keeps_the_pieces_and_equal_neighbours(loop, pieces):
     np.testing.assert_allclose(corruptions.shuffle(loop, RATE_HZ, 1, seed=3), loop, atol=1e-12)
 
 
-def test_shuffle_makes_no_clicks():
+def test_shuffle_causes_no_clicks():
     tone = np.sin(2 * np.pi * 101 * np.arange(RATE_HZ) / RATE_HZ)[:, None]  # no whole number of periods a piece
     step = np.abs(np.diff(tone, axis=0)).max()
     cut, faded = (corruptions.shuffle(tone, RATE_HZ, 8, 0, crossfade_s) for crossfade_s in (0, 0.005))

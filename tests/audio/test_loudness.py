@@ -32,7 +32,7 @@ def measure(samples, rate, block=12345):
     return meter.energies()
 
 
-def test_k_weighting_is_the_standards_at_48_khz():
+def test_k_weighting_matches_the_standard_at_48_khz():
     # ITU-R BS.1770-5, annex 1, tables 1 and 2.
     shelf = [1.53512485958697, -2.69169618940638, 1.19839281085285, 1, -1.69065929318241, 0.73248077421585]
     high_pass = [1, -2, 1, 1, -1.99004745483398, 0.99007225036621]
@@ -41,7 +41,7 @@ def test_k_weighting_is_the_standards_at_48_khz():
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000, 96000])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_meter_is_the_filter_in_float64(rate, channels):
+def test_meter_matches_the_filter_in_float64(rate, channels):
     rng = np.random.default_rng(rate)
     t = np.arange(rate * 7) / rate
     samples = 0.05 * rng.standard_normal((len(t), channels)) + 0.5 * np.sin(2 * np.pi * 45 * t)[:, None]
@@ -58,13 +58,13 @@ def test_meter_is_the_filter_in_float64(rate, channels):
 
 
 @pytest.mark.parametrize("channels,lufs", [(1, -3.01), (2, 0.0)])
-def test_a_full_scale_997_hz_sine(channels, lufs):
+def test_a_full_scale_997_hz_sine_has_the_loudness_of_the_standard(channels, lufs):
     # BS.1770: 0 dBFS at 997 Hz in one front channel reads -3.01; two such channels double the energy.
     sine = np.sin(2 * np.pi * 997 * np.arange(48000 * 5) / 48000).astype(np.float32)
     assert abs(loudness.gated_loudness(measure(np.stack([sine] * channels, axis=1), 48000)) - lufs) < 0.01
 
 
-def test_gating_leaves_out_what_is_quiet():
+def test_gating_ignores_quiet_passages():
     sine = np.sin(2 * np.pi * 997 * np.arange(48000 * 5) / 48000).astype(np.float32)[:, None]
     loud = loudness.gated_loudness(measure(0.1 * sine, 48000))
     quiet_too = loudness.gated_loudness(measure(np.concatenate([0.1 * sine, 0.01 * sine, 0 * sine]), 48000))
@@ -74,7 +74,7 @@ def test_gating_leaves_out_what_is_quiet():
     assert loudness.gated_loudness(measure(sine[:100], 48000)) == -math.inf
 
 
-def test_silence_after_dc_is_silence_and_an_empty_stream_is_empty():
+def test_silence_after_dc_has_no_energy_and_an_empty_stream_no_frames():
     audio = np.zeros((48000 * 4, 1), np.float32)
     audio[: 48000 * 2] = 0.9
     energies = measure(audio, 48000)
@@ -82,7 +82,7 @@ def test_silence_after_dc_is_silence_and_an_empty_stream_is_empty():
     assert measure(audio[:0], 48000).shape == (0,)
 
 
-def test_clip_loudness_is_of_its_own_stretch():
+def test_clip_loudness_depends_only_on_the_clip():
     sine = np.sin(2 * np.pi * 997 * np.arange(48000) / 48000).astype(np.float32)[:, None]
     energies = measure(np.concatenate([gain * sine for gain in (1.0, 0.1, 0.01)]), 48000)
     for index, lufs in enumerate((-3.01, -23.01, -43.01)):

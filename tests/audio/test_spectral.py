@@ -11,7 +11,7 @@ NOISE = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
 
 
 @pytest.mark.parametrize("n_fft, hop_length", [(256, 128), (1024, 160), (512, 512)])
-def test_stft_is_librosas(n_fft, hop_length):
+def test_stft_matches_librosa(n_fft, hop_length):
     expected = librosa.stft(NOISE, n_fft=n_fft, hop_length=hop_length, center=False, window="hann")
     np.testing.assert_allclose(spectral.stft(NOISE, n_fft, hop_length), expected.swapaxes(-1, -2), atol=2e-4)
 
@@ -31,7 +31,7 @@ def test_stft_with_padding_completes_every_frame_that_begins(samples, frames):
 
 
 @pytest.mark.parametrize("n_fft, hop_length", [(256, 128), (1024, 256), (512, 64)])
-def test_istft_is_librosas_and_bounded_at_the_ends(n_fft, hop_length):
+def test_istft_matches_librosa_and_is_bounded_at_the_ends(n_fft, hop_length):
     # Of numbers that are no audio's spectrum; there the ends would be without bound.
     shape = (2, 40, n_fft // 2 + 1)
     rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def test_istft_is_librosas_and_bounded_at_the_ends(n_fft, hop_length):
     assert np.abs(audio).max() < 5 * np.abs(audio[:, middle]).max() < np.abs(expected).max()
 
 
-def test_istft_gives_the_audio_back():
+def test_istft_inverts_stft():
     audio = spectral.istft(spectral.stft(NOISE, 256, 128), 256, 128)
     seen = slice(64, audio.shape[1] - 64)  # nearer the ends the only window is below sqrt(0.1)
     np.testing.assert_allclose(audio[:, seen], NOISE[:, : audio.shape[1]][:, seen], atol=1e-5)
@@ -71,14 +71,14 @@ def test_istft_leaves_no_modulation_where_plain_overlap_add_leaves_6_db():
 
 
 @pytest.mark.parametrize("hop_length", [100, 256])
-def test_istft_names_a_hop_that_does_not_fit(hop_length):
+def test_istft_rejects_an_invalid_hop_length(hop_length):
     with pytest.raises(ValueError, match=f"divides n_fft = 256 into two or more, got {hop_length}"):
         spectral.istft(np.zeros((4, 129), np.complex64), 256, hop_length)
 
 
 @pytest.mark.parametrize("n_fft, hop_length", [(256, 128), (256, 64)])
 @pytest.mark.parametrize("momentum", [0.0, 0.99])
-def test_griffin_lim_is_librosas(n_fft, hop_length, momentum):
+def test_griffin_lim_matches_librosa(n_fft, hop_length, momentum):
     time_s = np.arange(16000) / 16000
     audio = np.sin(2 * np.pi * 300 * time_s**2) * np.exp(-3 * (time_s % 0.25)) + 0.1 * np.resize(NOISE, 16000)
     magnitude = np.abs(librosa.stft(audio, n_fft=n_fft, hop_length=hop_length, center=False, window="hann"))
@@ -92,7 +92,7 @@ def test_griffin_lim_is_librosas(n_fft, hop_length, momentum):
     assert np.abs(found).max() < 3 * np.abs(audio).max()
 
 
-def test_griffin_lim_takes_a_batch_and_silence():
+def test_griffin_lim_accepts_batches_and_silence():
     magnitude = np.abs(np.asarray(spectral.stft(NOISE, 256, 128)))
     together = np.asarray(spectral.griffin_lim(np.stack([magnitude, 0 * magnitude]), 256, 128, 4, 0.99))
     assert together.shape == (2, 2, 2944)
@@ -100,7 +100,7 @@ def test_griffin_lim_takes_a_batch_and_silence():
     assert not together[1].any()
 
 
-def test_log_mel_is_librosas():
+def test_log_mel_matches_librosa():
     audio = (0.1 * np.random.default_rng(0).standard_normal((2, 16000))).astype(np.float32)
     sizes = dict(n_fft=1024, hop_length=160, n_mels=64)
     expected = librosa.feature.melspectrogram(y=audio, sr=16000, center=False, fmin=30.0, **sizes)
@@ -108,7 +108,7 @@ def test_log_mel_is_librosas():
     np.testing.assert_allclose(log_mel, np.log(expected + 1e-5).swapaxes(-1, -2), atol=1e-4)
 
 
-def test_a_tone_peaks_in_its_band():
+def test_log_mel_of_a_tone_peaks_in_its_band():
     tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32)
     mel = np.asarray(spectral.log_mel(tone, 16000, n_fft=1024, hop_length=160, n_mels=64, fmin_hz=30.0)).mean(0)
     centres_hz = librosa.mel_frequencies(66, fmin=30.0, fmax=8000)[1:-1]
@@ -130,7 +130,7 @@ def with_empty_bands():
         np.ones((5, 3)),
     ],
 )
-def test_a_banded_product_is_the_products(matrix):
+def test_matmul_banded_matches_matmul(matrix):
     x = np.random.default_rng(1).standard_normal((2, 3, len(matrix)))
     found = spectral.matmul_banded(np.float32(x), np.float32(matrix))
     np.testing.assert_allclose(found, x @ matrix, atol=1e-5)
@@ -149,7 +149,7 @@ def loud_loop(samples=44100):
     return (kick[:, None] + 0.3 * rng.standard_normal((2, samples, 2))).astype(np.float32)
 
 
-def test_saturation_leaves_a_part_of_what_is_above_the_knee():
+def test_saturate_compresses_only_above_the_ceiling():
     audio = np.float32([0, 0.3, -CEILING, 2 * CEILING, -16 * CEILING])
     found = np.asarray(spectral.saturate(audio))
     np.testing.assert_array_equal(found[:3], audio[:3])
@@ -157,7 +157,7 @@ def test_saturation_leaves_a_part_of_what_is_above_the_knee():
     assert np.isfinite(jax.grad(lambda x: spectral.saturate(x).sum())(audio)).all()
 
 
-def test_the_limiters_gain_is_the_plain_loops():
+def test_limiter_matches_a_direct_computation():
     audio = loud_loop(3000)
     doublings = 5  # 2 ** 5 samples, nearest to half of 1.5 ms
     found = np.asarray(limit(audio, RATE_HZ, attack_s=0.0015, hold_s=0.002, release_s=0.005))
@@ -171,24 +171,24 @@ def test_the_limiters_gain_is_the_plain_loops():
 
 
 @pytest.mark.parametrize("gain", [1.0, 100.0])
-def test_no_sample_is_above_the_ceiling_and_peaks_reach_it(gain):
+def test_limited_peaks_reach_but_never_exceed_the_ceiling(gain):
     limited = np.asarray(limit(gain * loud_loop(), RATE_HZ))
     assert np.abs(limited).max() <= CEILING
     assert np.abs(limited).max() > 0.999 * CEILING
 
 
-def test_what_is_below_the_ceiling_stays_to_the_bit():
+def test_limiter_does_not_change_audio_below_the_ceiling():
     audio = loud_loop()
     audio *= CEILING / np.abs(audio).max()
     np.testing.assert_array_equal(limit(audio, RATE_HZ), audio)
 
 
-def test_a_turned_loop_is_limited_as_the_loop():
+def test_limiter_commutes_with_rotation():
     audio = loud_loop()
     np.testing.assert_array_equal(limit(np.roll(audio, 12345, 1), RATE_HZ), np.roll(limit(audio, RATE_HZ), 12345, 1))
 
 
-def test_a_peak_is_heard_within_the_reach_only():
+def test_a_peak_changes_only_samples_near_it():
     quiet = 0.1 * loud_loop()
     quiet *= CEILING / np.abs(quiet).max() / 2
     other = quiet.copy()
@@ -199,7 +199,7 @@ def test_a_peak_is_heard_within_the_reach_only():
 
 
 @pytest.mark.parametrize("above_db", [6, 14])
-def test_a_loud_bass_note_keeps_its_wave(above_db):
+def test_limiter_does_not_distort_a_loud_bass_note(above_db):
     tone = CEILING * 10 ** (above_db / 20) * np.sin(2 * np.pi * 50 * np.arange(RATE_HZ) / RATE_HZ)
     spectrum = np.abs(np.fft.rfft(limit(tone[None, :, None].astype(np.float32), RATE_HZ)[0, :, 0]))
     harmonics = spectrum[100::50]

@@ -15,7 +15,7 @@ def compressed_in_float64(sound, n_fft):
     return (np.abs(np.fft.rfft(frames * scipy.signal.get_window("hann", n_fft)) * 4 / n_fft) ** 2 + 1e-9) ** 0.15
 
 
-def test_spectral_energy_is_its_formula_in_float64():
+def test_spectral_energy_matches_its_formula_in_float64():
     real, first, second = np.random.default_rng(0).normal(0, 0.2, (3, 2, 2, 9000))
     wanted = 0.0
     for n_fft in (256, 512, 1024, 2048, 4096):
@@ -34,7 +34,7 @@ def test_spectral_energy_is_its_formula_in_float64():
     assert parts["attraction"] - parts["repulsion"] == pytest.approx(float(found), rel=1e-5)
 
 
-def test_spectral_energy_is_least_for_noise_as_loud_as_the_real_not_for_its_mean():
+def test_spectral_energy_is_smallest_for_noise_of_the_real_level():
     real, first, second = np.float32(np.random.default_rng(0).normal(0, 0.1, (3, 4, 1, 16384)))
 
     def energy(a, b):

@@ -12,7 +12,7 @@ from technogen_jax.audio import spectrogram_images
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 96000])
-def test_filters_are_librosas(rate):
+def test_filters_match_librosa(rate):
     n_fft = spectrogram_images.frame_sizes(rate, rate)[0]
     want = librosa.filters.mel(
         sr=rate, n_fft=n_fft, n_mels=spectrogram_images.N_MELS, fmin=spectrogram_images.MEL_FMIN_HZ, norm=None
@@ -20,7 +20,7 @@ def test_filters_are_librosas(rate):
     np.testing.assert_allclose(spectrogram_images.mel_filters(rate, n_fft), want, atol=1e-5)
 
 
-def test_spectrogram_is_librosas():
+def test_spectrogram_matches_librosa():
     rate = 22050
     audio = np.random.default_rng(0).standard_normal((2 * rate, 1)).astype(np.float32)
     n_fft, hop_length = spectrogram_images.frame_sizes(len(audio), rate)
@@ -54,7 +54,7 @@ def test_a_full_scale_sine_is_0_db_in_its_band(rate):
 
 
 @pytest.mark.parametrize("samples", [1, 10, 16384, 352800, 44100 * 200])
-def test_any_length_gives_a_picture_of_bounded_width(samples):
+def test_image_width_is_bounded_for_any_length(samples):
     levels = spectrogram_images.mel_db(np.zeros((samples, 2), np.float32), 44100)
     assert levels.shape[0] == spectrogram_images.N_MELS and 1 <= levels.shape[1] <= 401
     np.testing.assert_allclose(levels, -100, atol=1e-4)
@@ -69,7 +69,7 @@ def test_image_has_low_frequencies_at_the_bottom():
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
-def test_contact_sheet(tmp_path, count):
+def test_write_contact_sheet_writes_one_image(tmp_path, count):
     rng = np.random.default_rng(0)
     clips = [rng.standard_normal((4000, 1)).astype(np.float32) for _ in range(count)]
     titles = ["$\\bad_{ math", "new\nline", "日本語.wav", "x" * 300, "latin \\xe9", *"abcdefg"][:count]
@@ -80,7 +80,7 @@ def test_contact_sheet(tmp_path, count):
     assert os.listdir(tmp_path) == ["sheet.png"]
 
 
-def test_refusals(tmp_path):
+def test_invalid_arguments_are_errors(tmp_path):
     with pytest.raises(ValueError, match="at least one clip"):
         spectrogram_images.write_contact_sheet(tmp_path / "a.png", [], 16000)
     with pytest.raises(ValueError, match="1 titles for 2 clips"):

@@ -42,7 +42,7 @@ def test_start_crops_begin_at_the_first_sample():
     assert (take(5, window=batching.Window(length=20))[..., 0, 0] % 1000 == 0).all()
 
 
-def test_a_batch_depends_on_the_seed_and_the_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
     batches = take(6)
     np.testing.assert_array_equal(take(2, first_step=4), batches[4:])
     np.testing.assert_array_equal(take(6, read_threads=0), batches)
@@ -93,7 +93,7 @@ def test_batches_of_several_steps_have_the_same_rows():
     np.testing.assert_array_equal(take(4, steps=2, first_step=2), take(6)[2:])
 
 
-def test_rotate_rolls_clips_by_multiples():
+def test_rotate_shifts_clips_by_multiples():
     rotated = batching.Window(rotate=20)
     batches = take(100, window=rotated)[..., 0]
     starts = batches[..., 0] % 1000
@@ -119,7 +119,7 @@ def test_batches_reach_the_device_in_order():
     np.testing.assert_array_equal(np.concatenate(arrays), take(3, rows=rows, n_critic=1))
 
 
-def test_bad_arguments_are_errors():
+def test_invalid_arguments_are_errors():
     with pytest.raises(ValueError, match="config.data.crop: expected one of random, start, got 'end'"):
         take(1, window=batching.Window(length=20, crop="end"))
     with pytest.raises(ValueError, match="no clips"):
@@ -141,7 +141,7 @@ def test_one_epoch_has_all_clips_of_a_dataset(prepared_set):
     assert sorted(clip.tobytes() for clip in epoch) == expected
 
 
-def test_clips_of_each_label_are_those_of_the_records(prepared_set):
+def test_count_clips_by_label_matches_the_records(prepared_set):
     source = ClipSource(prepared_set, "test")
     names = [source.manifest.labels[clip["label"]] for clip in source]
     assert dataset_config.count_clips_by_label(source.manifest, "test") == collections.Counter(names)

@@ -9,7 +9,7 @@ import pytest
 from data_prep import clips
 
 
-def test_clips_and_pieces_by_brute_force():
+def test_count_clips_and_piece_bounds_match_brute_force():
     rng = np.random.default_rng(0)
     for _ in range(300):
         samples, clip, stride, longest = rng.integers(1, [400, 60, 80, 50])
@@ -22,7 +22,7 @@ def test_clips_and_pieces_by_brute_force():
             assert {edge for start in starts for edge in (start, start + clip)} <= set(bounds)
 
 
-def test_gain():
+def test_track_gain_normalises_and_never_clips():
     assert clips.track_gain("none", 0.1, -20, None) == (1.0, False)
     assert clips.track_gain("peak", 4.0, -20, None).factor * 4 * 32768 == pytest.approx(32767)
     quieter = clips.track_gain("loudness", 0.9, -8, -14)
@@ -34,7 +34,7 @@ def test_gain():
         clips.track_gain("rms", 1, 0, None)
 
 
-def test_split_counts():
+def test_split_counts_round_by_largest_remainder():
     assert clips.split_counts(100, (0.8, 0.1, 0.1)) == [80, 10, 10]
     assert clips.split_counts(3, (0.8, 0.1, 0.1)) == [1, 1, 1]
     assert clips.split_counts(2, (0.8, 0.1, 0.1)) == [1, 1, 0]
@@ -56,7 +56,7 @@ def test_split_counts():
             assert max(abs(count - tracks * share) for count, share in zip(counts, shares, strict=True)) < 3
 
 
-def test_assignment_spreads_labels_and_ignores_names_and_order():
+def test_assign_splits_distributes_labels_and_ignores_order():
     rng = np.random.default_rng(0)
     hashes = [rng.bytes(8).hex() for _ in range(200)]
     labels = ["acid"] * 150 + ["industrial"] * 50
@@ -69,7 +69,7 @@ def test_assignment_spreads_labels_and_ignores_names_and_order():
     assert clips.assign_splits(hashes, labels, (0.8, 0.1, 0.1), 1) != splits
 
 
-def test_the_same_audio_falls_on_the_same_side():
+def test_assign_splits_keeps_equal_audio_in_one_split():
     rng = np.random.default_rng(0)
     for seed in range(50):
         different = [rng.bytes(8).hex() for _ in range(int(rng.integers(1, 30)))]

@@ -3,14 +3,14 @@ import pytest
 from data_prep.corpus import compose, drums
 
 
-def test_a_track_depends_on_seed_and_index_alone():
+def test_compose_depends_only_on_seed_and_index():
     one, same = compose.compose(3, 5), compose.compose(3, 5)
     assert one.parameters == same.parameters and one.parts == same.parts and one.bpm == same.bpm
     for other in (compose.compose(4, 5), compose.compose(3, 7)):
         assert other.parameters != one.parameters
 
 
-def test_two_hundred_tracks_keep_to_what_is_promised():
+def test_compose_keeps_tempo_length_and_parts_in_range():
     tracks = [compose.compose(0, index) for index in range(200)]
     assert [track.genre for track in tracks[:4]] == ["acid", "industrial", "acid", "industrial"]
     assert all(60 <= track.seconds <= 180 for track in tracks)
@@ -33,7 +33,7 @@ def test_two_hundred_tracks_keep_to_what_is_promised():
 
 
 @pytest.mark.parametrize("minutes", [(0.2, 0.2), (1.0, 1.0), (0.5, 0.51), (2.0, 10.0)])
-def test_any_range_of_lengths_works(minutes):
+def test_compose_accepts_any_range_of_lengths(minutes):
     for index in range(20):
         track = compose.compose(1, index, minutes)
         assert 60 * minutes[0] - 1e-9 <= track.seconds <= 60 * minutes[1] + 1e-9
@@ -41,5 +41,5 @@ def test_any_range_of_lengths_works(minutes):
         assert track.time_s(track.bars) <= track.seconds
 
 
-def test_there_is_an_instrument_for_every_kind_of_metal():
+def test_every_kind_of_metal_has_an_instrument():
     assert set(compose._METAL) == set(drums.METAL)

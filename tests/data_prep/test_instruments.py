@@ -64,7 +64,7 @@ def _energy_share(audio, low_hz, high_hz, rate_hz=RATE_HZ):
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 44101, 96000, 192000])
 @pytest.mark.parametrize("name", ONE_SHOTS)
-def test_a_one_shot_works_at_any_rate(name, rate_hz):
+def test_one_shots_work_at_any_sampling_rate(name, rate_hz):
     function, parameters = ONE_SHOTS[name]
     sound = function(_draw(), rate_hz, **parameters)
     assert sound.dtype == np.float32 and sound.ndim == (2 if name in ("cymbal", "clap") else 1)
@@ -77,7 +77,7 @@ def test_a_one_shot_works_at_any_rate(name, rate_hz):
 
 
 @pytest.mark.parametrize("tune_hz", [42.0, 50.0, 58.0])
-def test_a_kick_falls_to_its_tune_and_starts_at_once(tune_hz):
+def test_kick_frequency_falls_to_tune_and_attack_is_immediate(tune_hz):
     sound = drums.kick(_draw(), RATE_HZ, dataclasses.replace(KICK, tune_hz=tune_hz))
     tail = sound[round(0.15 * RATE_HZ) : round(0.5 * RATE_HZ)]
     rising = np.flatnonzero((tail[:-1] < 0) & (tail[1:] >= 0))
@@ -89,7 +89,7 @@ def test_a_kick_falls_to_its_tune_and_starts_at_once(tune_hz):
     assert np.abs(sound[: round(0.003 * RATE_HZ)]).max() > 0.2
 
 
-def test_drive_adds_harmonics_to_a_kick():
+def test_kick_drive_adds_harmonics():
     shares = []
     for drive in (0.5, 5.0, 25.0):
         sound = drums.kick(_draw(), RATE_HZ, dataclasses.replace(KICK, drive=drive, click=0.0))
@@ -98,7 +98,7 @@ def test_drive_adds_harmonics_to_a_kick():
     assert shares[0] < 0.01 < shares[1] < shares[2]
 
 
-def test_hats_are_above_5_khz_and_the_open_one_rings_longer():
+def test_hats_are_above_5_khz_and_open_hat_decays_longer():
     closed = drums.hat(_draw(), RATE_HZ, **HAT | {"decay_s": 0.02})
     opened = drums.hat(_draw(), RATE_HZ, **HAT | {"decay_s": 0.2})
     assert _energy_share(closed, 5000, RATE_HZ) > 0.9 and _energy_share(opened, 5000, RATE_HZ) > 0.9
@@ -110,7 +110,7 @@ def test_hats_are_above_5_khz_and_the_open_one_rings_longer():
     assert ringing_s(opened) > 5 * ringing_s(closed)
 
 
-def test_a_clap_has_its_bursts():
+def test_clap_has_the_given_number_of_bursts():
     sound = drums.clap(_draw(), RATE_HZ, **CLAP | {"bursts": 4, "decay_s": 0.05}).mean(axis=0)
     level = np.convolve(sound**2, np.ones(40) / 40, "same")
     spacing = round(CLAP["spacing_s"] * RATE_HZ)
@@ -124,7 +124,7 @@ def test_a_clap_has_its_bursts():
 
 
 @pytest.mark.parametrize("shape", [0.0, 1.0])
-def test_an_oscillator_is_in_tune_and_band_limited(shape):
+def test_oscillator_has_the_given_frequency_and_little_aliasing(shape):
     hz, samples = 1234.5, RATE_HZ
     starts, still = np.array([0, samples]), np.zeros(1, bool)
     wave = synthesizer.oscillator(starts, np.array([hz]), still, 0.02, shape, float(RATE_HZ))
@@ -147,7 +147,7 @@ def test_an_oscillator_is_in_tune_and_band_limited(shape):
         assert spectrum[np.abs(bins_hz - 2 * hz) < 5].max() < 1e-3 * spectrum.max()
 
 
-def test_a_slide_glides_and_a_step_does_not():
+def test_oscillator_glides_only_into_slides():
     starts, hz = np.array([0, 11025, 22050]), np.array([200.0, 400.0])
 
     def just_after(slides):
@@ -161,7 +161,7 @@ def test_a_slide_glides_and_a_step_does_not():
 
 @pytest.mark.parametrize("rate_hz", [16000, 44100, 96000])
 @pytest.mark.parametrize(("cutoff_hz", "resonance"), [(200, 0.0), (1000, 2.0), (3000, 3.6)])
-def test_the_ladder_is_four_poles_with_feedback_for_small_signals(rate_hz, cutoff_hz, resonance):
+def test_ladder_matches_its_transfer_function_for_small_signals(rate_hz, cutoff_hz, resonance):
     samples = 1 << 16
     out = synthesizer.ladder(
         _impulse(samples, 1e-2), _steady(cutoff_hz, samples), _steady(resonance, samples), float(rate_hz)
@@ -173,7 +173,7 @@ def test_the_ladder_is_four_poles_with_feedback_for_small_signals(rate_hz, cutof
     np.testing.assert_allclose(response, expected, atol=1e-3 * np.abs(expected).max())
 
 
-def test_the_ladder_peaks_at_its_cutoff_and_never_runs_away():
+def test_ladder_peaks_at_cutoff_and_stays_bounded():
     cutoff_hz, samples = 1500, 1 << 16
     out = synthesizer.ladder(
         _impulse(samples, 1e-2), _steady(cutoff_hz, samples), _steady(3.8, samples), float(RATE_HZ)
@@ -184,7 +184,7 @@ def test_the_ladder_peaks_at_its_cutoff_and_never_runs_away():
     assert np.abs(loud).max() < 2
 
 
-def test_the_ladder_follows_a_moving_cutoff():
+def test_ladder_follows_a_rising_cutoff():
     samples = 1 << 16
     cutoff_hz = np.geomspace(100, 8000, samples // filters.CONTROL_SAMPLES + 2).astype(np.float32)
     out = synthesizer.ladder(0.1 * _noise(samples), cutoff_hz, _steady(0.0, samples), float(RATE_HZ))
@@ -193,7 +193,7 @@ def test_the_ladder_follows_a_moving_cutoff():
 
 
 @pytest.mark.parametrize("kind", ["low", "high"])
-def test_a_sweep_that_stands_still_is_a_butterworth_filter(kind):
+def test_sweep_with_constant_cutoff_is_a_butterworth_filter(kind):
     samples, cutoff_hz = 8192, 700
     shares = (1.0, 0.0, 0.0) if kind == "low" else (0.0, 0.0, 1.0)
     out = synthesizer.sweep(_noise(samples), _steady(cutoff_hz, samples), 2**-0.5, *shares, float(RATE_HZ))
@@ -201,14 +201,14 @@ def test_a_sweep_that_stands_still_is_a_butterworth_filter(kind):
     np.testing.assert_allclose(out, signal.sosfilt(sos, _noise(samples).astype(np.float64)), atol=1e-5)
 
 
-def test_the_outputs_of_a_sweep_add_up_to_what_went_in():
+def test_sweep_outputs_sum_to_the_input():
     samples = 8192
     cutoff_hz = np.geomspace(50, 15000, samples // filters.CONTROL_SAMPLES + 2).astype(np.float32)
     out = synthesizer.sweep(_noise(samples), cutoff_hz, 3.0, 1.0, 1.0, 1.0, float(RATE_HZ))
     np.testing.assert_allclose(out, _noise(samples), atol=1e-5)
 
 
-def test_saturation_has_its_curve_and_fewer_aliases_than_the_curve_alone():
+def test_saturate_follows_its_curve_with_less_aliasing():
     steady = np.linspace(-3, 3, 7, dtype=np.float32)[:, None] * np.ones(4, np.float32)
     expected = 2 * steady / np.sqrt(1 + 4 * steady**2)
     np.testing.assert_allclose(synthesizer.saturate(steady, 2.0), expected, rtol=1e-6)
@@ -229,7 +229,7 @@ def test_saturation_has_its_curve_and_fewer_aliases_than_the_curve_alone():
 
 
 @pytest.mark.parametrize("decay_s", [0.7, 2.0])
-def test_a_reverb_decays_as_it_says(decay_s):
+def test_reverb_has_the_given_decay_time(decay_s):
     samples = round(1.2 * decay_s * RATE_HZ)
     room = effects.reverb(_impulse(samples), RATE_HZ, size_s=0.05, decay_s=decay_s, damping_hz=1e9, low_cut_hz=20.0)
     level = 10 * np.log10(np.cumsum((room**2).sum(axis=0)[::-1])[::-1])  # Schroeder's backward integral
@@ -240,20 +240,20 @@ def test_a_reverb_decays_as_it_says(decay_s):
     assert abs(np.corrcoef(room)[0, 1]) < 0.3  # two sides, not one
 
 
-def test_a_reverb_keeps_out_the_low_end_and_loses_highs_first():
+def test_reverb_removes_bass_and_high_frequencies_decay_first():
     room = effects.reverb(_impulse(3 * RATE_HZ), RATE_HZ, size_s=0.08, decay_s=2.0, damping_hz=3000)
     assert _energy_share(room, 0, 80) < 0.01
     early, late = room[:, RATE_HZ // 10 : RATE_HZ // 2], room[:, RATE_HZ : 2 * RATE_HZ]
     assert _energy_share(late, 4000, RATE_HZ) < 0.3 * _energy_share(early, 4000, RATE_HZ)
 
 
-def test_echoes_are_a_feedback_comb():
+def test_echoes_match_a_feedback_comb_filter():
     audio, delay, feedback = _noise(4000), 173, 0.7
     expected = signal.lfilter([0] * delay + [1], [1] + [0] * (delay - 1) + [-feedback], audio.astype(np.float64))
     np.testing.assert_allclose(effects.echoes(audio, delay, feedback), expected, atol=1e-5)
 
 
-def test_ping_pong_goes_from_side_to_side():
+def test_ping_pong_alternates_between_channels():
     delay, feedback = 5000, 0.6
     wide_open = dict(high_cut_hz=1e9, low_cut_hz=0.01)
     out = effects.ping_pong(_impulse(4 * delay + 2000), RATE_HZ, delay_samples=delay, feedback=feedback, **wide_open)
@@ -266,7 +266,7 @@ def test_ping_pong_goes_from_side_to_side():
         assert abs(other[place]) < 1e-4
 
 
-def test_a_rumble_is_low_and_joins_on_to_itself():
+def test_rumble_is_a_seamless_low_frequency_loop():
     kick = drums.kick(_draw(), RATE_HZ, KICK)
     samples = 75_600
     hits = [(samples * beat // 4, 1.0) for beat in range(4)]
@@ -277,7 +277,7 @@ def test_a_rumble_is_low_and_joins_on_to_itself():
     assert abs(loop[0] - loop[-1]) <= np.abs(np.diff(loop)).max()
 
 
-def test_a_texture_has_its_colour():
+def test_texture_has_the_given_spectrum():
     noise = effects.texture(_draw(), RATE_HZ, centre_hz=2000.0, tilt=2.0)
     assert noise.dtype == np.float32 and noise.shape[0] == 2 and noise.shape[1] >= 4 * RATE_HZ
     assert np.sqrt(np.mean(noise**2)) == pytest.approx(1, rel=1e-3)
@@ -285,7 +285,7 @@ def test_a_texture_has_its_colour():
     assert _energy_share(noise, 0, 150) < 1e-6
 
 
-def test_limit_bends_towards_1_in_place_and_takes_out_dc():
+def test_limit_limits_in_place_and_removes_dc():
     audio = 3 * _noise(20000).reshape(2, 10000) + 0.5
     louder = 1.5 * audio.astype(np.float64)
     expected = signal.lfilter([1, -1], [1, -0.999], louder / (1 + louder**4) ** 0.25)
@@ -295,7 +295,7 @@ def test_limit_bends_towards_1_in_place_and_takes_out_dc():
     assert np.abs(audio.mean(axis=1)).max() < 0.05
 
 
-def test_add_stops_where_the_bus_does():
+def test_add_cuts_sounds_at_the_end_of_the_bus():
     sound = _noise(20).reshape(2, 10)
     bus = np.ones((2, 15), np.float32)
     for start in (0, 9, 15, 40):

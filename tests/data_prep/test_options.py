@@ -10,7 +10,7 @@ REQUIRED = ["--input", "in", "--output", "out"]
 NO_GRID = ("none", 4, None, None, 6.0, (100.0, 180.0))
 
 
-def test_defaults_are_the_original_projects():
+def test_defaults_match_the_original_project():
     parsed = prepare.parse_options(REQUIRED)
     assert parsed == options.Options(input="in", output="out")
     assert (parsed.sample_rate, parsed.hop_size, parsed.split, parsed.seed) == (44100, 8.0, (0.8, 0.1, 0.1), 0)
@@ -18,7 +18,7 @@ def test_defaults_are_the_original_projects():
     assert parsed.clip_settings.normalise == "peak" and parsed.clip_settings.target_lufs is None
 
 
-def test_everything_given_arrives():
+def test_parse_options_sets_every_option():
     line = "--sample_rate 16000 --hop_size 1.024 --stride 0.5 --channels 2 --split 0.5,0.25,0.25 --limit 9 --no-shuffle"
     line += " --seed 7 --silence_db -50 --normalise loudness --target_lufs -20 --labels none --workers 3 --task 2/4 --shard_mb 1"
     parsed = prepare.parse_options([*REQUIRED, *line.split()])
@@ -50,7 +50,7 @@ def test_everything_given_arrives():
     assert prepare.parse_options([*REQUIRED, "--normalise", "loudness"]).clip_settings.target_lufs == -14
 
 
-def test_bars():
+def test_bar_options_give_clip_lengths_in_bars():
     line = "--grid bars --bars 3 --bpm 131 --sample_rate 16000 --bpm_range 110,170"
     parsed = prepare.parse_options([*REQUIRED, *line.split()])
     settings = parsed.bar_settings(131)
@@ -113,7 +113,7 @@ def test_bars():
         "--sample 16000",
     ],
 )
-def test_what_cannot_work_is_one_line(given, capsys):
+def test_invalid_options_are_one_line_errors(given, capsys):
     with pytest.raises(SystemExit) as caught:
         prepare.parse_options([*REQUIRED, *given.split()])
     message = capsys.readouterr().err

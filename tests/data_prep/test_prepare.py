@@ -76,7 +76,7 @@ def start(corpus, output, *more, how=SMALL):
     return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=-1, stderr=-1, text=True, preexec_fn=heed)
 
 
-def test_every_clip_is_its_stretch_of_its_track(corpus, whole):
+def test_every_clip_equals_its_part_of_the_track(corpus, whole):
     output, _ = whole
     manifest = read_manifest(output)
     tracks = {entry["id"]: entry for entry in manifest.tracks}
@@ -99,7 +99,7 @@ def test_every_clip_is_its_stretch_of_its_track(corpus, whole):
     assert manifest.labels == ["acid", "industrial", "unlabelled"]
 
 
-def test_manifest_and_clip_list_agree_with_the_records(whole):
+def test_manifest_and_clip_table_match_the_records(whole):
     output, _ = whole
     manifest = read_manifest(output)
     lines = clip_lines(output)
@@ -120,7 +120,7 @@ def test_manifest_and_clip_list_agree_with_the_records(whole):
     assert len({line["track"] for line in lines if line["split"] == "train" and line["shard"] == 0}) > 2  # shuffled
 
 
-def test_the_same_audio_under_two_names_is_on_one_side_and_reported(whole):
+def test_equal_audio_is_in_one_split_and_reported(whole):
     output, said = whole
     tracks = {entry["id"]: entry for entry in read_manifest(output).tracks}
     first, copy = tracks["acid/2.flac"], tracks["copy of 2.mp3"]
@@ -128,7 +128,7 @@ def test_the_same_audio_under_two_names_is_on_one_side_and_reported(whole):
     assert "1 tracks have the same audio as another" in said
 
 
-def test_every_file_left_out_is_one_line(whole):
+def test_rejected_files_are_reported_in_one_line_each(whole):
     output, said = whole
     rejected = {entry["path"]: entry for entry in read_manifest(output).rejected}
     kinds = {path: entry["kind"] for path, entry in rejected.items()}
@@ -145,7 +145,7 @@ def test_every_file_left_out_is_one_line(whole):
         assert f"{path.replace(chr(10), chr(92) + 'n')}: {entry['reason']}" in lines
 
 
-def test_tensorflow_datasets_knows_the_set(whole):
+def test_tensorflow_datasets_opens_the_dataset(whole):
     output, _ = whole
     manifest, info = read_manifest(output), tfds.builder_from_directory(output).info
     assert {split: info.splits[split].num_examples for split in info.splits} == {
@@ -156,7 +156,7 @@ def test_tensorflow_datasets_knows_the_set(whole):
     assert (output / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_tensorflow_reads_the_set(whole):
+def test_tensorflow_reads_the_dataset(whole):
     tf = pytest.importorskip("tensorflow")
     output, _ = whole
     for split in tfrecords.SPLITS:
@@ -175,7 +175,7 @@ def test_tensorflow_reads_the_set(whole):
             assert example["offset"] == clip["offset"] and example["audio"] == clip["audio"].tobytes()
 
 
-def test_one_worker_makes_the_same_bytes(corpus, whole, tmp_path):
+def test_one_worker_writes_the_same_bytes(corpus, whole, tmp_path):
     run = start(corpus, tmp_path / "set", "--workers", "1")
     out, err = run.communicate()
     assert run.returncode == 0, err
@@ -192,7 +192,7 @@ def test_one_worker_makes_the_same_bytes(corpus, whole, tmp_path):
     "pattern,count,number",
     [("parts/*.json", 1, signal.SIGKILL), ("parts/*.json", 3, signal.SIGINT), ("*.tfrecord*", 2, signal.SIGKILL)],
 )
-def test_a_killed_run_goes_on_to_the_same_bytes(corpus, whole, tmp_path, pattern, count, number):
+def test_a_killed_run_resumes_to_the_same_bytes(corpus, whole, tmp_path, pattern, count, number):
     output, incomplete = tmp_path / "set", tmp_path / "set.incomplete"
     run = start(corpus, output, "--workers", "1")
     while run.poll() is None and len(list(incomplete.glob(pattern))) < count:
@@ -218,7 +218,7 @@ class InThisProcess(workers.Workers):
         return ((index, function(job)) for index, (function, job) in enumerate(jobs))
 
 
-def test_an_array_of_tasks_makes_the_same_bytes(corpus, whole, beats, tmp_path, monkeypatch):
+def test_an_array_of_tasks_writes_the_same_bytes(corpus, whole, beats, tmp_path, monkeypatch):
     """The last command does what a task that failed has left."""
     monkeypatch.setattr(workers, "Workers", InThisProcess)
     said = []
@@ -246,7 +246,7 @@ def run_main(capsys, *argv):
     return status, capsys.readouterr()
 
 
-def test_no_usable_clip_is_an_error_that_says_why(tmp_path, capsys):
+def test_error_gives_the_reason_if_no_clip_is_usable(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     status, said = run_main(capsys, "--input", tmp_path / "in", "--output", tmp_path / "out")
     assert status == 1 and "no audio files in it or below (looked for .aac" in said.err
@@ -258,7 +258,7 @@ def test_no_usable_clip_is_an_error_that_says_why(tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["in"]
 
 
-def test_folders_that_cannot_be_used(corpus, whole, tmp_path, capsys):
+def test_unusable_folders_are_errors(corpus, whole, tmp_path, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").touch()
@@ -282,7 +282,7 @@ def test_folders_that_cannot_be_used(corpus, whole, tmp_path, capsys):
     assert contents(set_) == contents(whole[0]) and (tmp_path / "full" / "precious").exists()
 
 
-def test_a_second_run_keeps_out(corpus, tmp_path, capsys):
+def test_a_second_run_at_the_same_time_is_an_error(corpus, tmp_path, capsys):
     (tmp_path / "set.incomplete").mkdir()
     with prepare._lock(tmp_path / "set.incomplete", "set"):
         status, said = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL)
@@ -291,7 +291,7 @@ def test_a_second_run_keeps_out(corpus, tmp_path, capsys):
     assert status == 1 and "another run is preparing it" in said.err
 
 
-def test_options_shape_the_set(corpus, tmp_path):
+def test_options_determine_the_dataset(corpus, tmp_path):
     def make(name, *more):
         parsed = prepare.parse_options(["--input", str(corpus), "--output", str(tmp_path / name), *SMALL, *more])
         return prepare.prepare(parsed, lambda line: None)
@@ -308,7 +308,7 @@ def test_options_shape_the_set(corpus, tmp_path):
     assert tfds.builder_from_directory(tmp_path / "b").info.splits["test"].num_examples > 0
 
 
-def test_modules_load_without_jax():
+def test_prepare_does_not_import_jax():
     code = "import sys, data_prep.prepare; assert 'jax' not in sys.modules and 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -338,7 +338,7 @@ def in_bars(beats, tmp_path_factory):
     return output, "\n".join(said)
 
 
-def test_every_clip_has_its_kicks_on_the_grid_of_the_sets_tempo(in_bars):
+def test_kicks_of_every_clip_are_on_the_dataset_tempo(in_bars):
     output, _ = in_bars
     manifest = read_manifest(output)
     bpm = manifest.options["reference_bpm"]
@@ -356,7 +356,7 @@ def test_every_clip_has_its_kicks_on_the_grid_of_the_sets_tempo(in_bars):
         assert sound[: RATE // 200].max() > 0.3  # and the clip begins with one
 
 
-def test_manifest_and_clip_list_say_which_bar_and_how_fast(beats, in_bars):
+def test_manifest_and_clip_table_contain_bars_and_speed(beats, in_bars):
     output, said = in_bars
     manifest = read_manifest(output)
     bpm = manifest.options["reference_bpm"]
@@ -397,7 +397,7 @@ def test_manifest_and_clip_list_say_which_bar_and_how_fast(beats, in_bars):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_a_killed_run_with_bars_goes_on_to_the_same_bytes(beats, in_bars, tmp_path):
+def test_a_killed_run_with_bars_resumes_to_the_same_bytes(beats, in_bars, tmp_path):
     output = tmp_path / "set"
     run = start(beats, output, "--workers", "1", how=BARS)
     while run.poll() is None and not list((tmp_path / "set.incomplete").glob("parts/*.json")):
@@ -413,7 +413,7 @@ def test_a_killed_run_with_bars_goes_on_to_the_same_bytes(beats, in_bars, tmp_pa
     assert os.listdir(tmp_path) == ["set"]
 
 
-def test_a_given_tempo_and_what_it_leaves_out(beats, tmp_path, capsys):
+def test_a_given_tempo_rejects_tracks_of_other_tempos(beats, tmp_path, capsys):
     given = ("--input", beats, "--output", tmp_path / "set", *BARS, "--bpm", "140")
     status, said = run_main(capsys, *given, "--max_speed", "3", "--bars", "32")
     assert status == 1 and "no usable clip in 7 files: 4 other tempo" in said.err

@@ -29,7 +29,7 @@ def _without_hits(track, *layers):
     return track._replace(levels=levels, parameters=parameters)
 
 
-def test_every_two_tracks_sound_different(rendered):
+def test_any_two_tracks_differ(rendered):
     """The mean spectra of the drops, in third octaves, are further apart than any part of one track needs."""
     spectra = []
     for track, sound in rendered:
@@ -43,7 +43,7 @@ def test_every_two_tracks_sound_different(rendered):
             assert np.abs(spectra[one] - spectra[other]).mean() > 1.5  # dB
 
 
-def test_the_audio_is_clean(rendered):
+def test_audio_has_the_given_peak_and_no_dc(rendered):
     for track, sound in rendered:
         assert sound.shape == (round(track.seconds * RATE_HZ), 2) and sound.dtype == np.float32
         assert np.isfinite(sound).all()
@@ -55,7 +55,7 @@ def test_the_audio_is_clean(rendered):
         assert 7 < crest_db < 20
 
 
-def test_the_audio_is_stereo_with_its_low_end_in_the_middle(rendered):
+def test_audio_is_stereo_with_mono_bass(rendered):
     for _, sound in rendered:
         middle, sides = sound.mean(axis=1), (sound[:, 0] - sound[:, 1]) / 2
         assert np.sqrt(np.mean(sides**2)) > 0.01 * np.sqrt(np.mean(middle**2))
@@ -66,7 +66,7 @@ def test_the_audio_is_stereo_with_its_low_end_in_the_middle(rendered):
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 48000, 96000, 192000])
-def test_any_rate_works_and_sounds_the_same(rate_hz):
+def test_tracks_have_the_same_bass_level_at_any_sampling_rate(rate_hz):
     track = compose.compose(0, 1, (0.2, 0.2))
     sound = render.render(track, rate_hz)
     assert len(sound) == round(track.seconds * rate_hz)
@@ -80,7 +80,7 @@ def test_any_rate_works_and_sounds_the_same(rate_hz):
     assert low_end_db(sound, rate_hz) == pytest.approx(low_end_db(reference, 44100), abs=2.5)
 
 
-def test_the_drums_are_on_the_grid():
+def test_drums_are_on_the_beat_grid():
     """Rendered alone, bass drums start within a sample of where the description says that bars and beats are."""
     for index in range(4):
         track = _without_hits(compose.compose(5, index, SHORT), "kick")
@@ -102,7 +102,7 @@ def test_the_drums_are_on_the_grid():
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_tempo_and_downbeats_agree_with_an_estimate(index):
+def test_tempo_and_downbeats_match_an_estimate(index):
     """Onsets found without the description: the low end's strongest period is a beat, and bars start where something does."""
     track = compose.compose(20, index, (0.9, 1.1))
     sound = render.render(track, RATE_HZ).mean(axis=1)
@@ -132,14 +132,14 @@ def test_tempo_and_downbeats_agree_with_an_estimate(index):
     assert abs(late_s) < n_fft / 2 / RATE_HZ  # a frame sees an onset from half a frame before it
 
 
-def test_swing_moves_the_second_sixteenth():
+def test_swing_delays_the_second_sixteenth():
     track = compose.compose(0, 0, SHORT)._replace(swing=0.6, bpm=125.0, first_downbeat_s=0.0)
     starts = render._Mix(track, 48000).starts
     eighth = 48000 * 60 / 125 / 2
     np.testing.assert_array_equal(starts[0, :4], np.round([0, 0.6 * eighth, eighth, 1.6 * eighth]))
 
 
-def test_a_bass_line_opens_its_filter():
+def test_a_higher_cutoff_makes_a_bass_line_brighter():
     """The same notes sound brighter with the filter further open."""
     track = _without_hits(compose.compose(0, 0, SHORT), "acid")
     shares = []
@@ -153,7 +153,7 @@ def test_a_bass_line_opens_its_filter():
     assert shares[0] * 2 < shares[1] and shares[1] * 2 < shares[2]
 
 
-def test_the_bass_drum_pushes_the_music_down(rendered):
+def test_bass_drum_lowers_the_music(rendered):
     track, _ = rendered[0]
     mix = render._Mix(track, RATE_HZ)
     render._render_kick(mix, np.random.default_rng(0))

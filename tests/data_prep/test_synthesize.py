@@ -21,7 +21,7 @@ def _files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_mp3_has_the_same_length_and_place(tmp_path):
+def test_mp3_has_the_same_length_and_alignment(tmp_path):
     sound = render.render(compose.compose(7, 0, (0.3, 0.4)), RATE_HZ)
     audio_files.write(tmp_path / "track.mp3", sound, RATE_HZ)
     decoded, rate_hz = audio_files.read(tmp_path / "track.mp3")
@@ -31,7 +31,7 @@ def test_an_mp3_has_the_same_length_and_place(tmp_path):
     assert lags[np.argmax(correlation)] == 0
 
 
-def test_the_command_makes_a_corpus_and_is_done(tmp_path, capsys):
+def test_command_writes_a_corpus_once(tmp_path, capsys):
     assert _run(tmp_path / "a", "--tracks", "6") == 0
     out = capsys.readouterr().out
     assert "6 tracks" in out and "data_prep.prepare" in out
@@ -68,7 +68,7 @@ def test_the_command_makes_a_corpus_and_is_done(tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*.*")}
 
 
-def test_tracks_do_not_depend_on_how_many_nor_on_workers_nor_on_interruptions(tmp_path):
+def test_tracks_do_not_depend_on_count_workers_or_interruptions(tmp_path):
     assert _run(tmp_path / "a", "--tracks", "3") == 0
     assert _run(tmp_path / "b", "--tracks", "2", "--workers", "2") == 0
     # As a run leaves it that was stopped between a track and its description, and in the middle of another's writing.
@@ -103,7 +103,7 @@ def test_another_corpus_in_the_folder_is_an_error(tmp_path, capsys):
         (["--bars", "4"], "unrecognized arguments"),
     ],
 )
-def test_an_option_that_cannot_work_is_one_line(tmp_path, capsys, options, reason):
+def test_invalid_options_are_one_line_errors(tmp_path, capsys, options, reason):
     with pytest.raises(SystemExit) as stop:
         synthesize.main(["--output", str(tmp_path / "a"), *options])
     assert stop.value.code == 2
@@ -112,7 +112,7 @@ def test_an_option_that_cannot_work_is_one_line(tmp_path, capsys, options, reaso
     assert not (tmp_path / "a").exists()
 
 
-def test_an_output_that_is_a_file_is_an_error(tmp_path, capsys):
+def test_a_file_as_output_is_an_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert _run(tmp_path / "file") == 2
     assert "is a file" in capsys.readouterr().err

@@ -59,7 +59,7 @@ def test_find_sections_measures_tempo_to_a_hundredth_of_a_bpm(bpm):
     assert best == section.confidence > 0.95
 
 
-def test_a_weak_beat_is_found_in_a_long_track():
+def test_find_sections_detects_a_weak_beat_in_a_long_track():
     """As in a dense master: below noise that is a little louder."""
     noise = 0.1 * np.random.default_rng(0).standard_normal(150 * R)
     samples = noise + 0.08 * drums(150, R, beat_times(131, 150, 0.2))
@@ -77,7 +77,7 @@ def test_swing_and_loud_offbeat_hats_do_not_move_the_beat():
     assert errors_s(section, bpm, 0.2)[0] < 0.003
 
 
-def test_a_breakdown_is_bridged():
+def test_a_section_continues_across_a_breakdown():
     kicks = beat_times(138, 120, 0.25)
     kicks = kicks[(kicks < 40) | (kicks > 75)]
     hats = beat_times(138, 120, 0.25) + 30 / 138
@@ -89,7 +89,7 @@ def test_a_breakdown_is_bridged():
 
 
 @pytest.mark.parametrize(("bpm", "found"), [(70, 140), (240, 120), (133, 133)])
-def test_half_and_double_tempo_are_brought_into_the_range(bpm, found):
+def test_half_and_double_tempo_are_mapped_into_the_range(bpm, found):
     [section], _ = sections_of(drums(60, R, beat_times(bpm, 60)))
     assert abs(section.bpm - found) < 0.01
 
@@ -176,7 +176,7 @@ def test_long_audio_without_a_beat_has_no_sections(noise):
     assert best < 0.5
 
 
-def test_find_sections_of_short_tracks():
+def test_find_sections_handles_short_tracks():
     assert sections_of(np.zeros(0)) == ([], 0.0)
     assert sections_of(drums(2, R, beat_times(130, 2)))[0] == []
     [section], _ = sections_of(drums(960 / 130, R, beat_times(130, 960 / 130)))  # a loop of four bars

@@ -43,7 +43,7 @@ def threads(_):
     return os.environ["OPENBLAS_NUM_THREADS"]
 
 
-def test_every_job_is_done_once_by_few_processes():
+def test_every_job_runs_once_in_few_processes():
     with workers.Workers(2) as pool:
         assert dict(pool.run([(square, number) for number in range(50)])) == {n: n**2 for n in range(50)}
         pids = set(dict(pool.run([(pid, None)] * 6)).values())
@@ -56,7 +56,7 @@ def test_every_job_is_done_once_by_few_processes():
 
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs SIGALRM")
-def test_a_crash_or_a_hang_takes_only_its_own_job():
+def test_a_crash_or_hang_ends_only_its_own_job():
     jobs = ["fine", "crash", "slow but alive", "hang", "crash", "fine"]
     with workers.Workers(2) as pool:
         results = dict(pool.run([(misbehave, how) for how in jobs]))
@@ -72,7 +72,7 @@ def test_an_error_stops_the_run(how, message):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks into /proc")
-def test_workers_die_with_a_killed_parent():
+def test_workers_exit_when_their_parent_is_killed():
     code = """
 from time import sleep
 from data_prep import workers
