@@ -22,7 +22,6 @@ import numpy as np
 from technogen_jax import models
 from technogen_jax.common import atomic_files
 from technogen_jax.exporting import real_arithmetic
-from technogen_jax.models.technogan.codec import excitations
 from technogen_jax.sampling import generator
 
 SUFFIXES = {"stablehlo": ".stablehlo", "onnx": ".onnx"}
@@ -97,9 +96,8 @@ def stablehlo(trained: generator.Trained) -> bytes:
     (batch,) = jax.export.symbolic_shape("batch")
     latents = jax.ShapeDtypeStruct((batch, _latent_size(trained)), np.float32)
     sound = _sound(trained)
-    each = jax.jit(
-        lambda z: jax.lax.map(lambda one: sound(one[None])[0], z)
-    )  # clip by clip, as `generator.render` does
+    # Clip by clip, as `generator.render` does.
+    each = jax.jit(lambda z: jax.lax.map(lambda one: sound(one[None])[0], z))
     return jax.export.export(each, platforms=_PLATFORMS)(latents).serialize()
 
 
@@ -126,10 +124,11 @@ def onnx(trained: generator.Trained) -> tuple[bytes, dict[str, Any] | None]:
 
 
 def with_noise(trained: generator.Trained) -> Callable[..., jax.Array]:
-    """The sound of latents `[1, Z]` when its noise, `[1, C, samples]`, is given: a function to be traced."""
+    """Returns the function from latents `[1, Z]`, and noise `[1, C, T]` if the decoder needs it, to audio."""
 
     def sound(latents, noise=None):
-        return _with_white_noise(lambda x, channels, step_samples: noise, _sound(trained), latents)
+        x = trained.gan.generate(trained.params, latents)
+        return trained.gan.decode(x) if noise is None else trained.gan.decode(x, noise)
 
     return sound
 
@@ -143,24 +142,8 @@ def _latent_size(trained) -> int:
 
 
 def _noise_shape(trained) -> tuple[int, ...] | None:
-    """Of the noise that the model asks for; None if it does not."""
-    asked = []
-    white_noise = excitations.white_noise
-
-    def seen(x, channels, step_samples):
-        asked.append((1, channels, x.shape[1] * step_samples))
-        return white_noise(x, channels, step_samples)
-
+    """Returns the shape of the noise that the decoder needs for one clip; None if it needs none."""
+    if trained.gan.decode_noise is None:
+        return None
     latents = jax.ShapeDtypeStruct((1, _latent_size(trained)), np.float32)
-    jax.eval_shape(lambda z: _with_white_noise(seen, _sound(trained), z), latents)
-    return asked[0] if asked else None
-
-
-def _with_white_noise(source: Callable, function: Callable, latents: jax.Array) -> jax.Array:
-    """The function with another source of noise while it is traced: the one thing in it that a graph cannot hold."""
-    white_noise = excitations.white_noise
-    excitations.white_noise = source
-    try:
-        return function(latents)
-    finally:
-        excitations.white_noise = white_noise
+    return jax.eval_shape(lambda z: trained.gan.decode_noise(trained.gan.generate(trained.params, z)), latents).shape
