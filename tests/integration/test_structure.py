@@ -45,6 +45,7 @@ HOMES = {
     "onnx": {"technogen_jax/exporting/onnx_graph.py"},
     "gradio": {"technogen_jax/app"},
 }
+MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 500, 80, 10
 SOURCES = sorted(path for folder in ("technogen_jax", "data_prep", "configs") for path in (ROOT / folder).rglob("*.py"))
 # Parsed once, before any test. In Python 3.11 `ast.parse` fails if, while garbage is collected within it, another thread
 # parses, as printing a traceback does: what one test left behind would fail another.
@@ -91,3 +92,32 @@ def test_a_dependency_has_one_home(dependency):
         relative = path.relative_to(ROOT).as_posix()
         if any(name.split(".")[0] == dependency for name in imported(path)):
             assert any(relative.startswith(home) for home in HOMES[dependency]), f"{relative} imports {dependency}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_are_short_enough_to_read(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_MODULE_LINES
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            parameters = len(node.args.args) + len(node.args.kwonlyargs)
+            assert lines <= MOST_FUNCTION_LINES, f"{node.name} has {lines} lines; split it"
+            assert parameters <= MOST_PARAMETERS, f"{node.name} has {parameters} parameters; pass a dataclass"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_private_names_stay_within_their_package(path):
+    own = path.relative_to(ROOT).with_suffix("").parts[:2]
+    modules = {}  # local name -> where it comes from
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("technogen_jax", "data_prep"):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                same = tuple(name.split(".")[:2]) == own
+                assert same or not alias.name.startswith("_"), f"{name} is private to its package"
+                if not same:
+                    modules[alias.asname or alias.name] = name
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            is_private = node.attr.startswith("_") and node.attr not in ("_replace", "_asdict", "_fields", "_make")
+            assert not is_private, f"{modules[node.value.id]}.{node.attr} is private to its package"
