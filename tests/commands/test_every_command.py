@@ -54,6 +54,20 @@ def in_folder(module, folder):
     return [word if word not in ("run", "out") else f"{folder}/{word}" for word in words]
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """Restores the default handlers, which a runner in the background (nohup, `&`) has replaced by "ignore"."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    saved = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in saved.items():
+        signal.signal(number, handler)
+
+
 def shell(module, *words, tail="", **environment):
     """The process of a command in a shell: its status, what it wrote."""
     line = f"{sys.executable} -m {module} {' '.join(words)} {tail}"
