@@ -205,8 +205,8 @@ def kill_until_done(
             process.communicate()
             yield phase_of(output, started)
             continue
-        said, _ = process.communicate()
-        assert not process.returncode, f"after {number} kills: {said[-2000:]}"
+        output, _ = process.communicate()
+        assert not process.returncode, f"after {number} kills: {output[-2000:]}"
         return
     done = subprocess.run(argv, cwd=ROOT, env=os.environ | cache, capture_output=True, text=True)
     assert not done.returncode, f"after {KILLS_A_RUN} kills: {done.stderr[-2000:]}"
@@ -279,10 +279,10 @@ def stop_times(
         wait_until(process, output, cpu_of(process.pid) + draw.uniform(0, takes_s / 2))
         begun, had_s = time.monotonic(), cpu_of(process.pid)
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=600)
         times_s.append((round(time.monotonic() - begun, 1), round(cpu_of_ended() - before_s - had_s, 1)))
-        ended = f"{model}: SIGTERM ended it with {process.returncode}: {said[-2000:]}"
-        assert not process.returncode and "the same command resumes it" in said, ended
+        ended = f"{model}: SIGTERM ended it with {process.returncode}: {output[-2000:]}"
+        assert not process.returncode and "the same command resumes it" in output, ended
         tell(f"SIGTERM {number + 1}: {model}, ended after {times_s[-1][0]} s, {times_s[-1][1]} of CPU")
         shutil.rmtree(output)
     return sorted(times_s)
@@ -332,9 +332,9 @@ def disk(_: argparse.Namespace) -> dict[str, Any]:
         process = start(training(folder, "wavegan", folder / "run", 100_000, SAVING.replace("=16 ", "=0 ")))
         wait_for(folder / "run" / "checkpoints" / "8", process)
         shutil.rmtree(folder / "wavegan")
-        said, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=120)
         # An open file can still be read after its name is deleted.
-        found["dataset removed"] = said.splitlines()[-1] if process.returncode else "read to the end"
+        found["dataset removed"] = output.splitlines()[-1] if process.returncode else "read to the end"
     return found
 
 
@@ -355,8 +355,8 @@ def drift(_: argparse.Namespace) -> dict[str, Any]:
             with contextlib.suppress(OSError, KeyError):  # the process can end here
                 seen.append(load_of(process.pid))
             time.sleep(0.2)
-        said, _ = process.communicate()
-    assert not process.returncode, said[-2000:]
+        output, _ = process.communicate()
+    assert not process.returncode, output[-2000:]
     tenth = len(seen) // 10 + 1
     early, late = (
         {name: max(load[name] for load in some) for name in some[0]} for some in (seen[:tenth], seen[-tenth:])

@@ -8,10 +8,12 @@ tests/integration/test_technogan_page.py, which compares the tables of docs/tech
 
 from __future__ import annotations
 
+import functools
 import pathlib
 
 import jax
 import matplotlib
+import matplotlib.patches
 
 from configs import technogan as technogan_config
 from technogen_jax import models
@@ -71,6 +73,38 @@ def read_sizes() -> dict[str, dict[str, int]]:
     }
 
 
+def _box(axes, kind, x, y, width, height, title, *lines):
+    axes.add_patch(matplotlib.patches.Rectangle((x, y), width, height, facecolor=_COLORS[kind], edgecolor="#555555"))
+    axes.text(x + width / 2, y + height - 1.4, title, ha="center", va="top", weight="bold")
+    axes.text(x + width / 2, y + height - 4.4, "\n".join(lines), ha="center", va="top", linespacing=1.35)
+
+
+def _arrow(axes, start, end):
+    axes.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color="#333333"))
+
+
+def _draw_decoding(axes, samples):
+    box, arrow = functools.partial(_box, axes), functools.partial(_arrow, axes)
+    axes.text(0, 21.5, "Decoding", style="italic")
+    box("audio", 0, 3, 15, 15, "audio", f"[{samples}, 2]")
+    box(
+        "codec",
+        21,
+        1,
+        27,
+        19,
+        "excitations × gates × levels",
+        "noise, distorted low end,",
+        "pulses, sines;",
+        "gates by the shaper;",
+        "below 235 Hz the waveform",
+    )
+    box("codec", 55, 3, 27, 15, "features", "levels, low waveform,", "pitch, partials, pan")
+    arrow((89, 30), (78, 18))
+    arrow((55, 10.5), (48, 10.5))
+    arrow((21, 10.5), (15, 10.5))
+
+
 def draw(sizes: dict[str, dict[str, int]], path: pathlib.Path = PATH) -> None:
     """Draws the figure; the same sizes give the same bytes."""
     matplotlib.use("svg")
@@ -85,16 +119,7 @@ def draw(sizes: dict[str, dict[str, int]], path: pathlib.Path = PATH) -> None:
     step_size, bar_size = (sum(sizes[name].values()) for name in ("step values", "bar values"))
     part_lines = [f"{name}: {sizes['features'][name]} → {size}" for name, size in parts.items() if name != "code"]
 
-    def box(kind, x, y, width, height, title, *lines):
-        axes.add_patch(pyplot.Rectangle((x, y), width, height, facecolor=_COLORS[kind], edgecolor="#555555"))
-        axes.text(x + width / 2, y + height - 1.4, title, ha="center", va="top", weight="bold")
-        axes.text(x + width / 2, y + height - 4.4, "\n".join(lines), ha="center", va="top", linespacing=1.35)
-
-    def arrow(start, end, text=""):
-        axes.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color="#333333"))
-        if text:
-            axes.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 1, text, ha="center", style="italic")
-
+    box, arrow = functools.partial(_box, axes), functools.partial(_arrow, axes)
     axes.text(0, 74, "Encoding, once for the whole dataset", style="italic")
     box("audio", 0, 54, 17, 17, "audio", f"{BARS} bars of 44.1 kHz", "stereo", f"[{samples}, 2]")
     box(
@@ -146,24 +171,7 @@ def draw(sizes: dict[str, dict[str, int]], path: pathlib.Path = PATH) -> None:
     axes.plot([118, 119.5, 119.5], [62.5, 62.5, 10], color="#333333", linewidth=1)
     arrow((119.5, 10), (118, 10))
 
-    axes.text(0, 21.5, "Decoding", style="italic")
-    box("audio", 0, 3, 15, 15, "audio", f"[{samples}, 2]")
-    box(
-        "codec",
-        21,
-        1,
-        27,
-        19,
-        "excitations × gates × levels",
-        "noise, distorted low end,",
-        "pulses, sines;",
-        "gates by the shaper;",
-        "below 235 Hz the waveform",
-    )
-    box("codec", 55, 3, 27, 15, "features", "levels, low waveform,", "pitch, partials, pan")
-    arrow((89, 30), (78, 18))
-    arrow((55, 10.5), (48, 10.5))
-    arrow((21, 10.5), (15, 10.5))
+    _draw_decoding(axes, samples)
     figure.tight_layout(pad=0.3)
     figure.savefig(path, format="svg", metadata={"Date": None})
     pyplot.close(figure)

@@ -291,8 +291,8 @@ def test_invalid_requests_return_a_message(served):
     )
     asked = {"sound": ASKED, "format": "wav", "bpm": None, "minutes": None}
     for field, value in (("minutes", 1e9), ("minutes", math.nan), ("format", "../x"), ("format", ["wav"]), ("bpm", 1)):
-        made, said = call(served, "file", {**asked, field: value})
-        assert not made and said.startswith(f"{field}: expected"), said
+        made, message = call(served, "file", {**asked, field: value})
+        assert not made and message.startswith(f"{field}: expected"), message
     assert call(served, "file", [asked]) == (False, "file: expected the fields sound, format, bpm, minutes")
 
 
@@ -372,7 +372,9 @@ def test_clients_beyond_the_queue_get_an_error(served, monkeypatch):
         assert all("Queue is full" in answer.result()[1] for answer in done)
         free.set()
     answers = [answer.result() for answer in waiting]
-    assert sum(made for made, _ in answers) >= 2 and all(made or "Queue is full" in said for made, said in answers)
+    assert sum(made for made, _ in answers) >= 2 and all(
+        made or "Queue is full" in message for made, message in answers
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the browser
@@ -407,7 +409,7 @@ def settled(page):
     page.wait_for_function("!document.querySelector('[data-making]')")
 
 
-def heard(page):
+def played(page):
     """The loop as it lies in the browser, `[T, C]`."""
     return np.float32(
         page.evaluate(
@@ -418,7 +420,7 @@ def heard(page):
 
 def test_the_browser_plays_every_sample_of_the_loop_without_a_gap(window, served, pcm_of_7):
     with opened(window, served, "?seed=7") as page:
-        np.testing.assert_array_equal(heard(page), pcm_of_7 / np.float32(32768))
+        np.testing.assert_array_equal(played(page), pcm_of_7 / np.float32(32768))
         page.click("#play")
         page.wait_for_function("technogen.looper.position() > 0")
         assert page.evaluate(
@@ -432,7 +434,7 @@ def test_the_browser_plays_every_sample_of_the_loop_without_a_gap(window, served
           source.connect(context.destination); source.start();
           return [...(await context.startRendering()).getChannelData(0)];
         }""")
-        np.testing.assert_array_equal(np.float32(rounds), np.tile(heard(page)[:, 0], 3))
+        np.testing.assert_array_equal(np.float32(rounds), np.tile(played(page)[:, 0], 3))
         for on_the_bar in (True, False):  # another sound takes over while it plays
             page.set_checked("#on-the-bar", on_the_bar)
             before = page.evaluate("technogen.looper.source.buffer.getChannelData(0)[5]")
@@ -449,7 +451,7 @@ def test_the_page_address_restores_the_sound(window, served, playable):
         page.mouse.click(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.25)
         page.locator("#moves input").first.fill("-1")
         settled(page)
-        sound, samples, address = page.evaluate("technogen.sound"), heard(page), page.url
+        sound, samples, address = page.evaluate("technogen.sound"), played(page), page.url
     start = sound["start"]
     assert start["label"] == {"acid": 0.5, "industrial": 0.25} and start["truncation"] == 0.5
     assert np.allclose(start["moves"][:3], [1, 1, -1], atol=0.05) and len(start["moves"]) == 8
@@ -457,7 +459,7 @@ def test_the_page_address_restores_the_sound(window, served, playable):
     np.testing.assert_array_equal(samples, audio_files.to_int16(expected) / np.float32(32768))
     with opened(window, served, "?" + urllib.parse.urlsplit(address).query) as page:
         assert page.evaluate("technogen.sound") == sound
-        np.testing.assert_array_equal(heard(page), samples)
+        np.testing.assert_array_equal(played(page), samples)
     wild = "?seed=1e99&truncation=NaN&moves=,,x,-7&label=polka:1&model=/etc&bpm=1e9&to=seed%3Dx&share=9"
     with opened(window, served, wild) as page:
         assert page.evaluate("technogen.sound.start.seed") == 2**32 - 1
@@ -476,7 +478,7 @@ def test_seed_lock_morph_and_list_of_kept_sounds(window, served, playable):
         settled(page)
         recipes = [sounds.Recipe(seed, None, 1.0, ()) for seed in (7, 8)]
         expected = sounds.loop_of(sounds.Sound(playable, *recipes, 0.5))
-        np.testing.assert_array_equal(heard(page), audio_files.to_int16(expected) / np.float32(32768))
+        np.testing.assert_array_equal(played(page), audio_files.to_int16(expected) / np.float32(32768))
         page.click("#keep")
         page.reload()
         page.wait_for_function("window.technogen?.looper.buffer")
@@ -485,7 +487,7 @@ def test_seed_lock_morph_and_list_of_kept_sounds(window, served, playable):
         page.click("#kept li:first-child button:first-child")
         settled(page)
         expected = sounds.loop_of(sounds.Sound(playable, recipes[1]))
-        np.testing.assert_array_equal(heard(page), audio_files.to_int16(expected) / np.float32(32768))
+        np.testing.assert_array_equal(played(page), audio_files.to_int16(expected) / np.float32(32768))
 
 
 def test_files_are_downloaded(window, served, tmp_path, pcm_of_7):
@@ -528,17 +530,17 @@ def test_the_page_fits_a_phone_and_shows_a_training(browser, served):
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, message",
     [
         ([], "--workdir"),
         (["--workdir", "x", "--port", "0"], "--port: expected 1 to 65535"),
         (["--workdir", "x", "--step", "last"], "--step: expected latest, best or a number"),
     ],
 )
-def test_invalid_options_exit_with_status_2(words, said, capsys):
+def test_invalid_options_exit_with_status_2(words, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.parse_options(words)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_a_workdir_is_a_one_line_error(tmp_path, capsys, monkeypatch):

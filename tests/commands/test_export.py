@@ -11,8 +11,8 @@ WORDS = ["--licence", "CC0-1.0", "--data", "noise"]
 def test_an_exported_file_can_replace_a_workdir(trained_workdir, tmp_path, capsys):
     path = tmp_path / "new" / "run.npz"
     assert export.main(["--workdir", str(trained_workdir), "--output", str(path), "--step", "4", *WORDS]) == 0
-    said = capsys.readouterr().out
-    assert f"{path}: {path.stat().st_size / 1e6:.1f} MB, step 4," in said
+    printed = capsys.readouterr().out
+    assert f"{path}: {path.stat().st_size / 1e6:.1f} MB, step 4," in printed
     run, packed = generator.load(trained_workdir, 4), generator.load(path)
     assert (packed.step, bundle.read(path).card["weights"]) == (4, run.weights)
     assert packed.weights == generator.load(path, 4).weights

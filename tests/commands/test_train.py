@@ -113,11 +113,11 @@ def test_resumed_run_equals_the_uninterrupted_run_bit_for_bit(tiny_config, train
 
 
 def test_finished_run_says_so_and_deletes_unfinished_files(trained_workdir, tiny_config):
-    said, left = [], trained_workdir / SAMPLES_FOLDER / ".step00000006.wav.123.tmp"
+    printed, left = [], trained_workdir / SAMPLES_FOLDER / ".step00000006.wav.123.tmp"
     before = (trained_workdir / METRICS_FILE).read_bytes()
     left.write_bytes(b"half of the so")
-    loop.train(tiny_config, trained_workdir, say=said.append)
-    assert "already at step 6 of 6" in said[-1]
+    loop.train(tiny_config, trained_workdir, say=printed.append)
+    assert "already at step 6 of 6" in printed[-1]
     assert (trained_workdir / METRICS_FILE).read_bytes() == before and not left.exists()
 
 
@@ -169,11 +169,11 @@ def too_early():
 def test_signal_before_the_first_step_ends_the_run_without_compiling(
     tiny_config, tmp_path, monkeypatch, too_early, moment
 ):
-    work, said = getattr(loop, moment), []
+    work, printed = getattr(loop, moment), []
     monkeypatch.setattr(loop, moment, lambda *args: os.kill(os.getpid(), signal.SIGTERM) or work(*args))
     monkeypatch.setattr(loop, "run_loop", lambda *_: pytest.fail("it begins to train"))
-    assert int(loop.train(tiny_config, tmp_path, say=said.append).step) == 0
-    assert said[-1].startswith("step 0 of 6") and "the same command resumes it" in said[-1]
+    assert int(loop.train(tiny_config, tmp_path, say=printed.append).step) == 0
+    assert printed[-1].startswith("step 0 of 6") and "the same command resumes it" in printed[-1]
 
 
 def test_time_limit_ends_a_run_that_can_be_resumed(tiny_config, tmp_path):

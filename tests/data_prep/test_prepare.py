@@ -54,11 +54,11 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
-    """A set made of it in one go, and what was said."""
-    output, said = tmp_path_factory.mktemp("sets") / "whole", []
+    """A set made of it in one go, and what was printed."""
+    output, printed = tmp_path_factory.mktemp("sets") / "whole", []
     options_ = prepare.parse_options(["--input", str(corpus), "--output", str(output), *SMALL, "--workers", "2"])
-    prepare.prepare(options_, said.append)
-    return output, "\n".join(said)
+    prepare.prepare(options_, printed.append)
+    return output, "\n".join(printed)
 
 
 def contents(folder):
@@ -121,15 +121,15 @@ def test_manifest_and_clip_table_match_the_records(whole):
 
 
 def test_equal_audio_is_in_one_split_and_reported(whole):
-    output, said = whole
+    output, printed = whole
     tracks = {entry["id"]: entry for entry in read_manifest(output).tracks}
     first, copy = tracks["acid/2.flac"], tracks["copy of 2.mp3"]
     assert first["hash"] == copy["hash"] and first["split"] == copy["split"]
-    assert "1 tracks have the same audio as another" in said
+    assert "1 tracks have the same audio as another" in printed
 
 
 def test_rejected_files_are_reported_in_one_line_each(whole):
-    output, said = whole
+    output, printed = whole
     rejected = {entry["path"]: entry for entry in read_manifest(output).rejected}
     kinds = {path: entry["kind"] for path, entry in rejected.items()}
     assert kinds == {
@@ -139,8 +139,8 @@ def test_rejected_files_are_reported_in_one_line_each(whole):
         "silent.wav": "silent",
         "text.wav": "not usable audio",
     }
-    assert "5 files left out: 3 not usable audio, 1 too short, 1 silent" in said
-    lines = [line.strip() for line in said.splitlines()]
+    assert "5 files left out: 3 not usable audio, 1 too short, 1 silent" in printed
+    lines = [line.strip() for line in printed.splitlines()]
     for path, entry in rejected.items():
         assert f"{path.replace(chr(10), chr(92) + 'n')}: {entry['reason']}" in lines
 
@@ -221,24 +221,24 @@ class InThisProcess(workers.Workers):
 def test_an_array_of_tasks_writes_the_same_bytes(corpus, whole, beats, tmp_path, monkeypatch):
     """The last command does what a task that failed has left."""
     monkeypatch.setattr(workers, "Workers", InThisProcess)
-    said = []
+    printed = []
 
     def run(folder, *more):
         words = ["--input", str(folder), "--output", str(tmp_path / folder.name), *more]
-        return prepare.prepare(prepare.parse_options(words), said.append)
+        return prepare.prepare(prepare.parse_options(words), printed.append)
 
     assert run(corpus, *SMALL, "--task", "1/3") is run(corpus, *SMALL, "--task", "2/3") is None
-    assert "already" in said[-2] and "the same command without --task writes the dataset" in said[-1]
+    assert "already" in printed[-2] and "the same command without --task writes the dataset" in printed[-1]
     run(corpus, *SMALL)
     assert contents(tmp_path / corpus.name) == contents(whole[0])
-    assert run(corpus, *SMALL, "--task", "1/2") is not None and "already done" in said[-1]
+    assert run(corpus, *SMALL, "--task", "1/2") is not None and "already done" in printed[-1]
     # No task decodes before all tracks are searched for beats; one that crashes the search is. Of one track share 2 is none.
     bars = (*BARS, "--limit", "1", "--no-shuffle", "--task")
     run(beats, *bars, "2/2")
-    assert "when all tasks have ended, run them again" in said[-1]
+    assert "when all tasks have ended, run them again" in printed[-1]
     monkeypatch.setattr(InThisProcess, "run", lambda self, jobs: [(i, workers.Crash(11)) for i in range(len(jobs))])
     for task in ("1/2", "2/2"):
-        assert run(beats, *bars, task) is None and "the same command without --task" in said[-1]
+        assert run(beats, *bars, task) is None and "the same command without --task" in printed[-1]
 
 
 def run_main(capsys, *argv):
@@ -248,13 +248,13 @@ def run_main(capsys, *argv):
 
 def test_error_gives_the_reason_if_no_clip_is_usable(tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    status, said = run_main(capsys, "--input", tmp_path / "in", "--output", tmp_path / "out")
-    assert status == 1 and "no audio files in it or below (looked for .aac" in said.err
+    status, printed = run_main(capsys, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert status == 1 and "no audio files in it or below (looked for .aac" in printed.err
     (tmp_path / "in" / "text.mp3").write_text("no")
     audio_files.write(tmp_path / "in" / "a.wav", track(1, RATE, 1, 0), RATE)
-    status, said = run_main(capsys, "--input", tmp_path / "in", "--output", tmp_path / "out")
-    assert status == 1 and "no usable clip in 2 files: 1 too short, 1 not usable audio" in said.err
-    assert "a.wav: 1 s, shorter than a clip of 8 s" in said.err and "text.mp3: not an audio file" in said.err
+    status, printed = run_main(capsys, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert status == 1 and "no usable clip in 2 files: 1 too short, 1 not usable audio" in printed.err
+    assert "a.wav: 1 s, shorter than a clip of 8 s" in printed.err and "text.mp3: not an audio file" in printed.err
     assert sorted(os.listdir(tmp_path)) == ["in"]
 
 
@@ -272,23 +272,23 @@ def test_unusable_folders_are_errors(corpus, whole, tmp_path, capsys):
         (corpus / "acid", corpus, 2, "holds the input folder"),
         (corpus, set_, 1, "already holds another set"),
     ):
-        got, said = run_main(capsys, "--input", source, "--output", output)
-        assert got == status and said.err.count("\n") == 1
-        assert reason in said.err
-    status, said = run_main(capsys, "--input", corpus, "--output", set_, *SMALL, "--seed", 1)
-    assert status == 1 and ": --seed was 0, is 1. Delete it" in said.err
-    status, said = run_main(capsys, "--input", corpus / "acid", "--output", set_, *SMALL)
-    assert status == 1 and "files in the input are new, gone or changed" in said.err
+        got, printed = run_main(capsys, "--input", source, "--output", output)
+        assert got == status and printed.err.count("\n") == 1
+        assert reason in printed.err
+    status, printed = run_main(capsys, "--input", corpus, "--output", set_, *SMALL, "--seed", 1)
+    assert status == 1 and ": --seed was 0, is 1. Delete it" in printed.err
+    status, printed = run_main(capsys, "--input", corpus / "acid", "--output", set_, *SMALL)
+    assert status == 1 and "files in the input are new, gone or changed" in printed.err
     assert contents(set_) == contents(whole[0]) and (tmp_path / "full" / "precious").exists()
 
 
 def test_a_second_run_at_the_same_time_is_an_error(corpus, tmp_path, capsys):
     (tmp_path / "set.incomplete").mkdir()
     with prepare._lock(tmp_path / "set.incomplete", "set"):
-        status, said = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL)
-        assert status == 1 and "another run is preparing it" in said.err
-        status, said = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL, "--task", "1/2")
-    assert status == 1 and "another run is preparing it" in said.err
+        status, printed = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL)
+        assert status == 1 and "another run is preparing it" in printed.err
+        status, printed = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL, "--task", "1/2")
+    assert status == 1 and "another run is preparing it" in printed.err
 
 
 def test_options_determine_the_dataset(corpus, tmp_path):
@@ -332,10 +332,10 @@ def beats(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_bars(beats, tmp_path_factory):
-    """A set of clips of two bars, and what was said."""
-    output, said = tmp_path_factory.mktemp("sets") / "bars", []
-    prepare.prepare(prepare.parse_options(["--input", str(beats), "--output", str(output), *BARS]), said.append)
-    return output, "\n".join(said)
+    """A set of clips of two bars, and what was printed."""
+    output, printed = tmp_path_factory.mktemp("sets") / "bars", []
+    prepare.prepare(prepare.parse_options(["--input", str(beats), "--output", str(output), *BARS]), printed.append)
+    return output, "\n".join(printed)
 
 
 def test_kicks_of_every_clip_are_on_the_dataset_tempo(in_bars):
@@ -357,7 +357,7 @@ def test_kicks_of_every_clip_are_on_the_dataset_tempo(in_bars):
 
 
 def test_manifest_and_clip_table_contain_bars_and_speed(beats, in_bars):
-    output, said = in_bars
+    output, printed = in_bars
     manifest = read_manifest(output)
     bpm = manifest.options["reference_bpm"]
     tracks = {entry["id"]: entry for entry in manifest.tracks}
@@ -393,7 +393,7 @@ def test_manifest_and_clip_table_contain_bars_and_speed(beats, in_bars):
     }
     assert "160.00 BPM: to 133.18 is -16.8 %, more than --max_speed 6" in reasons["fast.wav"]["reason"]
     assert "0.7 is needed" in reasons["noise.wav"]["reason"]
-    assert "clips of 2 bars at 133.18 BPM, 3 tracks" in said and "tempos changed by -1.3 to +4.0 %" in said
+    assert "clips of 2 bars at 133.18 BPM, 3 tracks" in printed and "tempos changed by -1.3 to +4.0 %" in printed
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
@@ -415,9 +415,9 @@ def test_a_killed_run_with_bars_resumes_to_the_same_bytes(beats, in_bars, tmp_pa
 
 def test_a_given_tempo_rejects_tracks_of_other_tempos(beats, tmp_path, capsys):
     given = ("--input", beats, "--output", tmp_path / "set", *BARS, "--bpm", "140")
-    status, said = run_main(capsys, *given, "--max_speed", "3", "--bars", "32")
-    assert status == 1 and "no usable clip in 7 files: 4 other tempo" in said.err
-    status, said = run_main(capsys, *given, "--max_speed", "4", "--bars", "16")
+    status, printed = run_main(capsys, *given, "--max_speed", "3", "--bars", "32")
+    assert status == 1 and "no usable clip in 7 files: 4 other tempo" in printed.err
+    status, printed = run_main(capsys, *given, "--max_speed", "4", "--bars", "16")
     assert status == 0
     manifest = read_manifest(tmp_path / "set")
     assert [entry["id"] for entry in manifest.tracks] == ["c.wav"]

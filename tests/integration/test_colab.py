@@ -83,8 +83,8 @@ def test_notebook_trains_exports_and_resumes_after_a_disconnect(tmp_path):
     fields = TINY | {"SCRATCH": str(scratch), "KEEP_IN": str(kept.parent)}
     trained = next(index for index, source in enumerate(CODE) if "# @title 5." in source) + 1
 
-    said, pages = run_cells(tmp_path, fields | {"STEPS": 5}, CODE[:trained])
-    assert "step 5 of 5" in said
+    printed, pages = run_cells(tmp_path, fields | {"STEPS": 5}, CODE[:trained])
+    assert "step 5 of 5" in printed
     assert any("step 5 of 5" in page and "<progress value='1.000'" in page for page in pages)
     (preview,) = [page for page in pages if "<audio" in page]
     wav = base64.b64decode(re.search("data:audio/wav;base64,([^']+)", preview)[1])
@@ -92,10 +92,10 @@ def test_notebook_trains_exports_and_resumes_after_a_disconnect(tmp_path):
     assert "data:image/png;base64,iVBOR" in preview
 
     shutil.rmtree(scratch)  # the machine is gone; the Drive is not
-    said, pages = run_cells(tmp_path, fields | {"STEPS": 10})
-    assert "the bars exist already" in said and "rendering:" not in said
+    printed, pages = run_cells(tmp_path, fields | {"STEPS": 10})
+    assert "the bars exist already" in printed and "rendering:" not in printed
     assert "resumed from step 5" in (scratch / "tiny" / "training.txt").read_text(encoding="utf-8")
-    assert "step 10 of 10" in said
+    assert "step 10 of 10" in printed
     config = json.loads((kept / "workdir" / "config.json").read_text(encoding="utf-8"))
     assert config["model"]["classes"] == ["acid", "industrial"]
     made = sorted(path.name for path in (kept / "sound").iterdir() if path.suffix == ".wav")
@@ -115,11 +115,11 @@ def test_notebook_clones_the_repository_into_its_own_environment(tmp_path):
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "a"]):
         subprocess.run([*git, *words], check=True)
     fields = {"SCRATCH": str(tmp_path / "machine"), "REPOSITORY": str(repository)}
-    said, _ = run_cells(tmp_path, fields, CODE[:2] + ["print(python)"], cwd=tmp_path)
-    assert "JAX of the test computes on nothing" in said
-    assert said.splitlines()[-1] == str(tmp_path / "machine" / "environment" / "bin" / "python")
-    said, _ = run_cells(tmp_path, fields, CODE[:2], cwd=tmp_path)
-    assert "installing" not in said
+    printed, _ = run_cells(tmp_path, fields, CODE[:2] + ["print(python)"], cwd=tmp_path)
+    assert "JAX of the test computes on nothing" in printed
+    assert printed.splitlines()[-1] == str(tmp_path / "machine" / "environment" / "bin" / "python")
+    printed, _ = run_cells(tmp_path, fields, CODE[:2], cwd=tmp_path)
+    assert "installing" not in printed
 
 
 TPU_ENVIRONMENT = {"REPOSITORY": "https://example.org/a b.git", "RECORDS": "gs://bucket/records", "RUN": "first"}

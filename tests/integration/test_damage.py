@@ -64,10 +64,10 @@ def test_training_goes_on_from_the_newest_good_checkpoint_and_ends_in_the_same_b
         flip(path)
     with pytest.raises(DamagedError, match=r"checkpoints/6: damaged .* newest whole .* step 4$"):
         generator.load(tmp_path / "run")
-    said = []
-    state = loop.train(tiny_config, tmp_path / "run", say=said.append)
-    assert any("checkpoints/6: damaged" in line and "an earlier one is used" in line for line in said)
-    assert any(line.startswith("resumed from step 4") for line in said)
+    printed = []
+    state = loop.train(tiny_config, tmp_path / "run", say=printed.append)
+    assert any("checkpoints/6: damaged" in line and "an earlier one is used" in line for line in printed)
+    assert any(line.startswith("resumed from step 4") for line in printed)
     with Checkpoints(trained_workdir, read_only=True) as good:
         jax.tree.map(np.testing.assert_array_equal, state, good.restore(6, state))
     with Checkpoints(tmp_path / "run", read_only=True) as again:

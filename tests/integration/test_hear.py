@@ -10,10 +10,10 @@ from technogen_jax import evaluate, export, sample
 
 def command(*variables):
     """The options that `make hear` gives to technogen_jax.sample."""
-    said = subprocess.run(
+    printed = subprocess.run(
         ["make", "--no-print-directory", "-n", "hear", *variables], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    words = shlex.split(said.splitlines()[-1])
+    words = shlex.split(printed.splitlines()[-1])
     assert words[1:3] == ["-m", "technogen_jax.sample"]
     return words[3:]
 
@@ -31,8 +31,8 @@ def test_the_command_makes_sound_and_a_picture_and_says_where(trained_workdir, t
     assert sample.main(command(f"MODEL={model}")) == 0
     (picture,) = (tmp_path / "runs" / "hear").glob("*.png")
     assert len(list(picture.parent.glob("*.wav"))) == 16
-    said = capsys.readouterr()
-    assert str(picture.relative_to(tmp_path)) in said.out and "without real clips" not in said.err
+    printed = capsys.readouterr()
+    assert str(picture.relative_to(tmp_path)) in printed.out and "without real clips" not in printed.err
 
     assert sample.main(["--workdir", str(model), "--n", "1"]) == 0  # beside the file may be no place to write
     assert len(list((tmp_path / "sound").glob("*.wav"))) == 1

@@ -168,7 +168,7 @@ def test_demo_makes_sound_from_nothing_and_resumes(tmp_path):
     }
 
     def run_all(*more):
-        said = {}
+        printed = {}
         for module, argv in commands(MAKEFILE):
             if "demo/" not in " ".join(argv):
                 continue
@@ -178,8 +178,8 @@ def test_demo_makes_sound_from_nothing_and_resumes(tmp_path):
                 [sys.executable, "-m", module, *argv], cwd=ROOT, capture_output=True, text=True, timeout=300
             )
             assert done.returncode == 0, f"{module}: {done.stdout}\n{done.stderr}"
-            said[module] = done.stdout
-        return said
+            printed[module] = done.stdout
+        return printed
 
     first = run_all("--config.train.steps=2")
     assert "4 tracks" in first["data_prep.prepare"]

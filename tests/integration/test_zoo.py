@@ -21,7 +21,7 @@ BARS = ("--grid", "bars", "--bars", "1", "--bpm", "128")
 
 
 def prepare(source, output, how):
-    """What the command said; it ended well and in time."""
+    """What the command printed; it ended well and in time."""
     argv = [sys.executable, "-m", "data_prep.prepare", "--input", source, "--output", output, "--workers", "2"]
     argv += ["--sample_rate", zoo.RATE_HZ, *how]
     done = subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -52,7 +52,7 @@ def check_zoo(folder, seed, how=HALF_SECONDS):
     add_good(folder / "zoo")
     made = zoo.fill(folder / "zoo", seed)
     prepare(folder / "alone", folder / "alone_set", how)
-    said = prepare(folder / "zoo", folder / "zoo_set", how)
+    printed = prepare(folder / "zoo", folder / "zoo_set", how)
     manifest = read_manifest(folder / "zoo_set")
     tracks = [entry["id"] for entry in manifest.tracks]
     rejected = {entry["path"]: entry["reason"] for entry in manifest.rejected}
@@ -63,8 +63,8 @@ def check_zoo(folder, seed, how=HALF_SECONDS):
     assert len(rejected) == len(manifest.rejected)
     assert not [name for name in tracks if made.get(name) == zoo.BAD]
     assert all(reason.strip() and "\n" not in reason for reason in rejected.values())
-    assert f"{len(rejected)} files left out" in said
-    assert all(line.isprintable() for line in said.splitlines())
+    assert f"{len(rejected)} files left out" in printed
+    assert all(line.isprintable() for line in printed.splitlines())
     json.loads((folder / "zoo_set" / MANIFEST_FILE).read_text(), parse_constant=pytest.fail)
     good = good_clips(folder / "alone_set")
     assert good == good_clips(folder / "zoo_set") and len({track for track, _ in good}) == 5

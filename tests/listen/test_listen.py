@@ -50,20 +50,20 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def heard(folders):
+def sounds_of_test(folders):
     sets = stimuli.open_sets([folders / side for side in ("real", "made", "bad")])
     return stimuli.prepare(*sets, least_pairs=PAIRS + SINGLES, beats=4, seed=SEED)
 
 
-def plan(heard, listeners, delta=0.1):
+def plan(sounds_of_test, listeners, delta=0.1):
     return {
         "listeners": listeners,
         "pairs": PAIRS,
         "singles": SINGLES,
         "delta": delta,
         "seed": SEED,
-        "trials": len(session.draw(heard, SEED, 0, PAIRS, SINGLES)),
-        "matched": heard.matched,
+        "trials": len(session.draw(sounds_of_test, SEED, 0, PAIRS, SINGLES)),
+        "matched": sounds_of_test.matched,
         "seconds": 2.0,
     }
 
@@ -105,14 +105,14 @@ class Client:
 
 
 @contextlib.contextmanager
-def served(heard, path, listeners, delta=0.1):
+def served(sounds_of_test, path, listeners, delta=0.1):
     """(port, links) of a test served in this process."""
     uvicorn = pytest.importorskip("uvicorn", reason="pip install -r requirements-app.txt")
     from technogen_jax.listen import server
 
     links = [f"link-{number}-{'x' * 20}" for number in range(listeners)]
-    writer = answers.Writer(path, plan(heard, listeners, delta))
-    app = server.make_app(heard, writer, links=links, key=b"k" * 32, seed=SEED, pairs=PAIRS, singles=SINGLES)
+    writer = answers.Writer(path, plan(sounds_of_test, listeners, delta))
+    app = server.make_app(sounds_of_test, writer, links=links, key=b"k" * 32, seed=SEED, pairs=PAIRS, singles=SINGLES)
     running = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
@@ -143,14 +143,14 @@ def sloppy(trial, random):
     return random.choice(["left", "right"] if len(trial.clips) == 2 else ["real", "generated"])
 
 
-def simulate(heard, path, kinds, delta=0.1, seed=0):
+def simulate(sounds_of_test, path, kinds, delta=0.1, seed=0):
     """The report of listeners of those kinds, and all bytes that their browsers got."""
     received = []
-    with served(heard, path, len(kinds), delta) as (port, links):
+    with served(sounds_of_test, path, len(kinds), delta) as (port, links):
         for number, (kind, link) in enumerate(zip(kinds, links, strict=True)):
             client, random = Client(port, link), np.random.default_rng([seed, number])
             client.begin(producer=number % 3 == 0)
-            for place, trial in enumerate(session.draw(heard, SEED, number, PAIRS, SINGLES)):
+            for place, trial in enumerate(session.draw(sounds_of_test, SEED, number, PAIRS, SINGLES)):
                 assert client.state()["done"] == place
                 status, content = client.answer(place, str(kind(trial, random)))
                 assert status == 200, content
@@ -158,29 +158,42 @@ def simulate(heard, path, kinds, delta=0.1, seed=0):
     return verdict.report(answers.read(path)), received
 
 
-# ----------------------------------------------------------------------------------------------------------- what is heard
+# ----------------------------------------------------------------------------------------------------------- what is sounds_of_test
 
 
-def test_all_clips_have_one_loudness_and_length_and_loop_without_a_click(heard):
+def test_all_clips_have_one_loudness_and_length_and_loop_without_a_click(sounds_of_test):
     levels = []
-    for pcm in heard.pcm:
+    for pcm in sounds_of_test.pcm:
         meter = loudness.LoudnessMeter(RATE_HZ, 1)
         meter.add(np.tile(audio_files.from_int16(pcm), (4, 1)))
         levels.append(loudness.gated_loudness(meter.energies()))
     assert np.ptp(levels) < 0.2  # the rule allows half a LU
-    sound = audio_files.from_int16(heard.pcm)
+    sound = audio_files.from_int16(sounds_of_test.pcm)
     assert np.abs(sound).max() <= 10 ** (-1 / 20) + 1e-4
-    own = np.array([s.source in ("real", "generated", "bad") for s in heard.sounds])
+    own = np.array([s.source in ("real", "generated", "bad") for s in sounds_of_test.sounds])
     np.testing.assert_allclose(sound[own, 0], sound[own, -1], atol=2e-4)
-    wavs = [audio_files.encode(pcm, RATE_HZ, ".wav") for pcm in heard.pcm]
-    assert {(len(wav), wav[:44]) for wav in wavs} == {(44 + 2 * heard.pcm.shape[1], wavs[0][:44])}
+    wavs = [audio_files.encode(pcm, RATE_HZ, ".wav") for pcm in sounds_of_test.pcm]
+    assert {(len(wav), wav[:44]) for wav in wavs} == {(44 + 2 * sounds_of_test.pcm.shape[1], wavs[0][:44])}
 
 
-def test_pairs_have_the_least_total_distance(heard):
-    used = [index for pair in [*heard.pairs, heard.training, *heard.anchors, *heard.good, *heard.bad] for index in pair]
-    assert len(used) == len(set(used)) and len(heard.pairs) == PAIRS + SINGLES
-    assert all(heard.sounds[a].source == "real" and heard.sounds[b].source == "generated" for a, b in heard.pairs)
-    assert [heard.sounds[b].source for _, b in heard.anchors] == list(stimuli.ANCHORS)
+def test_pairs_have_the_least_total_distance(sounds_of_test):
+    used = [
+        index
+        for pair in [
+            *sounds_of_test.pairs,
+            sounds_of_test.training,
+            *sounds_of_test.anchors,
+            *sounds_of_test.good,
+            *sounds_of_test.bad,
+        ]
+        for index in pair
+    ]
+    assert len(used) == len(set(used)) and len(sounds_of_test.pairs) == PAIRS + SINGLES
+    assert all(
+        sounds_of_test.sounds[a].source == "real" and sounds_of_test.sounds[b].source == "generated"
+        for a, b in sounds_of_test.pairs
+    )
+    assert [sounds_of_test.sounds[b].source for _, b in sounds_of_test.anchors] == list(stimuli.ANCHORS)
     random = np.random.default_rng(1)
     noise = random.standard_normal((12, 2 * RATE_HZ, 1)) * np.linspace(0.001, 0.1, 12)[:, None, None]
     tone = np.sin(np.arange(2 * RATE_HZ) * np.arange(1, 13)[:, None] / 8)[..., None]
@@ -198,11 +211,11 @@ def test_clips_of_different_tempo_are_not_paired(monkeypatch):
     assert {(0, 0), (2, 1)} <= set(pairs) and len(pairs) == 3 and not matched
 
 
-def test_saved_stimuli_load_unchanged(heard, tmp_path):
-    stimuli.save(tmp_path / "sounds.npz", heard)
+def test_saved_stimuli_load_unchanged(sounds_of_test, tmp_path):
+    stimuli.save(tmp_path / "sounds.npz", sounds_of_test)
     found = stimuli.load(tmp_path / "sounds.npz")
-    np.testing.assert_array_equal(found.pcm, heard.pcm)
-    assert found._replace(pcm=0) == heard._replace(pcm=0, origin=json.loads(json.dumps(heard.origin)))
+    np.testing.assert_array_equal(found.pcm, sounds_of_test.pcm)
+    assert found._replace(pcm=0) == sounds_of_test._replace(pcm=0, origin=json.loads(json.dumps(sounds_of_test.origin)))
 
 
 def test_too_few_tracks_raise_an_error_with_both_counts(folders):
@@ -211,9 +224,9 @@ def test_too_few_tracks_raise_an_error_with_both_counts(folders):
         stimuli.prepare(*sets, None, least_pairs=PAIRS + SINGLES + 1, beats=4, seed=0)
 
 
-def test_sessions_are_balanced_and_depend_on_the_seed_alone(heard):
-    sessions = [session.draw(heard, SEED, number, PAIRS, SINGLES) for number in range(300)]
-    assert sessions[7] == session.draw(heard, SEED, 7, PAIRS, SINGLES) != sessions[8]
+def test_sessions_are_balanced_and_depend_on_the_seed_alone(sounds_of_test):
+    sessions = [session.draw(sounds_of_test, SEED, number, PAIRS, SINGLES) for number in range(300)]
+    assert sessions[7] == session.draw(sounds_of_test, SEED, 7, PAIRS, SINGLES) != sessions[8]
     used, left, places = collections.Counter(), collections.Counter(), collections.defaultdict(list)
     for trials in sessions:
         kinds = collections.Counter(trial.kind for trial in trials)
@@ -225,13 +238,13 @@ def test_sessions_are_balanced_and_depend_on_the_seed_alone(heard):
             if trial.kind == "pair":
                 used[trial.item] += 1
                 left[trial.item] += trial.truth == "left"
-                assert heard.sounds[trial.clips[0 if trial.truth == "left" else 1]].source == "real"
+                assert sounds_of_test.sounds[trial.clips[0 if trial.truth == "left" else 1]].source == "real"
             elif trial.kind == "repeat":
                 first = next(one for one in trials if one.kind == "pair" and one.item == trial.item)
                 assert trial.clips == first.clips[::-1] and trial.truth != first.truth
                 assert trials.index(first) < place
             elif trial.kind == "single":
-                assert heard.sounds[trial.clips[0]].source == trial.truth
+                assert sounds_of_test.sounds[trial.clips[0]].source == trial.truth
         assert sum(trial.truth == "left" for trial in trials if trial.kind == "pair") == PAIRS // 2
     assert set(used.values()) == {200}
     assert all(70 < count < 130 for count in left.values())  # 100 expected, deviation 7
@@ -319,8 +332,8 @@ def test_number_of_answers_for_equivalence_matches_the_formula():
 # -------------------------------------------------------------------------------------------------------------- listeners
 
 
-def test_attentive_listeners_give_level_0_and_no_response_reveals_the_truth(heard, tmp_path):
-    found, received = simulate(heard, tmp_path / "a.jsonl", [perfect] * 3)
+def test_attentive_listeners_give_level_0_and_no_response_reveals_the_truth(sounds_of_test, tmp_path):
+    found, received = simulate(sounds_of_test, tmp_path / "a.jsonl", [perfect] * 3)
     assert found["claim"]["level"] == "L0" and "listeners distinguish generated from real" in found["claim"]["sentence"]
     pairs = found["pairs"]["included"]
     assert (pairs["correct"], pairs["trials"], pairs["accuracy"]) == (12, 12, 1)
@@ -330,12 +343,12 @@ def test_attentive_listeners_give_level_0_and_no_response_reveals_the_truth(hear
     assert not [content for content in received if SECRET.search(content)]
 
 
-def test_guessing_listeners_give_level_3_and_twenty_of_them_level_4(heard, tmp_path):
-    few, _ = simulate(heard, tmp_path / "few.jsonl", [guessing] * 4, seed=1)
+def test_guessing_listeners_give_level_3_and_twenty_of_them_level_4(sounds_of_test, tmp_path):
+    few, _ = simulate(sounds_of_test, tmp_path / "few.jsonl", [guessing] * 4, seed=1)
     assert few["claim"]["level"] == "L3" and "indistinguishable" not in few["claim"]["sentence"]
     assert [line.split()[0] for line in few["claim"]["missing_for_L4"]] == ["an", "20"]
     assert few["more"]["for_equivalence"]["trials"] >= 215
-    many, _ = simulate(heard, tmp_path / "many.jsonl", [guessing] * 20, delta=0.25, seed=1)
+    many, _ = simulate(sounds_of_test, tmp_path / "many.jsonl", [guessing] * 20, delta=0.25, seed=1)
     assert many["claim"]["level"] == "L4" and many["pairs"]["included"]["trials"] == 80
     words = "Generated loops of 2 s are indistinguishable from real ones for 20 listeners, 7 of them producers"
     assert many["claim"]["sentence"].startswith(words)
@@ -344,8 +357,8 @@ def test_guessing_listeners_give_level_3_and_twenty_of_them_level_4(heard, tmp_p
     assert verdict.report(lines)["claim"]["missing_for_L4"] == ["pairs known to have the same tempo (give --beats)"]
 
 
-def test_inattentive_listeners_are_excluded_with_a_reason(heard, tmp_path):
-    found, _ = simulate(heard, tmp_path / "a.jsonl", [perfect, sloppy, perfect, perfect])
+def test_inattentive_listeners_are_excluded_with_a_reason(sounds_of_test, tmp_path):
+    found, _ = simulate(sounds_of_test, tmp_path / "a.jsonl", [perfect, sloppy, perfect, perfect])
     assert found["listeners"] == {"planned": 4, "began": 4, "finished": 4, "included": 3}
     assert found["by_listener"][1]["left_out"] == ["recognized 0 of 4 obvious faults"]
     assert found["pairs"]["included"]["trials"] == 12 and found["pairs"]["all"]["trials"] == 16
@@ -353,12 +366,12 @@ def test_inattentive_listeners_are_excluded_with_a_reason(heard, tmp_path):
     assert "recognized 0 of 4 obvious faults" in verdict.page(found)
 
 
-def test_no_conclusion_if_known_bad_clips_are_missed(heard, tmp_path):
+def test_no_conclusion_if_known_bad_clips_are_missed(sounds_of_test, tmp_path):
     def deaf(trial, random):
         flip = {"left": "right", "right": "left"}
         return flip[trial.truth] if trial.kind == "bad" else guessing(trial, random)
 
-    found, _ = simulate(heard, tmp_path / "a.jsonl", [deaf, guessing])
+    found, _ = simulate(sounds_of_test, tmp_path / "a.jsonl", [deaf, guessing])
     assert found["claim"]["level"] == "L0" and "inconclusive, listeners recognized 2 of 4" in found["claim"]["sentence"]
 
 
@@ -370,8 +383,8 @@ def test_no_conclusion_if_known_bad_clips_are_missed(heard, tmp_path):
         ({"heard_s": [0.5, 9.0]}, "12 answers before 2 s of a clip were played"),
     ],
 )
-def test_each_exclusion_rule_applies(heard, changed, reason):
-    test = plan(heard, 1) | {"what": "test", "trials": 12}
+def test_each_exclusion_rule_applies(sounds_of_test, changed, reason):
+    test = plan(sounds_of_test, 1) | {"what": "test", "trials": 12}
     lines = [
         {
             "what": "answer",
@@ -392,11 +405,11 @@ def test_each_exclusion_rule_applies(heard, changed, reason):
     assert not verdict.report([test, *clean], final=True)["by_listener"][0]["left_out"]
 
 
-def test_no_claim_before_all_listeners_have_finished(heard, tmp_path):
-    with served(heard, tmp_path / "a.jsonl", 2) as (port, links):
+def test_no_claim_before_all_listeners_have_finished(sounds_of_test, tmp_path):
+    with served(sounds_of_test, tmp_path / "a.jsonl", 2) as (port, links):
         client = Client(port, links[0])
         client.begin()
-        for place, trial in enumerate(session.draw(heard, SEED, 0, PAIRS, SINGLES)):
+        for place, trial in enumerate(session.draw(sounds_of_test, SEED, 0, PAIRS, SINGLES)):
             client.answer(place, trial.truth or "left")
         assert client.state()["result"] == {"right": 4, "of": 4}
     lines = answers.read(tmp_path / "a.jsonl")
@@ -428,11 +441,11 @@ def test_unfinished_lines_are_dropped_and_a_second_writer_is_refused(tmp_path):
         answers.read(path)
 
 
-def test_an_answer_that_cannot_be_written_is_not_counted(heard, tmp_path, monkeypatch):
-    with served(heard, tmp_path / "a.jsonl", 1) as (port, links):
+def test_an_answer_that_cannot_be_written_is_not_counted(sounds_of_test, tmp_path, monkeypatch):
+    with served(sounds_of_test, tmp_path / "a.jsonl", 1) as (port, links):
         client = Client(port, links[0])
         client.begin()
-        first = session.draw(heard, SEED, 0, PAIRS, SINGLES)[0].truth or "left"
+        first = session.draw(sounds_of_test, SEED, 0, PAIRS, SINGLES)[0].truth or "left"
         before = (tmp_path / "a.jsonl").read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "full")))
@@ -443,10 +456,10 @@ def test_an_answer_that_cannot_be_written_is_not_counted(heard, tmp_path, monkey
     assert sum(line["what"] == "answer" for line in answers.read(tmp_path / "a.jsonl")) == 1
 
 
-def test_invalid_requests_are_refused_and_other_addresses_are_not_found(heard, tmp_path):
-    with served(heard, tmp_path / "a.jsonl", 2) as (port, links):
+def test_invalid_requests_are_refused_and_other_addresses_are_not_found(sounds_of_test, tmp_path):
+    with served(sounds_of_test, tmp_path / "a.jsonl", 2) as (port, links):
         client, other = Client(port, links[0]), Client(port, links[1])
-        trial = session.draw(heard, SEED, 0, PAIRS, SINGLES)[0]
+        trial = session.draw(sounds_of_test, SEED, 0, PAIRS, SINGLES)[0]
         good = trial.truth or "left"
         assert client.answer(0, good)[0] == 400  # before the beginning
         assert client.ask("/begin", {"sound": "radio", "producer": True, "years": 1})[0] == 400
@@ -476,7 +489,7 @@ def test_invalid_requests_are_refused_and_other_addresses_are_not_found(heard, t
         state = client.state()
         status, wav = client.ask(f"/sound/{state['clips'][0]}")
         pcm, rate = soundfile.read(io.BytesIO(wav), dtype="int16", always_2d=True)
-        np.testing.assert_array_equal(pcm, heard.pcm[trial.clips[0]])
+        np.testing.assert_array_equal(pcm, sounds_of_test.pcm[trial.clips[0]])
         assert status == 200 and rate == RATE_HZ
         assert other.ask(f"/sound/{state['clips'][0]}")[0] == 404
         assert client.answer(0, good)[0] == 200
@@ -525,8 +538,8 @@ def test_a_killed_server_loses_no_answer_and_resumes(folders, tmp_path, capsys):
     with running(folders, tmp_path / "test") as (port, links, process):
         client = Client(port, links[0])
         client.begin(producer=True)
-        heard = stimuli.load(tmp_path / "test" / listening_test.SOUNDS_FILE)
-        trials = session.draw(heard, SEED, 0, PAIRS, SINGLES)
+        sounds_of_test = stimuli.load(tmp_path / "test" / listening_test.SOUNDS_FILE)
+        trials = session.draw(sounds_of_test, SEED, 0, PAIRS, SINGLES)
         for place in range(5):
             assert client.answer(place, trials[place].truth or "left")[0] == 200
         before = client.state()
@@ -558,8 +571,8 @@ def test_missing_packages_are_reported_with_the_install_command(tmp_path, monkey
     for name in ("uvicorn", "starlette"):
         monkeypatch.setitem(sys.modules, name, None)
     assert command.main(["--real", "x", "--generated", "y", "--output", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "pip install -r requirements-app.txt" in said
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and "pip install -r requirements-app.txt" in shown
     (tmp_path / answers.ANSWERS_FILE).write_text('{"what": "nothing"}\n')
     assert command.main(["--report", str(tmp_path)]) == 1
     assert "expected a header of schema 1" in capsys.readouterr().err
@@ -577,9 +590,9 @@ def test_invalid_options_exit_with_status_2(words, capsys):
 # ------------------------------------------------------------------------------------------------------------ the browser
 
 
-def test_a_complete_test_works_with_the_keyboard_alone(heard, tmp_path, browser):
+def test_a_complete_test_works_with_the_keyboard_alone(sounds_of_test, tmp_path, browser):
     wrong, received, pictures = [], [], os.environ.get("TECHNOGEN_SCREENSHOTS")
-    with served(heard, tmp_path / "a.jsonl", 1) as (port, links):
+    with served(sounds_of_test, tmp_path / "a.jsonl", 1) as (port, links):
         context = browser.new_context(viewport={"width": 390, "height": 844})
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -592,7 +605,7 @@ def test_a_complete_test_works_with_the_keyboard_alone(heard, tmp_path, browser)
             route.fulfill(response=reply)
 
         page.route("**/*", pass_on)
-        # The clock of the page alone runs faster: two seconds of a clip have to be heard before an answer counts.
+        # The clock of the page alone runs faster: two seconds of a clip have to be sounds_of_test before an answer counts.
         page.set_default_timeout(300_000)
         page.add_init_script("const now = performance.now.bind(performance); performance.now = () => 20 * now();")
         page.goto(f"http://127.0.0.1:{port}/{links[0]}")
@@ -607,10 +620,10 @@ def test_a_complete_test_works_with_the_keyboard_alone(heard, tmp_path, browser)
         def hear(two):
             page.wait_for_function("() => Boolean(listening.player)")
             page.keyboard.press("ArrowLeft")
-            page.wait_for_function("() => listening.player.heard()[0] >= 2")
+            page.wait_for_function("() => listening.player.sounds_of_test()[0] >= 2")
             if two:
                 page.keyboard.press("ArrowRight")
-                page.wait_for_function("() => listening.player.heard()[1] >= 2")
+                page.wait_for_function("() => listening.player.sounds_of_test()[1] >= 2")
 
         shoot("welcome")
         page.keyboard.press("Enter")
@@ -618,14 +631,14 @@ def test_a_complete_test_works_with_the_keyboard_alone(heard, tmp_path, browser)
         hear(True)
         shoot("training")
         page.keyboard.press("Enter")
-        trials = session.draw(heard, SEED, 0, PAIRS, SINGLES)
+        trials = session.draw(sounds_of_test, SEED, 0, PAIRS, SINGLES)
         for place, trial in enumerate(trials):
             page.wait_for_function(
                 f"() => document.querySelector('#count').textContent === '{place + 1} of {len(trials)}'"
             )
             page.wait_for_function("() => Boolean(listening.player)")
             if place == 0:
-                page.keyboard.press("1")  # not yet: nothing was heard
+                page.keyboard.press("1")  # not yet: nothing was sounds_of_test
                 page.keyboard.press("Enter")
                 assert page.is_disabled("#next")
             hear(len(trial.clips) == 2)
@@ -634,7 +647,7 @@ def test_a_complete_test_works_with_the_keyboard_alone(heard, tmp_path, browser)
                     "listening.player.buffers.map((b) => Array.from({length: b.numberOfChannels}, (_, c) => [...b.getChannelData(c)]))"
                 )
                 for clip, index in zip(found, trial.clips, strict=True):
-                    np.testing.assert_array_equal(np.float32(clip).T, heard.pcm[index] / np.float32(32768))
+                    np.testing.assert_array_equal(np.float32(clip).T, sounds_of_test.pcm[index] / np.float32(32768))
                 assert page.evaluate("listening.player.sources.every((s) => s.loop && s.context.sampleRate === 8000)")
                 rounds = page.evaluate("""async () => {
                   const [buffer] = listening.player.buffers;

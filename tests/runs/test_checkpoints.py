@@ -165,17 +165,17 @@ def test_newest_skips_and_moves_damaged_checkpoints(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(make_state(step), 0.1 * step)
-    folder, said = tmp_path / CHECKPOINTS_FOLDER, []
+    folder, printed = tmp_path / CHECKPOINTS_FOLDER, []
     flip(folder / "3" / "params" / "ocdbt.process_0" / "manifest.ocdbt")
     flip(folder / "2" / "metrics" / "metrics", 0.9)  # another number
     with Checkpoints(tmp_path) as checkpoints:
-        jax.tree.map(np.testing.assert_array_equal, checkpoints.newest(make_state(0), said.append), make_state(2))
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.newest(make_state(0), printed.append), make_state(2))
         assert checkpoints.steps() == [1, 2] and checkpoints.best_step() == 1
         checkpoints.save(make_state(3))
         checkpoints.wait()
         assert checkpoints.steps() == [1, 2, 3]
-    assert len(said) == 2 and "2/metrics/metrics: damaged, and deleted" in said[0]
-    assert "checkpoints/3: damaged" in said[1] and "newest whole checkpoint is that of step 2" in said[1]
+    assert len(printed) == 2 and "2/metrics/metrics: damaged, and deleted" in printed[0]
+    assert "checkpoints/3: damaged" in printed[1] and "newest whole checkpoint is that of step 2" in printed[1]
     assert os.listdir(tmp_path / DAMAGED_FOLDER) == ["3"]
 
 

@@ -84,8 +84,8 @@ def the_file(workdir):
 
 def run(config, workdir, **changes):
     config.train.update(changes)
-    said = []
-    return loop.train(config, workdir, say=said.append), said
+    printed = []
+    return loop.train(config, workdir, say=printed.append), printed
 
 
 def assert_same(first, second):
@@ -146,8 +146,8 @@ def test_path_depends_on_statistics_fields_and_dataset(config, source, tmp_path)
 
 def test_run_encodes_its_dataset_once_and_resumes_bit_for_bit(config, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    state, said = run(config, whole)
-    assert any("24 have labels that are not in config.model.classes" in line for line in said)
+    state, printed = run(config, whole)
+    assert any("24 have labels that are not in config.model.classes" in line for line in printed)
     # Killed while it encoded, then after two steps.
     make = encoded_dataset.write
 
