@@ -20,13 +20,13 @@ function say(text, wrong = false) {
   $("status").className = wrong ? "wrong" : "";
 }
 
-// All clips of a question run from one start, in step; choosing one is a matter of gains, so a change is heard at once.
+// All clips of a question run from one start, in step; choosing one is a matter of gains, so a change takes effect at once.
 function makePlayer(buffers) {
   let context = null, sources = [], gains = [], now = null, since = 0, startedAt = 0;
-  const heard = buffers.map(() => 0);
+  const played = buffers.map(() => 0);
   const settle = () => {
     const time = performance.now() / 1000;
-    if (now !== null && context.state === "running") heard[now] += time - since;
+    if (now !== null && context.state === "running") played[now] += time - since;
     since = time;
   };
   const fade = (to) => gains.forEach((gain, place) => {
@@ -36,7 +36,7 @@ function makePlayer(buffers) {
     buffers,
     get now() { return now; },
     get sources() { return sources; },
-    heard() { settle(); return heard.slice(); },
+    secondsPlayed() { settle(); return played.slice(); },
     position() {
       return now === null ? 0 : (Math.max(0, context.currentTime - startedAt) % buffers[0].duration) / buffers[0].duration;
     },
@@ -145,7 +145,7 @@ function answerButton(text, key, value) {
 }
 
 function refresh() {
-  const ready = Boolean(player) && player.heard().every((seconds) => seconds >= LEAST_S);
+  const ready = Boolean(player) && player.secondsPlayed().every((seconds) => seconds >= LEAST_S);
   for (const button of $("answers").children) button.disabled = !ready;
   $("next").disabled = !ready || busy || (!training && !choice);
   $("stop").disabled = !player || player.now === null;
@@ -173,7 +173,7 @@ async function next() {
       await show(state);
       return;
     }
-    const answer = { trial: state.done, ...choice, rt_ms: Math.round(performance.now() - began), heard_s: player.heard(), ...counts };
+    const answer = { trial: state.done, ...choice, rt_ms: Math.round(performance.now() - began), heard_s: player.secondsPlayed(), ...counts };
     await show(await (await ask("/answer", answer)).json());
   } catch (error) {
     say(`Not sent, press Next again. ${error.message}`, true); // the server takes an answer once, however often it comes

@@ -620,10 +620,10 @@ def test_a_complete_test_works_with_the_keyboard_alone(sounds_of_test, tmp_path,
         def hear(two):
             page.wait_for_function("() => Boolean(listening.player)")
             page.keyboard.press("ArrowLeft")
-            page.wait_for_function("() => listening.player.sounds_of_test()[0] >= 2")
+            page.wait_for_function("() => listening.player.secondsPlayed()[0] >= 2")
             if two:
                 page.keyboard.press("ArrowRight")
-                page.wait_for_function("() => listening.player.sounds_of_test()[1] >= 2")
+                page.wait_for_function("() => listening.player.secondsPlayed()[1] >= 2")
 
         shoot("welcome")
         page.keyboard.press("Enter")
