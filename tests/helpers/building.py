@@ -1,5 +1,7 @@
 """Models and statistics from flat keyword arguments, for tests."""
 
+import jax
+
 from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models import MODELS
 
@@ -14,9 +16,14 @@ def configs(model, **fields):
     return MODELS[model].config_class(**fields), AudioConfig(**audio)
 
 
-def build(model, statistics=None, **fields):
-    """The GAN of a model."""
-    return MODELS[model].build(*configs(model, **fields), statistics)
+def build(model, statistics=None, compiled=True, **fields):
+    """The GAN of a model, with compiled functions: operations that are compiled one by one take many times as long."""
+    gan = MODELS[model].build(*configs(model, **fields), statistics)
+    if not compiled:
+        return gan
+    names = ("generate", "discriminate", "encode", "decode", "calibrate", "decode_noise")
+    functions = {name: jax.jit(getattr(gan, name)) for name in names if getattr(gan, name)}
+    return gan._replace(**functions, sample_latents=jax.jit(gan.sample_latents, static_argnums=1))
 
 
 def measure(model, batches, **fields):

@@ -42,7 +42,7 @@ def fields(audio, **options):
 
 
 def measure(audio, **options):
-    """The codec of a dataset, which is this `[B, T, C]`, and its statistics."""
+    """The codec of a dataset, which is this `[B, T, C]`, with compiled methods, and its statistics."""
     options = fields(audio, **options)
     statistics = building.measure("technogan", [audio[:2], audio[2:]], **options)
     return make(statistics, options["audio_channels"], **options), statistics
@@ -56,7 +56,10 @@ def make(statistics, channels=2, clips=1, **options):
         basis = (statistics or {}).get(f"{_DISK_NAMES.get(part, part)}_basis")
         if basis is not None:
             options[f"{part}_components"] = basis.shape[1]
-    return Codec(*building.configs("technogan", **options), statistics, clips)
+    codec = Codec(*building.configs("technogan", **options), statistics, clips)
+    for name in ("encode", "decode", "synthesize"):  # compiled once, not in each test
+        setattr(codec, name, jax.jit(getattr(codec, name)))
+    return codec
 
 
 def correct(batches, statistics, **options):

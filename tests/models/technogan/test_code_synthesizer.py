@@ -18,7 +18,7 @@ def test_a_bar_has_a_few_notes_and_another_bar_has_others():
     g = random_parameters(gan.init_g)
     for layer in ("output", "palette"):  # clear choices
         g[layer]["kernel"] = 30 * g[layer]["kernel"]
-    x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 24))
+    x = gan.generate(g, gan.sample_latents(KEY, 24))
     silence, every = (
         codec.encode_part("pitch", jnp.asarray(v)) for v in (np.zeros(pitch.FEATURES), np.eye(pitch.FEATURES))
     )

@@ -22,7 +22,7 @@ def test_a_new_generator_has_residual_branches_of_zero_and_uses_its_latents():
     gan = building.build("technogan", **SMALL | PARTS | NETWORKS)
     g = jax.jit(gan.init_g)(KEY)
     assert not g["block_0"]["conv_1"]["kernel"].any() and g["block_0"]["conv_0"]["kernel"].any()
-    x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 4))
+    x = gan.generate(g, gan.sample_latents(KEY, 4))
     assert float(jnp.std(x, 0).mean()) > 0.05
 
 
@@ -30,7 +30,7 @@ def test_bars_differ_and_the_discriminator_sees_their_order():
     options = SMALL | PARTS | NETWORKS | dict(bars=2, clip_samples=2 * 14336)
     gan = building.build("technogan", **options)
     g, d = random_parameters(gan.init_g), random_parameters(gan.init_d)
-    x = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 4))
+    x = gan.generate(g, gan.sample_latents(KEY, 4))
     assert float(jnp.abs(x[:, :16] - x[:, 16:]).mean()) > 0.1
     discriminate = jax.jit(gan.discriminate)
     (logits,), (swapped,) = discriminate(d, x, KEY), discriminate(d, jnp.roll(x, 16, 1), KEY)
@@ -74,7 +74,7 @@ def test_a_loop_of_many_bars_is_generated_with_the_same_parameters_as_a_clip():
 def test_labels_are_interpolated_linearly_around_the_loop():
     gan = building.build("technogan", **SMALL | PARTS | NETWORKS, classes=("acid", "industrial", "dub"))
     latents = draw_bar_latents(gan, 5)
-    x = np.asarray(jax.jit(gan.generate)(random_parameters(gan.init_g), latents))
+    x = np.asarray(gan.generate(random_parameters(gan.init_g), latents))
     closed = np.concatenate([latents, latents[:, :1]], 1)[0, :, -3:]
     wanted = np.stack([np.interp(np.arange(80) / 16, np.arange(6), column) for column in closed.T], -1)
     np.testing.assert_allclose(x[0, :, -3:], wanted, atol=1e-6)
