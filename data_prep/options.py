@@ -173,7 +173,7 @@ class Options(command_line.Options):
 
     @property
     def share(self) -> tuple[int, int]:
-        """Of `task`: (I, N), and (0, 0) for what is none; without it (1, 1), all tracks."""
+        """Reads `task` as (I, N); (0, 0) if it is not valid; without it (1, 1), all tracks."""
         job, _, jobs = (self.task or "1/1").partition("/")
         share = (int(job), int(jobs)) if job.isdecimal() and jobs.isdecimal() else (0, 0)
         return share if 1 <= share[0] <= share[1] else (0, 0)
@@ -185,7 +185,7 @@ class Options(command_line.Options):
 
     @property
     def stride_samples(self) -> int:
-        """From one clip's start to the next one's, without a grid."""
+        """Stride between the starts of two clips, without a grid."""
         return round((self.hop_size if self.stride is None else self.stride) * self.sample_rate)
 
     @property
@@ -229,6 +229,6 @@ class Options(command_line.Options):
         return fields | {"split": list(self.split), "target_lufs": self.clip_settings.target_lufs}
 
 
-# What says nothing without a grid, and with one.
+# Options that have no effect without a grid, and with one.
 _OF_GRID = ("grid", "bars", "stride_bars", "bpm", "max_speed", "bpm_range")
 _OF_TIME = ("hop_size", "stride")

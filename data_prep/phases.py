@@ -41,7 +41,7 @@ def decode_all(
     """Decodes all tracks, or this task's share of them.
 
     Args:
-        options: of the command.
+        options: the options of the command.
         work: the tracks, each with its settings.
         folder: where the decoded tracks go.
         pool: runs the jobs.
@@ -154,7 +154,7 @@ def run_missing(
         phase: its name in the progress.
         sources: the tracks.
         jobs: the function's argument for each track.
-        results: of an earlier run, None where there is none; changed in place.
+        results: the results of an earlier run, None where there is none; changed in place.
         share: (task, tasks): this process runs only its share.
         pool: runs the jobs.
         say: takes the lines of the report.

@@ -152,15 +152,15 @@ def _existing_set(root: pathlib.Path, output: pathlib.Path, options: Options) ->
         return read_manifest(output)
     except tfrecords.RecordError as error:
         raise OptionError(
-            f"--output {options.output}: holds files but no set made by this command; name a folder that does not exist "
+            f"--output {options.output}: contains files but no dataset from this command; name a folder that does not exist "
             f"yet ({error})"
         ) from None
 
 
 @contextlib.contextmanager
 def _lock(folder: pathlib.Path, name: str, shared: bool = False) -> Iterator[None]:
-    """Keeps a second run out of the folder, but not one task another; the lock goes with the process, however it ends."""
-    if os.name == "nt":  # opens no folders
+    """Keeps a second run out of the folder, but not one task another; the lock is released when the process ends."""
+    if os.name == "nt":  # cannot open folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -190,7 +190,7 @@ def _fingerprint(options: Options, sources: list[TrackFile], rejected: list[dict
 
 
 def _differences(old: Manifest, options: Options) -> str:
-    """In words: how the set that is there differs from the one asked for."""
+    """In words: how the options of the existing dataset differ from those that were given."""
     before, now = old.options, options.shaping
     changed = [
         f"--{name} was {option_text(before.get(name))}, is {option_text(now[name])}"

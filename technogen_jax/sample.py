@@ -127,7 +127,7 @@ class Options(command_line.Options):
         if self.track and self.n is not None:
             raise command_line.OptionError(f"--n and --{kinds[0]}: clips or one track, not both")
         if self.hold is not None and not self.track:
-            raise command_line.OptionError("--hold: is of a track; add --minutes, --bars or --script")
+            raise command_line.OptionError("--hold: applies to tracks only; add --minutes, --bars or --script")
         self.check("n", not self.interpolate or self.n is None or self.n >= 2, "at least 2")
 
     @property

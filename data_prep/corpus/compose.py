@@ -372,7 +372,7 @@ def _bass_line(
 
     Args:
         draw: random generator.
-        parts: of the arrangement.
+        parts: the parts of the arrangement.
         root: MIDI note.
         scale: semitones above the root.
         calm: a plain bass; else an acid line with accents and slides.

@@ -46,7 +46,7 @@ class Recipe(NamedTuple):
     """The parameters of a loop.
 
     Attributes:
-        seed: of the latents; the loop is clip 0 of that seed.
+        seed: the seed of the latents; the loop is clip 0 of that seed.
         label: weight of each class; None: drawn from the seed.
         truncation: factor on the Gaussian latents, 0.01 to 1.
         moves: displacement along each latent direction.
@@ -193,7 +193,7 @@ def write(sound: Sound, path: pathlib.Path, bpm: float | None, minutes: float | 
 
     Args:
         sound: what to write.
-        path: of the file.
+        path: the path of the file.
         bpm: tempo; None for the model's own, without resampling.
         minutes: length of the track; None for the loop.
     """

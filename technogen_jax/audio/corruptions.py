@@ -77,7 +77,7 @@ def randomise_phase(audio: np.ndarray, rate_hz: int, amount: float, seed: int) -
         audio: `[T, C]`.
         rate_hz: its sample rate; a frame lasts about 64 ms.
         amount: largest angle in half circles: 0 changes nothing, 1 randomises the phases completely.
-        seed: of the angles.
+        seed: the seed of the angles.
     """
     n_fft = 1 << round(np.log2(_PHASE_FRAME_S * rate_hz))
     frames = -(-len(audio) // (n_fft // 4))

@@ -311,7 +311,7 @@ def saturate(audio: jax.Array, *, knee_dbfs: float = CEILING_DBFS) -> jax.Array:
     below the knee do not change at all.
 
     Args:
-        audio: of any shape.
+        audio: an array of any shape.
         knee_dbfs: the level above which samples change.
     """
     knee = np.float32(10 ** (knee_dbfs / 20))
@@ -337,10 +337,10 @@ def limit_circular(
     Args:
         audio: `[B, T, C]`, periodic.
         sample_rate_hz: its rate.
-        ceiling_dbfs: of samples. Between samples a wave can be higher: for EBU R 128, which allows -1 dB there, -2.
-        attack_s: in which the gain falls; of a power of two samples, twice, so only about this long.
-        hold_s: in which it then stays.
-        release_s: in which the reduction, in decibels, falls to 1 / e.
+        ceiling_dbfs: the highest sample. Between samples a wave can be higher: for EBU R 128, which allows -1 dB there, -2.
+        attack_s: about the time in which the gain falls: twice a power of two samples.
+        hold_s: time for which it then stays.
+        release_s: time in which the reduction, in decibels, falls to 1 / e.
 
     Returns:
         `[B, T, C]` within the ceiling.

@@ -22,8 +22,8 @@ def spectral_energy(
 
     Args:
         real: `[B, C, T]` in [-1, 1].
-        first: of the same shape.
-        second: of the same shape.
+        first: one sound, of the same shape.
+        second: the other, of the same shape.
         sample_rate_hz: their rate.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One way to be a command: declared options, `--help` with examples, errors in one line, an exit status for every end.
+"""What all commands have in common: declared options, `--help` with examples, errors in one line, an exit status for every end.
 
 A command is a module with a dataclass of options, a function that does the work, and a `Command` of both:
 
@@ -290,7 +290,7 @@ class Command:
         return parser
 
     def _message(self, error: Exception) -> str | None:
-        """One or two lines for an error that a user can cause or cure; None for any other, which is a bug."""
+        """One or two lines for an error that a user can cause or mend; None for any other, which is a bug."""
         if isinstance(error, CommandError):
             return str(error)
         text = "\n".join(str(error).strip().splitlines()[:_ERROR_LINES])
@@ -360,7 +360,7 @@ class _Output:
 
     @contextlib.contextmanager
     def _dropping(self) -> Iterator[None]:
-        """After an error the stream leads nowhere, or Python would fail once more when it closes the stream at its end."""
+        """After an error the stream is closed, or Python would fail once more when it closes the stream at its end."""
         try:
             yield
         except OSError as error:

@@ -32,7 +32,7 @@ _AXIS = "data"
 _LEAST_SHARDED = 2**12  # chosen: arrays with fewer elements are not worth a message between devices
 _WAIT_MS = 1000  # a process that waits handles its signals this often
 _TPU_FILES = ("/dev/accel0", "/dev/vfio/0")  # a host with TPU chips has one of these
-_calls = 0  # of `call_in_first_process`; the same in all processes, it names the answers
+_calls = 0  # counts calls of `call_in_first_process`; equal in all processes, it names the answers
 
 
 class JoinError(ValueError):
@@ -176,7 +176,7 @@ def choose_shardings(tree: Any, mesh: Mesh, shard: bool) -> Any:
 
     Args:
         tree: arrays or their shapes.
-        mesh: of all devices.
+        mesh: the mesh of all devices.
         shard: False: no array is cut.
     """
 
@@ -203,8 +203,8 @@ def make_agreement(mesh: Mesh, lag: int) -> Callable[[bool], bool]:
     All processes must call it equally often, and all get the same answers.
 
     Args:
-        mesh: of all devices.
-        lag: an answer comes so many calls late, so that no call waits for the devices. A single
+        mesh: the mesh of all devices.
+        lag: answers lag by this many calls, so that no call waits for the devices. A single
             process gets its answer at once.
     """
     if jax.process_count() == 1:

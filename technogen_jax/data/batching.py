@@ -93,7 +93,7 @@ def iterate_batches(
         n_critic: critic updates a step.
         steps: training steps in one batch.
         window: the part of each clip that is used.
-        seed: of the order, the crops and the rotations.
+        seed: the seed of the order, the crops and the rotations.
         first_step: the step to begin with, a multiple of `steps`.
         read_threads: threads that read and decode.
         read: with False the picks alone, from which `gather` makes the same batches.
@@ -193,7 +193,7 @@ class ClipAudio(Sequence):
 
 
 class _Picks(Sequence):
-    """What the rows of `steps` steps of one process are: int32 `[steps, n_critic, rows.count, 3]`.
+    """The clips in the rows of `steps` steps of one process: int32 `[steps, n_critic, rows.count, 3]`.
 
     The three numbers of a row are the clip, its first sample (or row of a code), and by how many of
     these it is then rotated. All come from Grain's random generators. They are called directly, since a

@@ -22,7 +22,7 @@ def complete_config(config: ConfigDict, manifest: Manifest) -> ConfigDict:
     Args:
         config: as a config file gives it; it is not changed. Values of a wrong type or range stay, for
             the check of the config to report.
-        manifest: of the dataset.
+        manifest: the manifest of the dataset.
 
     Raises:
         ValueError: the number of bars is unknown, or does not match the length of a clip; names the
@@ -76,7 +76,7 @@ def check_config(
     """Compares a config with a prepared dataset.
 
     Args:
-        manifest: of the dataset.
+        manifest: the manifest of the dataset.
         split: `config.data.split`.
         crop: `config.data.crop`.
         sample_rate_hz: `config.audio.sample_rate_hz`.

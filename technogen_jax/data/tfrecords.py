@@ -80,7 +80,7 @@ def parse_example(record: bytes) -> dict[str, Any]:
     second of 16 kHz.
 
     Raises:
-        Exception: of any type, if the record is no such example.
+        Exception: of any type, if the record has no clip.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 

@@ -44,7 +44,7 @@ class Net(NamedTuple):
         params: its arrays.
         classes: names of the logits, in order.
         validation_accuracy: on held-out tracks, the mean over the classes.
-        sample_rate_hz: of the audio; None if it was trained on images.
+        sample_rate_hz: the sample rate of the audio; None if it was trained on images.
     """
 
     params: dict[str, np.ndarray]
@@ -107,7 +107,7 @@ def train(
         tracks: `[n]`, the track of each.
         classes: names.
         steps: batches of 32.
-        seed: of the split, the initial parameters and the batches.
+        seed: the seed of the split, the initial parameters and the batches.
         what: text of the progress bar.
 
     Raises:
@@ -164,8 +164,8 @@ def train_artefact(
         audio: real clips, floating-point `[n, T, C]` in [-1, 1]; the mean of the channels is used.
         tracks: `[n]`, the track of each.
         sample_rate_hz: the audio's rate.
-        steps: of training.
-        seed: of all that is random.
+        steps: the number of steps of training.
+        seed: for all random numbers.
 
     Raises:
         ValueError: silent clips; clips that `train` or `log_mel_images` refuses.

@@ -34,7 +34,7 @@ class ClipSet(NamedTuple):
 
     Attributes:
         name: a name for messages and the report.
-        sample_rate_hz: of every clip.
+        sample_rate_hz: the sample rate of every clip.
         channels: 1 or 2.
         clip_samples: length of every clip.
         tracks: `[n]`, the track of each clip, a string.

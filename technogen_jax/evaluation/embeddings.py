@@ -22,7 +22,7 @@ class Request(NamedTuple):
     Attributes:
         path: the file after "="; None without one.
         train: the real clips that the model was trained on; None where they are not known.
-        seed: of all random draws.
+        seed: the seed of all random draws.
     """
 
     path: pathlib.Path | None
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An embedding that can be asked for.
+    """An embedding that can be selected by name.
 
     Attributes:
         load: request -> embedding.
@@ -79,7 +79,7 @@ def load_embeddings(names: str, train: ClipSet | None, seed: int) -> dict[str, E
     Args:
         names: such as "tmr-v1,artefact=net.npz".
         train: the real clips that the model was trained on; None where they are not known.
-        seed: of all random draws.
+        seed: the seed of all random draws.
 
     Raises:
         ClipSetError: a name that is not in the table, a file name too many or too few, or an
@@ -102,7 +102,7 @@ def train_label_classifier(train: ClipSet | None, seed: int) -> Embedding:
 
     Args:
         train: the real clips that the model was trained on.
-        seed: of all random draws.
+        seed: the seed of all random draws.
 
     Raises:
         ClipSetError: no training clips, or fewer than two labels.

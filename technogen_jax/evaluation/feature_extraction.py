@@ -40,10 +40,10 @@ class Options(NamedTuple):
     """Options of a comparison.
 
     Attributes:
-        seed: of the draws, permutations and classifiers.
+        seed: the seed of the draws, permutations and classifiers.
         per_track: real clips of a track that are used at most, spread evenly over it.
         draws: number of draws at most; fewer where a draw is large.
-        permutations: of tracks, for p-values.
+        permutations: the number of permutations of tracks, for p-values.
         train_clips: training clips searched for copies at most.
         loop: whether the clips are loops: their end continues at their start.
         beats: beats in a clip of a dataset cut to a grid; None: from its estimated tempo.
@@ -62,7 +62,7 @@ class ClipFeatures(NamedTuple):
     """Embeddings, features and fingerprints of the clips of a set.
 
     Attributes:
-        clips: the set.
+        clips: the clips to read.
         indices: `[n]`, which of its clips.
         tracks: `[n]`, their tracks.
         values: embedding's name -> `[n, D]`.
@@ -103,7 +103,7 @@ class Comparison(NamedTuple):
         generated: the generated clips.
         fit: real clips that the projection is fitted to: the other half, or the reference.
         train: the training clips; None where they are not known.
-        train_fingerprints: of all training clips; None where they are not known.
+        train_fingerprints: the fingerprints of all training clips; None where they are not known.
         noisy: real clips of other tracks with noise 40 dB below them, a control that a test must
             distinguish from the reference.
         earlier: clips of an earlier checkpoint; None without one.
@@ -240,7 +240,7 @@ def extract_features(
     """Reads clips once and returns what the figures need.
 
     Args:
-        clips: the set.
+        clips: the clips to read.
         indices: sorted, which of its clips.
         embeddings: the embeddings, by name.
         options: loop and beats.
@@ -344,7 +344,7 @@ def _check_sets(reference: ClipSet, generated: ClipSet, train: ClipSet | None, e
     shared = set(reference.tracks) & (set(train.tracks) if train else set())
     if shared:
         raise ClipSetError(
-            f"{len(shared)} tracks of {reference.name} were trained on, such as {min(shared)}; judge by other tracks"
+            f"{len(shared)} tracks of {reference.name} were trained on, such as {min(shared)}; evaluate on other tracks"
         )
 
 

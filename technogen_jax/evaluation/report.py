@@ -58,7 +58,7 @@ class Exhibits(NamedTuple):
     """The sounds and the data of the charts that a report shows beside the figures.
 
     Attributes:
-        sample_rate_hz: of the sounds.
+        sample_rate_hz: the sample rate of the sounds.
         generated: generated clips.
         real: real clips.
         copies: (generated clip, training clip, what matched) of clips that may be copies.

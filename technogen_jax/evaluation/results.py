@@ -70,7 +70,7 @@ def compare(paths: Sequence[str | os.PathLike], allow_mismatch: bool = False) ->
     """Returns a table of results side by side.
 
     Args:
-        paths: of two or more results.
+        paths: the paths of two or more results.
         allow_mismatch: whether results that cannot be compared get a warning instead of an error.
 
     Raises:

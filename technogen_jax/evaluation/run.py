@@ -56,7 +56,7 @@ def open_run(
         workdir: the run.
         step: "latest", "best" or a step that has a checkpoint.
         count: clips to generate.
-        seed: of their latents.
+        seed: the seed of their latents.
         data: the prepared dataset; None: where the run says it was.
         splits: which real tracks are the reference.
         earlier: a checkpoint for a control.

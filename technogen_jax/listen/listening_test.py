@@ -33,7 +33,7 @@ class Plan(NamedTuple):
         sample_rate: rate in Hz that files are resampled to; None: theirs, if it is one.
         track_pattern: its first group, found in a file's path, is the track; None: each file is one.
         delta: an accuracy this near to one half counts as chance.
-        seed: of tracks, pairs and orders.
+        seed: the seed of tracks, pairs and orders.
     """
 
     real: str
@@ -99,7 +99,7 @@ def serve(folder: pathlib.Path, plan: Plan, host: str, port: int, say: Callable[
     """Serves a test until Ctrl-C or SIGTERM.
 
     Args:
-        folder: of the test.
+        folder: the folder of the test.
         plan: what the test is.
         host: the address to listen on.
         port: 0: a free one.

@@ -47,10 +47,10 @@ def make_app(
 
     Args:
         stimuli: the sounds of the test.
-        writer: of the answers; the answers it already holds decide where each listener resumes.
+        writer: writes the answers; those that it already has decide where each listener resumes.
         links: one unguessable word for each listener, the first part of the listener's address.
         key: secret from which the addresses of sounds are computed.
-        seed: of the sessions.
+        seed: the seed of the sessions.
         pairs: trials with two clips for each listener, besides the control trials.
         singles: trials with one clip for each listener.
     """

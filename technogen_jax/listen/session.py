@@ -37,7 +37,7 @@ def draw(stimuli: Stimuli, seed: int, listener: int, pairs: int, singles: int) -
 
     Args:
         stimuli: the sounds; at least `pairs + singles` pairs.
-        seed: of the test.
+        seed: the seed of the test.
         listener: number, from 0.
         pairs: trials with two clips.
         singles: trials with one clip.

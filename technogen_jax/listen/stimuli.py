@@ -61,7 +61,7 @@ class Stimuli(NamedTuple):
         anchors: (index of a real clip, index of a clip with a fault), one for each of `ANCHORS`.
         good: (index, index) of two real clips.
         bad: (index of a real clip, index of a clip of the known-bad system); may be empty.
-        sample_rate_hz: of all sounds.
+        sample_rate_hz: the sample rate of all sounds.
         matched: both clips of every pair are known to have the same tempo.
         origin: where the clips come from.
     """

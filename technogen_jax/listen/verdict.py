@@ -40,7 +40,7 @@ class Share(NamedTuple):
         p_above: p-value against guessing: probability of as many right answers by chance.
         p_equivalent: p-value of the two one-sided tests of equivalence with 0.5 within `delta`.
         effect: design effect: variance divided by that of independent answers.
-        d_prime: of pairs, sqrt(2) z(accuracy).
+        d_prime: for pairs, sqrt(2) z(accuracy).
     """
 
     trials: int

@@ -49,7 +49,7 @@ def convolve_circular(x: jax.Array, kernel: jax.Array, precision: str | None = N
     Args:
         x: `[B, T, C_in]`.
         kernel: `[K, C_in, C_out]`, K odd.
-        precision: of the products, as in JAX. With a precision, rounding matters, and one plain
+        precision: precision of the products, as in JAX. With a precision, rounding matters, and one plain
             product is used.
 
     Returns:

@@ -22,7 +22,7 @@ _CALIBRATION_BATCHES, _CALIBRATION_BATCH = 16, 64  # 1,024 latents, in batches o
 
 
 class Endless(NamedTuple):
-    """What a model states that can play without end: its latents, and the reach of a bar.
+    """Properties of a model that can generate any number of bars: its latents, and the reach of a bar.
 
     z is [style | an anchor for each bar | label weights]. `generate` also takes latents of N bars,
     `[B, N, style + anchor + labels]`, N a multiple of `bars`, and `decode` takes as many bars as it
@@ -56,7 +56,7 @@ class GAN(NamedTuple):
         discriminate: d_params, x, key -> logits: a tuple of `[B, K]`, one for each
             sub-discriminator.
         encode: audio `[B, T, C]` in [-1, 1], and with `classes` label weights `[B, L]` -> x, the
-            domain in which the two networks meet.
+            domain of what `generate` returns and `discriminate` sees.
         decode: x -> audio. A model with `decode_noise` takes a second argument: the noise that is
             part of the sound. Without it, `decode` draws the noise from x.
         calibrate: g_params, key -> g_params for generating. With them, `generate` treats each
@@ -66,7 +66,7 @@ class GAN(NamedTuple):
             is True.
         encode_once: whether the dataset is encoded before the first step: for a model whose
             `encode` costs more than a step and whose clip is the whole record.
-        endless: of a model that can play without end, else None.
+        endless: None if the model cannot generate more bars than a clip has.
         decode_noise: x -> the noise `[B, C, T]` that `decode` draws for x. With it an exported
             model can be given its noise. None if `decode` needs no noise.
     """

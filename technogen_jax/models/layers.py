@@ -192,7 +192,7 @@ class Conv(nnx.Module):
         direction: "down", "transpose" or, for audio, "nearest".
         bias: whether the layer adds a bias.
         form: "polyphase" or "plain".
-        dtype: of computation and output; None: the parameters' dtype.
+        dtype: the type of computation and output; None: the parameters' dtype.
         rngs: source of the initial values.
     """
 

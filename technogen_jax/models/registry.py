@@ -86,7 +86,7 @@ def build(config: ConfigDict, statistics: Statistics | None = None) -> GAN:
     """Returns the GAN that a config describes.
 
     Args:
-        config: of a run; the sections `model` and `audio` are used.
+        config: the config of a run; the sections `model` and `audio` are used.
         statistics: what `measure` returned. A model that measures its dataset can be built without,
             but can't encode or decode.
 
@@ -101,7 +101,7 @@ def measure(config: ConfigDict, batches: Iterable[np.ndarray]) -> Statistics:
     """Returns the statistics of the dataset that the config's model needs.
 
     Args:
-        config: of a run.
+        config: the config of a run.
         batches: the clips of the dataset, `[B, T, C]` in [-1, 1].
     """
     return find(config).measure(batches, *read_config(config))

@@ -26,8 +26,8 @@ class StageInput:
 
     Attributes:
         config: the model's fields.
-        audio: of the clips.
-        seed: of the run.
+        audio: rate, channels and length of the clips.
+        seed: the seed of the run.
         clips: the records of the training split; each has its int16 audio `[T, C]` under "audio".
         statistics: what the stages before returned.
         state_path: a file in which the stage may keep its state, to resume from it after it was
@@ -51,7 +51,7 @@ class Stage:
 
     Attributes:
         name: what it does, for the progress line: "training the shaper".
-        unit: of its work: "steps".
+        unit: what its progress counts: "steps".
         count_units: (config, audio, number of clips) -> units of work; 0 skips the stage.
         run: does the work and returns the statistics with its results.
         state_file: name of `StageInput.state_path` in the workdir; "" for a stage that keeps no

@@ -39,9 +39,9 @@ class Bundle(NamedTuple):
 
     Attributes:
         gan: the model.
-        params: of the generator, float32.
-        statistics: of the training dataset; empty if the model has none.
-        config: of the run.
+        params: the parameters of the generator, float32.
+        statistics: the statistics of the training dataset; empty if the model has none.
+        config: the config of the run.
         card: licence, data, step, weights, parameters, format.
     """
 
@@ -63,10 +63,10 @@ def write(
     """Writes a bundle, whole or not at all; the same input gives the same bytes.
 
     Args:
-        path: of the file; it must end in `SUFFIX`.
-        config: of the run.
+        path: the path of the file; it must end in `SUFFIX`.
+        config: the config of the run.
         params: calibrated generator parameters.
-        statistics: of the training dataset; empty if the model has none.
+        statistics: the statistics of the training dataset; empty if the model has none.
         card: see the module; its entries `parameters` and `format` are added here.
 
     Raises:
@@ -88,7 +88,7 @@ def read(path: str | os.PathLike, step: int | str = "latest") -> Bundle:
     """Reads a bundle.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         step: "latest", "best", or the step of the bundle: it has only one.
 
     Raises:

@@ -112,7 +112,7 @@ class Checkpoints:
         Does nothing if that step is saved already.
 
         Args:
-            state: of the run.
+            state: the state of the run.
             metric: the score of this state, smaller is better; None if it was not evaluated.
 
         Raises:

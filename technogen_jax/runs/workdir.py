@@ -78,8 +78,8 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest)
 
     Args:
         workdir: the folder; created if it is missing.
-        config: of the run.
-        manifest: of its training dataset.
+        config: the config of the run.
+        manifest: the manifest of its training dataset.
 
     Raises:
         WorkdirError: the folder belongs to a run with another config or dataset, or contains other

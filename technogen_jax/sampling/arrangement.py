@@ -41,7 +41,8 @@ class Section(NamedTuple):
 
     Attributes:
         bars: its length; a multiple of the model's.
-        seed: of the style and the anchors. The same seed later in a track gives the same style with other anchors.
+        seed: seed of the style and the anchors. The same seed later in a track gives the same
+            style with other anchors.
         label: weight of each label; None: the seed draws one, if the model has labels.
         energy: at its start and its end, 0 to 1. From 0 to 0.5 the treble fades in, from 0.5 to 1 the kick.
         crossfade: bars in which the latents move from those of the section before to its own; 0: in the last bar of
@@ -62,8 +63,8 @@ def read_script(path: str | os.PathLike, seed: int = 0, label: dict[str, float] 
 
     Args:
         path: the file.
-        seed: of the first section; a section without a seed has that of the section before.
-        label: of the first section; a section without a label has that of the section before.
+        seed: seed of the first section; a section without a seed has that of the section before.
+        label: label of the first section; a section without a label has that of the section before.
 
     Raises:
         ScriptError: no such file, no TOML, or a section with an unknown field or an invalid value.
@@ -148,7 +149,7 @@ def latents_of(gan: models.GAN, sections: Sequence[Section], hold: int, truncati
 
     Args:
         gan: the model.
-        sections: of the track, in order.
+        sections: the sections of the track, in order.
         hold: bars until anchors change, a multiple of the model's bars.
         truncation: scale of the latents, in (0, 1].
 

@@ -36,7 +36,7 @@ class Trained(NamedTuple):
     Attributes:
         gan: the model.
         params: averaged generator parameters, with batch statistics if the model has them.
-        config: of the run.
+        config: the config of the run.
         workdir: the run's folder, or the file that it was exported to, absolute.
         step: generator updates done when the parameters were saved.
         weights: SHA-256 of the parameters and, if the model has them, of the dataset's statistics, in hexadecimal.

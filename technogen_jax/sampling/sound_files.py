@@ -156,7 +156,7 @@ def write_track(
 
     Args:
         trained: the generator, of a model that plays without end.
-        sections: of the track, in order.
+        sections: the sections of the track, in order.
         hold: bars until anchors change; None: 4, or a clip of the model where that is longer.
         truncation: scale of the latents.
         path: a .wav or .flac; 16 bit.

@@ -28,9 +28,9 @@ def run_stages(
     """Runs the stages of the model in order, unless the workdir has their result already.
 
     Args:
-        config: of the run.
+        config: the config of the run.
         workdir: the run's folder.
-        clips: of the training split.
+        clips: the clips of the training split.
         stop: is set by a signal.
 
     Returns:
@@ -92,10 +92,10 @@ def encode_dataset(
     """Encodes the dataset, unless the workdir has the file already; for models with `encode_once`.
 
     Args:
-        config: of the run.
+        config: the config of the run.
         workdir: the run's folder.
         gan: the model.
-        clips: of the training split.
+        clips: the clips of the training split.
         statistics: from `run_stages`.
         stop: is set by a signal.
 

@@ -118,10 +118,10 @@ class Run:
         config: with every field.
         workdir: the run's folder.
         say: prints a line for the user, in the first process only.
-        mesh: of all devices.
+        mesh: the mesh of all devices.
         source: the records of the training split.
         init: key -> the first state.
-        shardings: of each array of the state.
+        shardings: the shardings of each array of the state.
     """
 
     config: ConfigDict
@@ -179,9 +179,9 @@ def build_training(
 
     Args:
         config: with every field.
-        batch_sharding: of the rows of a batch; None for one device.
+        batch_sharding: the sharding of the rows of a batch; None for one device.
         statistics: from the model's stages; None before they have run.
-        state_shardings: of each array of the state; None: every device has all of it.
+        state_shardings: the shardings of each array of the state; None: every device has all of it.
 
     Raises:
         FieldError: a field that can't work.
@@ -308,7 +308,7 @@ class Input(NamedTuple):
     Attributes:
         batches: endless; the clips `[steps, n_critic, B, ...]` of one dispatch, or (all clips,
             picks) where all clips are in the devices' memory.
-        sharding: of one such item.
+        sharding: the sharding of one such item.
         pick_clips: (all clips, picks) -> clips; None where the items are the clips.
     """
 
@@ -370,8 +370,8 @@ class Outputs:
 
     Attributes:
         gan: renders the clips of previews and evaluations.
-        checkpoints: of the run.
-        log: of the metrics.
+        checkpoints: the checkpoints of the run.
+        log: the log of the metrics.
         metric: evaluates generated clips; None for no evaluation.
         bar: the progress bar.
     """
@@ -391,7 +391,7 @@ def run_loop(
     Args:
         run: the run.
         state: to start from.
-        train_step: of the model.
+        train_step: the training step of the model.
         data: from `make_input`.
         outputs: where results go.
         stop: is set by a signal.

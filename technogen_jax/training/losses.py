@@ -71,7 +71,7 @@ def wgan_gp_penalty(
         score: x `[B, ...]` -> logits.
         real: `[B, ...]`.
         fake: the same shape.
-        key: of one mixing weight a clip, uniform in (0, 1).
+        key: for the mixing weights, one per clip, uniform in (0, 1).
 
     Raises:
         ValueError: real and fake differ in shape.

@@ -42,7 +42,7 @@ def check_state_fits(config: ConfigDict, shapes: TrainState, shardings: TrainSta
 
 
 def dataset_stays_on_device(config: ConfigDict, clips: Sequence[np.ndarray]) -> bool:
-    """Whether all clips are to be in the devices' memory: what config.data.resident says.
+    """Whether all clips are to be in the devices' memory: as configured by config.data.resident.
 
     "auto" means yes if the device is an accelerator and the clips take a small share of its memory.
     A CPU gains nothing.

@@ -14,7 +14,7 @@ from technogen_jax.training.errors import TrainError
 from technogen_jax.training.state import TrainState
 from technogen_jax.training.step import all_finite
 
-_MOST_SKIPPED = 100  # chosen: so many steps skipped in a row will not be followed by good ones
+_MOST_SKIPPED = 100  # chosen: after this many skipped steps in a row, training gives up
 
 Row = dict[str, float]
 
@@ -64,7 +64,7 @@ class NonFiniteGuard:
 
     Args:
         skip: train.skip_not_finite.
-        checkpoints: of the run; the error names the newest one.
+        checkpoints: the checkpoints of the run; the error names the newest one.
     """
 
     def __init__(self, skip: bool, checkpoints: Checkpoints):
@@ -157,5 +157,5 @@ class DueActions:
 
     @property
     def needs_state(self) -> bool:
-        """Whether more than a line of metrics is due."""
+        """Whether anything besides a line of metrics is due."""
         return self.evaluate or self.save or self.preview

@@ -22,7 +22,7 @@ def render_fixed_clips(config: ConfigDict, gan: models.GAN, ema: Any, purpose: s
     """Renders clips of latents that stay the same for the whole run.
 
     Args:
-        config: of the run.
+        config: the config of the run.
         gan: the model.
         ema: averaged generator parameters.
         purpose: "preview" or "evaluate"; each has latents of its own.
@@ -43,12 +43,12 @@ def write_preview(
     """Renders a preview and writes it as one WAV file, one picture, and to TensorBoard.
 
     Args:
-        config: of the run.
+        config: the config of the run.
         gan: the model.
         ema: averaged generator parameters.
-        step: of the run.
+        step: the step of the run.
         workdir: the run's folder.
-        log: of the run.
+        log: the log of the run.
     """
     clips = render_fixed_clips(config, gan, ema, "preview", config.train.sample_clips)
     rate_hz = config.audio.sample_rate_hz

@@ -27,8 +27,8 @@ class ValidationMetric(NamedTuple):
     """Compares generated clips with the real clips of the valid split, in about a second.
 
     Attributes:
-        sample_rate_hz: of the clips.
-        projection: of the embedding tmr-v1, fitted to the training tracks.
+        sample_rate_hz: the sample rate of the clips.
+        projection: the projection of the embedding tmr-v1, fitted to the training tracks.
         reference: `[n, D]` embeddings of the real clips.
         tracks: `[n]` their tracks.
         floor: `mmd_tmr-v1` of as many training clips: the value that real clips have.
@@ -114,12 +114,12 @@ def evaluate(
     """Measures generated clips and logs the result.
 
     Args:
-        metric: of the run; None for no evaluation.
-        config: of the run.
+        metric: the metric of the run; None for no evaluation.
+        config: the config of the run.
         gan: the model.
         ema: averaged generator parameters.
-        step: of the run.
-        log: of the run.
+        step: the step of the run.
+        log: the log of the run.
 
     Returns:
         The value of `BEST_METRIC`; None without a metric.

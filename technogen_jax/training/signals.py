@@ -60,7 +60,7 @@ def stoppable_progress(what: str, total: int, unit: str, stop: threading.Event) 
 def run_in_first_process(work: Callable[[], None]) -> None:
     """Runs work in the first process while the others wait.
 
-    After a signal to it, raises `StoppedError` in all.
+    After a signal to it, raises `StoppedError` in every process.
     """
 
     def was_stopped() -> bool:

@@ -32,14 +32,14 @@ class StepOptions:
 
     Attributes:
         adversarial: the two adversarial losses.
-        gp_weight: of WGAN-GP's gradient penalty; a term of weight 0 is not computed.
+        gp_weight: the weight of WGAN-GP's gradient penalty; a term of weight 0 is not computed.
         r1_weight: γ of the zero-centered gradient penalty on real clips.
         r2_weight: γ of the zero-centered gradient penalty on fake clips.
         penalty_share: share of the batch from which the penalties are computed, in (0, 1].
         weight_clip: largest magnitude of a weight of the discriminator; 0 for no limit.
         reuse_fakes: the generator is updated on the fakes that the discriminator was just updated
             on, so that they are generated once; n_critic must be 1.
-        ema_decay: of the moving average of the generator's parameters.
+        ema_decay: the decay of the moving average of the generator's parameters.
     """
 
     adversarial: losses.Adversarial
@@ -74,12 +74,12 @@ def discriminator_loss(
 
     Args:
         gan: the model.
-        options: of the step.
+        options: the options of the step.
         d_params: parameters of the discriminator.
         real: encoded real clips `[B, ...]`.
         fake: generated clips of the same shape.
-        keys: `[4]`: of the discriminator on reals, on fakes and on mixes of both, and of these
-            mixes.
+        keys: `[4]`: for the discriminator on reals, on fakes and on mixes of both, and for the
+            mixing weights.
     """
     real_key, fake_key, mixed_key, mix_key = keys
 
@@ -107,12 +107,12 @@ def generator_loss(
 
     Args:
         gan: the model.
-        options: of the step.
+        options: the options of the step.
         fake: generated clips `[B, ...]`.
         d_params: parameters of the discriminator.
         real: encoded real clips; only a relativistic loss depends on them, else XLA removes their
             logits.
-        keys: of the discriminator on reals and on fakes.
+        keys: the keys for the discriminator on reals and on fakes.
     """
     real_key, fake_key = keys
     real_logits = gan.discriminate(d_params, real, real_key)
@@ -127,8 +127,8 @@ class StepParts:
         gan: the model.
         optimizers: one for each network.
         options: from the config.
-        batch_sharding: of the rows of a batch `[B, ...]` over several devices; None for one device.
-        state_shardings: of each array of the state, where `train.shard_parameters` gives each
+        batch_sharding: sharding of the rows of a batch `[B, ...]` over several devices; None for one device.
+        state_shardings: shardings of each array of the state, where `train.shard_parameters` gives each
             device a share of it; None: every device has the whole state.
     """
 
@@ -183,7 +183,7 @@ def train_step(
         state: before the step.
         clips: int16 audio `[n_critic, B, T, C]`, a batch for each update of the discriminator; for
             a model with `encode_once`, what `gan.encode` returned for them.
-        key: of the run; folded with the step, so that a resumed run draws the same random numbers.
+        key: key of the run; folded with the step, so that a resumed run draws the same numbers.
 
     Returns:
         The state after the step, and scalar metrics: the terms of both losses and the norms of both
@@ -245,8 +245,8 @@ def make_train_step(
         gan: the model.
         optimizers: one for each network.
         options: from the config.
-        batch_sharding: of the rows of a batch over several devices; None for one device.
-        state_shardings: of each array of the state; None: every device has the whole state.
+        batch_sharding: sharding of the rows of a batch over several devices; None for one device.
+        state_shardings: shardings of each array of the state; None: every device has the whole state.
     """
     parts = StepParts(gan, optimizers, options, batch_sharding, state_shardings)
     return lambda state, clips, key: train_step(parts, state, clips, key)

@@ -150,7 +150,7 @@ def test_describe_counts_clipped_silent_and_equal_clips():
         (["--workdir", "x", "--bars", "4", "--n", "1"], "--n and --bars: clips or one track, not both"),
         (
             ["--workdir", "x", "--hold", "4"],
-            "--hold: is of a track; add --minutes, --bars or --script",
+            "--hold: applies to tracks only; add --minutes, --bars or --script",
         ),
         (
             ["--workdir", "x", "--label", "acid=1,dub"],

@@ -267,7 +267,7 @@ def test_unusable_folders_are_errors(corpus, whole, tmp_path, capsys):
         (tmp_path / "nothing", tmp_path / "out", 2, "no such folder"),
         (tmp_path / "file", tmp_path / "out", 2, "not a folder"),
         (corpus, tmp_path / "file", 2, "is a file"),
-        (corpus, tmp_path / "full", 2, "holds files but no set"),
+        (corpus, tmp_path / "full", 2, "contains files but no dataset"),
         (corpus, corpus, 2, "holds the input folder"),
         (corpus / "acid", corpus, 2, "holds the input folder"),
         (corpus, set_, 1, "already holds another set"),

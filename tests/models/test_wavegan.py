@@ -112,7 +112,9 @@ def test_audio_and_logits_have_the_expected_shapes(clip_samples, audio_channels)
 
 
 def test_eight_seconds_of_44100_hz_stereo_are_generated_and_classified():
-    gan = building.build("wavegan", clip_samples=EIGHT_SECONDS_SAMPLES, audio_channels=2, channels=2, max_channels=4, compiled=False)
+    gan = building.build(
+        "wavegan", clip_samples=EIGHT_SECONDS_SAMPLES, audio_channels=2, channels=2, max_channels=4, compiled=False
+    )
     g, d = random_parameters(gan.init_g), random_parameters(gan.init_d)
     audio = jax.jit(gan.generate)(g, gan.sample_latents(KEY, 2))
     assert 0.01 < np.abs(audio).max() <= 1
@@ -294,7 +296,9 @@ def test_phase_shuffle_follows_the_first_four_layers_with_a_draw_for_each(clip_s
         return x
 
     monkeypatch.setattr(wavegan, "phase_shuffle", record)
-    gan = building.build("wavegan", clip_samples=clip_samples, audio_channels=1, channels=1, phase_shuffle=3, compiled=False)
+    gan = building.build(
+        "wavegan", clip_samples=clip_samples, audio_channels=1, channels=1, phase_shuffle=3, compiled=False
+    )
     gan.discriminate(random_parameters(gan.init_d), jnp.zeros((1, clip_samples, 1)), KEY)
     assert [length for length, _, _ in calls] == [clip_samples // 4 ** (i + 1) for i in range(shuffled)]
     assert len({draw for _, draw, _ in calls}) == shuffled

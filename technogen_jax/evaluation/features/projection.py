@@ -82,7 +82,7 @@ def fit_projection(
         values: embeddings `[n, D]` to fit to.
         tracks: `[n]`, the track of each.
         blocks: {block: its columns}.
-        dimensions: at most this many a space. None: a fifth of the number of tracks, from 2 to 32.
+        dimensions: at most this many per space. None: a fifth of the number of tracks, from 2 to 32.
 
     Returns:
         The projection, with one space a block and one named "all".
@@ -93,7 +93,7 @@ def fit_projection(
     """
     values, count = _check(values, "fit_projection"), len(set(tracks))
     if len(tracks) != len(values):
-        raise ValueError(f"fit_projection: expected one track a clip, got {len(tracks)} for {len(values)}")
+        raise ValueError(f"fit_projection: expected one track per clip, got {len(tracks)} for {len(values)}")
     if count < LEAST_TRACKS:
         raise ValueError(
             f"fit_projection: expected clips of at least {LEAST_TRACKS} tracks, got {count}; prepare the dataset from more"

@@ -1,6 +1,6 @@
 """Statistics of whole sets that show copying: authenticity, data copying, WaveGAN's distances.
 
-All compare embeddings or images by Euclidean nearest neighbours. A figure has a meaning only beside
+All compare embeddings or images by Euclidean nearest neighbours. A figure has a meaning only relative to
 the same figure of as many held-out real clips.
 """
 
@@ -82,7 +82,7 @@ def data_copying_by_cell(
         held_out: `[n, D]`.
         train: `[l, D]`.
         cells: number of cells of k-means on the training set.
-        seed: of k-means.
+        seed: the seed of k-means.
 
     Raises:
         ValueError: more cells than training clips, or no cell with enough clips.

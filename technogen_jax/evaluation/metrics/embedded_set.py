@@ -87,7 +87,7 @@ def check_tracks(tracks: ArrayLike, clips: int, name: str) -> np.ndarray:
     """Returns the track ids as an array `[clips]`.
 
     Raises:
-        ValueError: not one string or integer a clip.
+        ValueError: not one string or integer per clip.
     """
     tracks = np.asarray(tracks)
     if tracks.shape != (clips,) or tracks.dtype.kind not in "iuU":

@@ -63,7 +63,7 @@ def compare_feature(
         other_values: `[m]`.
         other_tracks: `[m]` track ids, none of them in the reference.
         permutations: number of permutations; p is a multiple of `1 / (permutations + 1)`.
-        seed: of the permutations.
+        seed: the seed of the permutations.
 
     Returns:
         The comparison: `wasserstein` is the distance of the two distributions in standard

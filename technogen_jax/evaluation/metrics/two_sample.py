@@ -112,7 +112,7 @@ def classifier_test(
         generated: clips of the same sample rate, level, bit depth and length as the real ones; if
             they differ, the test detects that difference.
         classifier: a name in `CLASSIFIERS`, or a function of the same form.
-        seed: of the tracks and the classifier.
+        seed: the seed of the tracks and the classifier.
 
     Raises:
         ValueError: an unknown name; sets that do not fit (`check_pair`); a track in both sets;
@@ -172,7 +172,7 @@ def claim(test: TwoSample | None, control: TwoSample | None) -> Claim:
     """Returns the highest claim that machine results allow: L0, L1 or L2. L3 and L4 need listeners.
 
     Args:
-        test: of real and generated clips; None where there were too few.
+        test: the test of real and generated clips; None where there were too few.
         control: the same test of real clips and of real clips with noise 40 dB below them, which a
             sensitive test distinguishes; None where it was not made.
     """

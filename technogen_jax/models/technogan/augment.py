@@ -57,8 +57,8 @@ class Remixer:
     """Remixes code: each change is linear in it, or adds to it.
 
     Args:
-        codec: of the code.
-        share: of the clips that `__call__` remixes.
+        codec: the codec of the code.
+        share: share of the clips that `__call__` remixes.
     """
 
     def __init__(self, codec: Codec, share: float = 1.0):
@@ -73,7 +73,7 @@ class Remixer:
         return jnp.concatenate([mixed, x[..., size:]], -1)
 
     def remix(self, code: jax.Array, mix: Mix) -> jax.Array:
-        """Code `[B, S, K]` as if the clips had been mixed so."""
+        """Code `[B, S, K]` as if the audio had been mixed with these settings."""
         controls = [mix.curve, mix.width[:, None], jnp.expm1(mix.bass)[:, None], mix.swapped[:, None]]
         controls = jnp.concatenate(controls, -1)
         gain, shift = (jnp.matmul(controls, rows, precision="highest")[:, None] for rows in self._maps)

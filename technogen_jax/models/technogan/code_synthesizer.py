@@ -5,8 +5,8 @@
         -> kick and bass: added to the low components
         -> pitch and partials: parts of their own
 
-Continuous components are counted in deviations from their mean until the end. The low end has two
-more rules: a gate of each sixteenth mixes its free components with silence, and a bar with a
+Continuous components are counted in deviations from their mean until the end. Two more rules: a
+gate of each sixteenth mixes the free components of the low end with silence; a bar with a continuous
 component too far from the mean is made smaller as a whole.
 """
 
@@ -102,6 +102,7 @@ class CodeSynthesizer:
         columns = np.concatenate([np.arange(layout.size)[part.slice] for part in parts if part])
         self._scale = codec.scale[columns]
         self._is_low = np.isin(columns, np.arange(layout.size)[low.slice]).astype(np.float32)
+        # The code of silence, in deviations, of the low components; 0 of the others.
         self._silence = self._is_low * codec.silence[columns] / self._scale
         added_size = sum(self._sizes) - low.size
         self._continuous = ContinuousHead(sum(self._sizes))
@@ -161,9 +162,8 @@ class CodeSynthesizer:
         mid, side, low, pan = split_values(self._limit(x, step.low_gate), self._sizes)
         low_end = self._low_end.contribute(self._low_end.get_controls(step.low_end, bar.low_end))
         parts = [mid, side, low + self._codec.encode_low_waveform(low_end)]
-        # Controls of notes and partials are computed here and in `_sum_additions`, not shared.
-        # Shared, the gradients of both contributions would be added before they pass them, and
-        # training would round otherwise.
+        # Controls of notes and partials are computed here and in `_sum_additions`, not shared: so
+        # gradients are summed in the order of earlier versions, and training gives the same bits.
         if self._notes:
             features = self._notes.get_pitch(self._control_notes(step, bar))
             parts.append(self._codec.encode_part("pitch", features))
@@ -225,8 +225,8 @@ def limit_bars(x: jax.Array) -> jax.Array:
     Returns:
         `[B, S, 1]`: 1 for a bar that is within.
     """
-    # Not the maximum itself: its gradient is divided by the number of entries that equal it. A
-    # compiler that computes them again and rounds them differently finds none: 0 / 0.
+    # Not jnp.max: its gradient is divided by the number of entries that equal the maximum. XLA may
+    # compute the entries a second time with another rounding. Then no entry equals it: 0 / 0.
     sizes = jnp.abs(x).reshape(len(x), -1, STEPS_PER_BAR * x.shape[2])
     is_largest = jnp.arange(sizes.shape[-1]) == jnp.argmax(sizes, -1, keepdims=True)
     largest = jnp.sum(jnp.where(is_largest, sizes, 0), -1)

@@ -22,9 +22,7 @@ class TechnoGANConfig(Section):
     latent_size: int = field(
         96, "Components of the style, which is the same for all bars of a clip.", least=1, most=_MOST
     )
-    anchor_size: int = field(
-        32, "Components of the anchor, which each bar has one of, besides its noise.", least=1, most=_MOST
-    )
+    anchor_size: int = field(32, "Size of each bar's anchor vector, without its noise.", least=1, most=_MOST)
     classes: tuple[str, ...] = field((), "Labels that the model can generate on request, such as ('acid', 'dub').")
     channels: int = field(128, "Channels of the generator.", least=1, most=4096)
     blocks: int = field(5, "Residual blocks of the generator.", least=1, most=64)

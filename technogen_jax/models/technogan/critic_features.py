@@ -24,7 +24,7 @@ from technogen_jax.models.technogan.layout import BAND_GROUPS, STEPS_PER_BEAT, g
 
 _LAGS = (1, STEPS_PER_BEAT, 2 * STEPS_PER_BEAT)  # steps: a sixteenth, a beat, half a bar ago
 _TIMES = 4  # times within a sixteenth at which spectra are seen
-_GROUP_SIZE = 8  # components of a part, of about the same deviation, whose power is seen together
+_GROUP_SIZE = 8  # components of a part, of about the same deviation, that share one mean power
 _QUIETEST = 1e-3  # added to mean squares, which are about 1: 30 dB below the usual. Chosen
 _LOW_FLOOR = 0.003  # of magnitudes below the crossover: 50 dB below a sine at full scale. Chosen
 _RESTING = ("low", "pitch", "partials", "side_partials")  # parts that can be silent
@@ -35,7 +35,7 @@ class CriticFeatures:
     """The features: rests, changes of spectra, powers of components, spectra of the low end.
 
     Args:
-        codec: of the code.
+        codec: the codec of the code.
 
     Attributes:
         size: their number.
@@ -123,8 +123,8 @@ class CriticFeatures:
     def picture_low_end(self, code: jax.Array) -> jax.Array:
         """Logarithmic spectra of the low waveform, `[B, S, low_bins]` of about unit deviation.
 
-        The discriminator sees these in place of the components of `low`: it would memorize
-        phases, which are inaudible.
+        The discriminator sees these and powers in place of the components of `low`: it would
+        memorize phases, which are inaudible.
         """
         kernel, mean = self._low_map
         waves = convolve_circular(self._codec.layout.split(code).low, kernel, "highest") + mean
@@ -158,9 +158,10 @@ def _average_groups(size: int) -> np.ndarray:
 
 
 def _average_picture(frames: int, bands: int) -> np.ndarray:
-    """`[frames * bands, times * groups]`: the means of a picture.
+    """`[frames * bands, times * groups]`: the matrix that averages levels into a picture.
 
-    Of bands in groups; of frames the first one, each half of the inner ones, the last one.
+    Bands are averaged in groups. Frames are averaged into four times: the first frame, each half of
+    the inner ones, the last frame.
     """
     times = min(_TIMES, frames)
     inner = np.arange(frames - 2) * 2 // max(frames - 2, 2)

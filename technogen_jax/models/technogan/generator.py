@@ -144,9 +144,9 @@ class Generator(nnx.Module):
 
 def count_reach_bars(config: TechnoGANConfig) -> int:
     """The number of bars on either side on which the generated code of a bar depends."""
-    # The convolutions of a block reach four sixteenths into the next bar. The mean beat brings them
-    # to the same place of all beats of that bar, so that the bar after it is two sixteenths
-    # further, not sixteen: three blocks reach two bars. The style reaches one bar back, and so do a
-    # kick and a percussion hit that still sound.
+    # Two convolutions of a block reach four sixteenths, one beat, into the next bar. The mean beat
+    # copies that to all beats of this bar, the last one too, which is next to the bar after it. So
+    # three blocks reach two bars. The style of a bar is interpolated from that of the bar before,
+    # and a kick or a percussion hit of the bar before can still sound: one bar more.
     plan_reach = 2 * (BAR_TAPS // 2) if config.bars > 1 else 0
     return -(-2 * config.blocks // 3) + max(plan_reach, 1) + 1

@@ -50,8 +50,8 @@ class ContinuousControls(NamedTuple):
 
     Attributes:
         values: `[B, S, M]`, deviations from the mean.
-        motion: `[B, N, 3, M]` in [0, 1]: which share of the motion there is; of that, which share
-            differs between beats; of that, which share differs between the halves of the bar.
+        motion: `[B, N, 3, M]` in [0, 1], three nested factors: of all variation in the bar; of what
+            differs between its beats; of what differs between its halves.
         noise: `[B, S, M]`, deviations.
     """
 
@@ -65,8 +65,8 @@ class ContinuousHead:
     """Values that move as much as the bar allows, and noise.
 
     Much of techno repeats exactly or stands still, which convolutions alone never do. So a bar's
-    values are split into its mean, its mean beat, its mean half and the rest, and the bar says
-    which share of each there is. Noise is added after that: it never repeats.
+    values are split into its mean, what is common to its beats, what is common to its halves, and
+    the rest; the generator gives each bar a factor of each. Noise is added after that: it never repeats.
 
     Attributes:
         size: M, components.
@@ -107,8 +107,8 @@ class ContinuousHead:
 
         The mean of a bar stays.
 
-        Each share is of the one before. If the rest could be there without the mean beat and the
-        mean half, one half of a bar could be the other one with the opposite sign.
+        The factors are nested. With independent factors, one half of a bar could be the other one
+        with the opposite sign.
         """
         x = controls.values
         moving, of_beats, of_halves = (controls.motion[:, :, i, None] for i in range(3))
@@ -121,7 +121,8 @@ class ContinuousHead:
 def _make_layers() -> np.ndarray:
     """The matrix `[4 * 16, 16]` that splits a bar into layers which sum to it.
 
-    The layers are its mean, its mean beat, its mean half and the rest, each without those before.
+    The layers are the mean of the bar; the mean of its beats, minus the mean of the bar; the mean
+    of its halves, minus the mean of the beats; the rest.
     """
     step = np.arange(STEPS_PER_BAR)
     periods = (1, STEPS_PER_BEAT, STEPS_PER_BAR // 2, STEPS_PER_BAR)
@@ -293,7 +294,7 @@ class PartialHead:
         """What the levels around the partials add to a spectrum, `[B, S, K]` in deviations.
 
         Args:
-            controls: of the partials.
+            controls: the controls of the partials.
             rises: `[POSITIONS, K]`, what one neper around each position is in the components.
         """
         loudness = controls.prominences * controls.peaks[:, :, None]

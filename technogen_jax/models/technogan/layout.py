@@ -35,13 +35,13 @@ class Parts(NamedTuple, Generic[T]):
     """One value for each part of the code; None where the codec does not have the part.
 
     Attributes:
-        mid: of the log-mel spectra of the mid, the mean of left and right; of mono, the signal.
-        side: of those of the side, half the difference of left and right (stereo).
-        low: of the waveform of the mid below the crossover.
-        pitch: of the pitch of the mid (with a shaper).
-        partials: of the sustained partials of the mid (with a shaper).
-        side_partials: of those of the side (stereo, with a shaper).
-        pan: of the correlation of mid and side in groups of bands (stereo).
+        mid: log-mel spectra of the mid, the mean of left and right; of mono, the signal.
+        side: log-mel spectra of the side, half the difference of left and right (stereo).
+        low: waveform of the mid below the crossover.
+        pitch: pitch of the mid (with a shaper).
+        partials: sustained partials of the mid (with a shaper).
+        side_partials: sustained partials of the side (stereo, with a shaper).
+        pan: correlation of mid and side in groups of bands (stereo).
     """
 
     mid: T

@@ -27,11 +27,11 @@ from technogen_jax.models.technogan.layout import STEPS_PER_BAR
 NOTES = 4  # bass notes of a bar
 _KICK_STEPS = 8  # sixteenths that a kick lasts at most
 _LEVELS_PER_STEP = 4  # times of a sixteenth at which the bass has a level
-_KICK_HARMONICS, _BASS_HARMONICS = 3, 4  # with the fundamental
+_KICK_HARMONICS, _BASS_HARMONICS = 3, 4  # including the fundamental
 # The kick of a new generator, to which its outputs are added: seconds, closer together where pitch
 # falls fastest; octaves by which pitch falls from each time to the next; log-amplitudes in nepers,
-# 0 being full scale. All constants of this file are chosen: they say where training begins, not
-# where it ends.
+# 0 being full scale. All constants of this file are chosen: training begins there and may move
+# far away.
 _KICK_TIMES_S = np.r_[0, np.geomspace(0.002, 0.88, 9)]
 _KICK_FALLS = np.array([0.2, 0.2, 0.3, 0.5, 0.5, 0.35, 0.15, 0.08, 0.02])
 _KICK_LEVELS = np.array([-1.5, -1.2, -1.0, -0.8, -0.8, -0.9, -1.2, -1.8, -3.0, -7.0])
@@ -135,7 +135,7 @@ def synthesize_kick(controls: KickControls, samples: int, rate_hz: float) -> jax
     A kick ends the one before it.
 
     Args:
-        controls: of the kicks.
+        controls: the controls of the kicks.
         samples: samples of a sixteenth.
         rate_hz: their sample rate.
     """
@@ -178,7 +178,7 @@ def synthesize_bass(controls: BassControls, samples: int, rate_hz: float) -> jax
 def _integrate(hz, rate_hz):
     """The phase, in periods, of pitches `[..., steps, samples]`.
 
-    The whole periods of each step are left out: they change nothing and would cost digits.
+    The whole periods of each step are left out: they change nothing and would lose precision.
     """
     phase = _sum_up(hz) / rate_hz
     of_steps = phase[..., -1] - jnp.round(phase[..., -1])
@@ -191,7 +191,7 @@ def _sum_up(x):
 
 
 def _bound_pitch(base_hz, octaves):
-    """The pitch in Hz so many octaves above a base, within `_PITCH_LIMITS_HZ`."""
+    """The pitch in Hz, `octaves` above `base_hz`, within `_PITCH_LIMITS_HZ`."""
     return base_hz * 2.0 ** jnp.clip(octaves, *np.log2(np.array(_PITCH_LIMITS_HZ) / base_hz))
 
 

@@ -43,7 +43,7 @@ class ShapingState(NamedTuple):
 
     Attributes:
         step: `[]` int32, steps done.
-        params: of the shaper.
+        params: the parameters of the shaper.
         opt: the optimizer's state.
         ema: averaged parameters, the ones that are used afterwards.
     """
@@ -60,11 +60,11 @@ def make_shaping_step(
     """Returns (key -> first state, pure step(state, audio `[B, T, C]`, key) -> (state, metrics)).
 
     Args:
-        codec: of one clip.
+        codec: the codec of one clip.
         n_mels: bands of its spectra.
-        steps: of the whole training; the learning rate falls to its least by then.
-        learning_rate: of Adam.
-        deviation: of noise that is added to the codes, in units of their scale, so that a
+        steps: number of steps; the learning rate falls to its least by the last one.
+        learning_rate: the learning rate of Adam.
+        deviation: standard deviation of noise that is added to the codes, in units of their scale, so that a
             generator's small errors do not matter.
     """
     schedule = optax.warmup_cosine_decay_schedule(
@@ -113,13 +113,13 @@ def train(
 
     Args:
         config: the model's fields; `config.shaping_steps` steps are done.
-        audio: of the clips.
+        audio: rate, channels and length of the clips.
         statistics: what `measure` returned.
         source: the clips to train on.
         path: where the state is saved every hundred steps. If the file exists, training resumes
             from it, bit for bit.
         count: is called with the number of steps that were done since the last call.
-        seed: of new parameters, noise, and the order of the clips.
+        seed: the seed of new parameters, noise, and the order of the clips.
 
     Raises:
         ValueError: `path` is damaged.

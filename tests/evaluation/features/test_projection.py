@@ -40,7 +40,7 @@ def test_values_that_cannot_be_projected_raise(embedded_set):
     few = tracks < LEAST_TRACKS - 1
     with pytest.raises(ValueError, match="at least 10 tracks, got 9; prepare"):
         fit_projection(values[few], tracks[few], blocks)
-    with pytest.raises(ValueError, match="one track a clip, got 99 for 100"):
+    with pytest.raises(ValueError, match="one track per clip, got 99 for 100"):
         fit_projection(values, tracks[1:], blocks)
     with pytest.raises(ValueError, match="NaN or Inf"):
         fit_projection(np.where(values > 6, np.nan, values), tracks, blocks)

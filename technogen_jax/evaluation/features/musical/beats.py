@@ -108,7 +108,7 @@ def _mel_filters(rate_hz: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def estimate_tempo(clip: Clip, onsets: Onsets) -> Tempo:
     """Returns the tempo at whose first eight beats the autocorrelation of the onsets is highest.
 
-    For a clip that is no loop, a lag is weighted by the length of the clip that overlaps.
+    For a clip that does not loop, a lag is weighted by the length of the clip that overlaps.
     """
     values = _autocorrelate(onsets, clip.loop) if clip.seconds >= MIN_TEMPO_S else None
     if values is None:

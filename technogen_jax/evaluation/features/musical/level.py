@@ -50,7 +50,7 @@ def _oversampling() -> np.ndarray:
 
 
 def _true_peak(audio: np.ndarray, peak: float, loop: bool) -> float:
-    """Largest magnitude at four times the rate; without the first and last samples of no loop."""
+    """Largest magnitude at four times the rate; without the first and last samples, unless the clip is a loop."""
     if loop:
         audio = wrap(audio, _REACH)
     width = _ROW + 2 * _REACH

@@ -14,5 +14,5 @@ The modules:
     excitations  noise, distorted low end, pulses, sines
     shaper       the network that gives the gates
     correction   how decoded audio differs from the dataset; `correct`
-    constants    all that was fitted to the built-in corpus
+    constants    what was fitted to the built-in corpus or chosen with it
 """

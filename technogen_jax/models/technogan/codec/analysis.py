@@ -32,8 +32,8 @@ def analyze(audio: jax.Array, grid: BeatGrid, bands: Bands, *, tonal: bool) -> P
 
     Args:
         audio: `[B, T, C]` in [-1, 1].
-        grid: of the clips.
-        bands: of the spectra.
+        grid: the grid of the clips.
+        bands: the bands of the spectra.
         tonal: whether pitch and partials are wanted.
     """
     signals = split_mid_side(audio)
@@ -68,9 +68,9 @@ def split_mid_side(audio: jax.Array) -> jax.Array:
 def fold(low: jax.Array) -> jax.Array:
     """Folds sixteenths of a waveform `[B, S, n]` into overlapping ones of the same length.
 
-    Samples before a boundary are rotated with those after it. Each sixteenth then fades out at its
-    end, and its beginning holds what it shares with the one before. Two sixteenths that do not
-    belong together still join without a jump after `unfold`.
+    A lapped orthogonal transform: samples before a boundary are rotated with those after it, so
+    that the overlap of two sixteenths belongs to the later one. After `unfold`, two sixteenths that
+    were not neighbours join without a jump.
 
     Reference: the folding of the MDCT: Princen, Bradley 1986 (IEEE Trans. ASSP 34(5)).
     """
@@ -134,7 +134,7 @@ def _correlate(spectra: jax.Array, filters: np.ndarray, grid: BeatGrid) -> jax.A
     Args:
         spectra: `[B, 2, N, F]`.
         filters: mel bands `[M, F]`.
-        grid: of the clips.
+        grid: the grid of the clips.
     """
     grouped = (group_members(len(filters)) @ filters).T
 

@@ -25,8 +25,8 @@ class Codec:
 
     Args:
         config: the model's fields.
-        audio: of a clip.
-        statistics: of the dataset, as `statistics.CodecStatistics` or as the arrays of
+        audio: rate, channels and length of a clip.
+        statistics: those of the dataset, as `statistics.CodecStatistics` or as the arrays of
             statistics.npz; None before they are measured.
         clips: how many clips in a row are one loop.
 
@@ -34,8 +34,9 @@ class Codec:
         grid: the beat grid of the clips.
         layout: the parts of the code.
         components: principal components of each part.
-        scale: float32 `[K]`, standard deviation of each component over the dataset: components of
-            large features count more, but less than they are larger. Ones without statistics.
+        scale: float32 `[K]`, standard deviation of each component over the dataset: it is
+            proportional to a power below 1 of the deviation of the features, so that large ones
+            count more, but less than in plain principal components. Ones without statistics.
         silence: float32 `[K]`, the code of features of zero. It is not zero, which is the mean of
             the dataset.
 

@@ -19,7 +19,7 @@ class PrincipalComponents:
     times its scale.
 
     Args:
-        statistics: of the part.
+        statistics: the statistics of the part.
         frames: frames of a sixteenth, where the features are spectra.
 
     Attributes:
@@ -53,12 +53,12 @@ class PrincipalComponents:
 
     @functools.cached_property
     def encode_matrix(self) -> np.ndarray:
-        """`[D, K]`: what a change of the features changes in the components."""
+        """`[D, K]`: the derivative of the components by the features."""
         return self._weighted_basis(1) * (self.scale / self._deviation)
 
     @functools.cached_property
     def decode_matrix(self) -> np.ndarray:
-        """`[K, D]`: what a change of the components changes in the features."""
+        """`[K, D]`: the derivative of the features by the components."""
         return (self._deviation / self.scale)[:, None] * self._weighted_basis(-1).T
 
     @functools.cached_property
@@ -78,7 +78,7 @@ def make_step_kernel(function: Callable[[np.ndarray], np.ndarray], size: int, re
 
     Args:
         function: `[B, S, size]` to `[B, S, size_out]`, linear, the same for all steps.
-        size: of its input.
+        size: the size of its input.
         reach: steps on either side that an output depends on.
     """
     taps = 2 * reach + 1

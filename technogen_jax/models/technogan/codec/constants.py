@@ -29,10 +29,10 @@ PARTIALS_PER_BAR = 8  # chosen: up to three sound at once
 CHOICE_SHARPNESS = 4.0
 
 # --- Synthesis ------------------------------------------------------------------------------------
-# The shaper asks for noise where it is unsure, and its loss forgives hoarse voices and weak
-# partials. So pulses and partials are multiplied by these factors, the shaper sees the confidence
-# in a pitch multiplied by this factor, and noise is softer by this many nepers where pulses have
-# nearly all of the power. Decoded bars then have as much energy in partials as real ones and are
+# The shaper's loss, a distance of spectra, hardly depends on periodicity, so that the shaper gives
+# too much noise. These constants compensate: gains of pulses and partials; a gain of the confidence
+# in a pitch that the shaper sees; and by how much noise is softer where pulses have nearly all of
+# the power. Decoded bars then have as much energy in partials as real ones and are
 # about as periodic. Measured: 2026-11-29-notes-and-two-bars.md.
 PULSE_GAIN, PARTIALS_GAIN = 1.3, 1.8
 CONFIDENCE_GAIN, NOISE_REDUCTION_NEPERS = 2.0, 1.0

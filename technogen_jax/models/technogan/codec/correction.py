@@ -39,12 +39,12 @@ def correct(
         statistics: what `measure` returned, with the shaper that is to be used. Corrections in them
             are measured anew.
         config: the model's fields.
-        audio: of the clips.
+        audio: rate, channels and length of the clips.
 
     Returns:
         The statistics with `level` and `swing` and, with a shaper, `tone` of mid and side (see
-        `PartStatistics`). Levels and swings are medians over the clips: some silent clips, where
-        logarithms tell little, do not count. Tones are of the mean.
+        `PartStatistics`). Levels and swings are medians over the clips, so that a few silent
+        clips have no effect. Tones are computed from mean energies.
     """
     grid, layout = BeatGrid.of_clips(config, audio), CodeLayout.plan(config, audio)
     bands = make_bands(grid, config.n_mels)
@@ -94,15 +94,15 @@ def _find_tone(real: np.ndarray, decoded: np.ndarray, bands: Bands, grid: BeatGr
     Args:
         real: shares of energy `[clips, 1, half octaves]` of real clips.
         decoded: those of decoded ones.
-        bands: of the spectra.
-        grid: of the clips.
+        bands: the bands of the spectra.
+        grid: the grid of the clips.
     """
     hz = np.arange(bands.mid.shape[1]) * (grid.rate_hz / grid.n_fft)
     centre_hz = bands.mid @ hz / bands.mid.sum(1)
     middle_hz = np.sqrt(partials.SHARE_EDGES_HZ[:-1] * partials.SHARE_EDGES_HZ[1:])
     # Above that nothing is measured, and nothing is changed.
     middle_hz = np.append(middle_hz, 2 * middle_hz[-1])
-    # Against all that is no partial, energy grows with the square of the factor.
+    # Relative to the energy of all else, that of partials grows with the square of the factor.
     wanted, given = (
         (energy + constants.LEAST_SHARE) / (1 - energy.sum() + constants.LEAST_SHARE)
         for energy in (shares.mean((0, 1)) for shares in (real, decoded))

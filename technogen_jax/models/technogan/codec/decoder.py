@@ -39,9 +39,9 @@ class Decoder:
     """Code to audio.
 
     Args:
-        grid: of the clips.
-        layout: of the code.
-        bands: of the spectra.
+        grid: the grid of the clips.
+        layout: the layout of the code.
+        bands: the bands of the spectra.
         components: principal components of each part.
         statistics: with the corrections and the shaper.
     """
@@ -69,7 +69,7 @@ class Decoder:
         """Code `[B, S, K]` to audio `[B, T, C]`, with no sample above the limiter's ceiling.
 
         Args:
-            code: of the clips.
+            code: the code of the clips.
             noise: what `draw_noise` returns; by default it is drawn.
         """
         noise = self.draw_noise(code) if noise is None else noise
@@ -91,11 +91,11 @@ class Decoder:
         """Mid and side `[B, C, T]` (of mono the signal), before saturation and limiter.
 
         Args:
-            params: of the shaper, None for noise alone.
+            params: the parameters of the shaper, None for noise alone.
             code: `[B, S, K]`.
             noise: white noise `[B, C, grid.samples]` of unit standard deviation.
-            clear: whether tones become as clear as real ones (`constants`); False: as the shaper
-                asks, which is trained so.
+            clear: whether to apply the gains that correct the shaper's bias towards noise
+                (`constants`); False while the shaper is trained.
         """
         grid = self._grid
         features = self._read_features(code)
@@ -135,8 +135,8 @@ class Decoder:
         self, levels: jax.Array, components: PrincipalComponents, statistics: PartStatistics
     ) -> jax.Array:
         """Levels `[B, S, D]` with the correction and the lost variance, `[B, N, bands]`."""
-        # What the components leave out of a level is noise around it. The exponentials of levels
-        # without that noise would have less power.
+        # What the components leave out of a level is noise of variance `lost`. Without it the mean
+        # power, exp(2 level), would be exp(2 lost) lower: a log-normal distribution.
         frames = self._grid.frames_per_step
         bands = levels.shape[-1] // frames
         swing = np.tile(np.ones(bands) if statistics.swing is None else statistics.swing, frames)
@@ -149,10 +149,10 @@ class Decoder:
         """Waveforms of the excitations, and the gates that they are multiplied by.
 
         Args:
-            params: of the shaper.
-            levels: of `_read_levels`.
+            params: the parameters of the shaper.
+            levels: what `_read_levels` returns.
             low: waveform below the crossover, `[B, S * low_samples]`.
-            features: of `_read_features`.
+            features: what `_read_features` returns.
             noise: white noise `[B, C, samples]`.
             clear: as in `synthesize`.
 
@@ -257,7 +257,7 @@ def reduce_noise(noise: jax.Array, pulses: jax.Array, swells: jax.Array) -> jax.
     Args:
         noise: the mid's gate of noise.
         pulses: the mid's gate of the pulse train.
-        swells: of the noise, `[B, 2, N * SWELLS]`.
+        swells: the swells of the noise, `[B, 2, N * SWELLS]`.
     """
     swell = jnp.mean(swells[:, 0].reshape(len(swells), -1, shaper.SWELLS), -1)[..., None]
     share = pulses**2 / (pulses**2 + jnp.exp(2 * (noise + swell)) + 1e-9)

@@ -19,9 +19,9 @@ class Encoder:
     """Audio, or the features of a part, to code.
 
     Args:
-        grid: of the clips.
-        layout: of the code.
-        bands: of the spectra.
+        grid: the grid of the clips.
+        layout: the layout of the code.
+        bands: the bands of the spectra.
         components: principal components of each part.
     """
 

@@ -22,9 +22,9 @@ _BEAT_HALVES = 8  # halves of a sixteenth after which a pulse train restarts, wh
 _RAMP = 0.25  # of half a sixteenth, about 14 ms: the time from one pitch to the next. Chosen
 _LEAST_CONFIDENCE = 0.1  # a pulse train does not glide to a pitch of less
 _HIGHEST = 0.45  # of the sample rate: the highest harmonic
-# Power of a band, against white noise of unit power, at which it is no longer brought to unit
-# power: silence stays silent, and so do leakage and rounding, 37 dB below, which no two machines
-# round alike. Measured: experiments/log/2026-11-29-notes-and-two-bars.md.
+# Added to the power of a band, relative to white noise of unit power, before the band is divided by
+# it: silence stays silent, and so do leakage and rounding errors, 37 dB below, which differ between
+# machines. Measured: experiments/log/2026-11-29-notes-and-two-bars.md.
 _LEAST_POWER = 2.2e-4
 _BLOCK = 64  # samples of a block in which sines are computed by sums of angles
 
@@ -89,7 +89,7 @@ def make_pulses(pitch_hz: jax.Array, confidence: jax.Array, samples: int, rate_h
     Args:
         pitch_hz: `[B, 2 S]`, of each half of a sixteenth, whole beats.
         confidence: `[B, 2 S]` in [0, 1].
-        samples: of the loop.
+        samples: the number of samples of the loop.
         rate_hz: sample rate.
     """
     span = samples // pitch_hz.shape[1]
@@ -141,7 +141,7 @@ def make_partials(position: jax.Array, height: jax.Array, samples: int, rate_hz:
     Args:
         position: `[B, S, n]` on the grid of `partials`.
         height: amplitudes `[B, S, n]`.
-        samples: of the loop.
+        samples: the number of samples of the loop.
         rate_hz: sample rate.
         lowest_hz: frequency of position 0.
     """

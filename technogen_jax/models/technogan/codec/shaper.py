@@ -142,8 +142,8 @@ def read(name: str, sample_rate_hz: int, frames_per_step: int, n_mels: int) -> d
     Args:
         name: "shipped", the one that comes with the package, or a file; None is returned for "none"
             and for "new".
-        sample_rate_hz: of the audio.
-        frames_per_step: of the grid.
+        sample_rate_hz: the sample rate of the audio.
+        frames_per_step: the number of frames per step of the grid.
         n_mels: bands of a spectrum.
 
     Raises:

@@ -19,8 +19,7 @@ from technogen_jax.models.technogan.layout import BeatGrid, CodeLayout, Parts
 LEAST_DEVIATION = 1e-3
 # Names of parts in statistics.npz and in exported files, where they differ from those of the code.
 _NAMES_ON_DISK = {"partials": "line", "side_partials": "side_line"}
-# The weight of each part in the code, and of changes within a sixteenth in its principal
-# components.
+# The weight of each part in the code.
 _WEIGHTS = Parts(
     mid=1.0,
     side=constants.SIDE_WEIGHT,
@@ -42,9 +41,8 @@ class PartStatistics:
         deviation: `[K]`, standard deviation of the projections on the columns.
         scale: `[K]`, standard deviation that the components have in the code.
         lost: `[D]`, variance of the features that the components leave out.
-        within: how many times as large changes within a sixteenth counted when the basis was
-            chosen.
-        level: `[bands]`, nepers that are added to decoded levels; None before the correction.
+        within: the weight that changes within a sixteenth had when the basis was computed.
+        level: `[bands]`, nepers that the correction adds to decoded levels; None before it.
         swing: `[bands]`, factor of the decoded levels' distance from their mean; None before the
             correction.
         tone: `[M]`, factor of pulses and partials; None before the correction or without a shaper.
@@ -69,7 +67,7 @@ class CodecStatistics:
     """All statistics of a codec.
 
     Attributes:
-        parts: of each part.
+        parts: the statistics of each part.
         shaper: the shaper's parameters, None without a shaper or before it is trained.
     """
 
@@ -130,7 +128,7 @@ def measure(batches: Iterable[np.ndarray], config: TechnoGANConfig, audio: Audio
     Args:
         batches: audio `[B, T, C]` in [-1, 1]: the whole dataset, a batch at a time.
         config: the model's fields.
-        audio: of the clips.
+        audio: rate, channels and length of the clips.
 
     Returns:
         See `CodecStatistics`; float64. With `config.shaper` that is a file or "shipped" also the

@@ -1,4 +1,3 @@
-import jax
 import librosa
 import numpy as np
 import pytest
