@@ -7,8 +7,9 @@
 
 Sizes: --config configs/technogan.py:SIZE, where SIZE is xs, s, m or l. Tempo, sample rate, channels
 and bars of a clip are those of the prepared dataset. Below 32 kHz, set --config.model.shaper=none.
-To generate by label, name the labels, which are the folders of the tracks:
---config.model.classes="('acid','industrial')".
+Folders of tracks are labels: a dataset with 2 to 20 of them, each with at least 8 tracks to train
+on, gives a model that generates by label. --config.model.classes="('acid','industrial')" names
+others, --config.model.classes="()" none.
 
 The idea: a codec turns each sixteenth note into 156 components of its spectra, low waveform, pitch
 and sustained partials, and back into audio; a small trained network, the shaper, shapes the
@@ -62,6 +63,7 @@ def get_config(size: str = "s") -> ConfigDict:
     config.audio = ConfigDict({name: placeholder(int) for name in config.audio})
     config.model = models.default_fields("technogan")
     config.model.bars = placeholder(int)
+    config.model.classes = placeholder(tuple)
     config.model.channels, config.model.blocks = channels, blocks
     config.model.critic_channels, config.model.critic_blocks = critic_channels, critic_blocks
     config.model.shaper = "shipped"

@@ -65,7 +65,7 @@ def of_a_bar(config):
     """The config; what it leaves to the set is a bar of 136 BPM."""
     if config.audio.clip_samples is None:
         config.audio.update(A_BAR)
-        config.model.bars = 1
+        config.model.bars, config.model.classes = 1, ()
     return config
 
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from technogen_jax.audio import audio_files
-
-UNLABELLED = "unlabelled"
+from technogen_jax.data.manifest import UNLABELLED
 
 
 class TrackFile(NamedTuple):

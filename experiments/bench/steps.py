@@ -50,7 +50,7 @@ def load(name: str, **model: Any) -> ConfigDict:
     config.data.dir = "unused"
     if config.audio.clip_samples is None:  # normally from the dataset; this is a bar at 136 BPM
         config.audio.update(sample_rate_hz=44100, channels=2, clip_samples=77824)
-        config.model.bars = 1
+        config.model.bars, config.model.classes = 1, ()
     config.model.update(model)
     return config
 

@@ -38,7 +38,7 @@ def read_sizes() -> dict[str, dict[str, int]]:
     """Returns the sizes of the model by table: parts, features, latents, step values, bar values, and others."""
     config = technogan_config.get_config("xs").unlock()
     config.audio.update(sample_rate_hz=44100, channels=2, clip_samples=BARS * BAR_SAMPLES)
-    config.model.bars = BARS
+    config.model.bars, config.model.classes = BARS, ()
     fields, audio = registry.read_config(config)
     gan, codec = models.build(config), Codec(fields, audio)
     layout, synthesizer = codec.layout, CodeSynthesizer(codec)

@@ -9,13 +9,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from technogen_jax.data.batching import check_crop
-from technogen_jax.data.manifest import Manifest
+from technogen_jax.data.manifest import UNLABELLED, Manifest
+
+LABELS = (2, 20)  # a model learns between so many labels by default (chosen)
+LEAST_LABEL_TRACKS = 8  # that each of these labels needs in the training split (chosen)
 
 
 def complete_config(config: ConfigDict, manifest: Manifest) -> ConfigDict:
     """Returns the config with values of the dataset in the fields of clips that are None.
 
-    The fields are the rate, the channels and the length of a clip, and for a model of bars their number.
+    The fields are the rate, the channels and the length of a clip, and for a model of bars their number and the labels.
     From a dataset that is cut at bars a run may use fewer bars than a record has: `model.bars` or
     `audio.clip_samples` says how many.
 
@@ -39,6 +42,8 @@ def complete_config(config: ConfigDict, manifest: Manifest) -> ConfigDict:
         _complete_bars(audio, model, manifest.clip_samples / record_bars, record_bars)
     elif audio.clip_samples is None:
         audio.clip_samples = manifest.clip_samples
+    if "classes" in model and model.classes is None:
+        model.classes = choose_labels(manifest, config.data.split)
     if "bars" in model and model.bars is None:
         raise ValueError(
             "config.model.bars: a clip of this model is whole bars, and the dataset was not cut at them; prepare it with "
@@ -112,6 +117,38 @@ def check_config(
     labels = sorted(count_clips_by_label(manifest, split))
     if unknown := [name for name in classes if name not in labels]:
         fail("model.classes", tuple(classes), f"no {split} clip with the label {unknown[0]!r}", f"it has {labels}")
+
+
+def choose_labels(manifest: Manifest, split: str) -> tuple[str, ...]:
+    """Returns the labels that a model learns by default: those of the dataset, if they are enough and not too many.
+
+    Tracks that are in no folder have no label, and clips of theirs count as all labels.
+
+    Returns:
+        Sorted labels; empty if there are fewer or more than `LABELS`, or if one of them has fewer than
+        `LEAST_LABEL_TRACKS` tracks in the split.
+    """
+    tracks = [track for track in manifest.tracks if track["label"] != UNLABELLED]
+    counts = collections.Counter(track["label"] for track in tracks if track["split"] == split and track["clips"])
+    labels = sorted({track["label"] for track in tracks})
+    enough = all(counts[label] >= LEAST_LABEL_TRACKS for label in labels)
+    return tuple(labels) if LABELS[0] <= len(labels) <= LABELS[1] and enough else ()
+
+
+def describe_labels(manifest: Manifest, split: str, classes: Sequence[str]) -> str:
+    """Returns a line for the user on the labels that a model learns, or why it learns none; "" if there are none."""
+    found = count_clips_by_label(manifest, split)
+    if not classes:
+        labels = [label for label in found if label != UNLABELLED]
+        if len(labels) < 2:
+            return ""
+        default = "" if choose_labels(manifest, split) else f" (fewer than {LEAST_LABEL_TRACKS} tracks in one of them)"
+        if len(labels) > LABELS[1]:
+            default = f" (more than {LABELS[1]})"
+        return f"without the dataset's {len(labels)} labels{default}: config.model.classes names those to learn"
+    others = sum(count for label, count in found.items() if label not in classes)
+    note = f"; {others} clips with other labels count as all of these" if others else ""
+    return f'learns the labels {", ".join(classes)}{note}; without: --config.model.classes="()"'
 
 
 def count_clips_by_label(manifest: Manifest, split: str) -> dict[str, int]:

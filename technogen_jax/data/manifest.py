@@ -20,6 +20,7 @@ from technogen_jax.data.tfrecords import SPLITS, RecordError, shard_names
 MANIFEST_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 CLIPS_FILE = "clips.jsonl"
+UNLABELLED = "unlabelled"  # the label of tracks that are in no folder of their own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -245,19 +245,21 @@ def _prepare_dataset(run: Run, stop: threading.Event) -> tuple[models.GAN, Train
 
 
 def _describe(run: Run, gan: models.GAN) -> str:
-    """Returns two lines: on the model, and on the dataset."""
+    """Returns lines on the model, on the dataset, and on its labels."""
     config, source = run.config, run.source
     shapes = jax.eval_shape(run.init, jax.random.key(0))
     generator_m, discriminator_m = (models.count_parameters(params) / 1e6 for params in shapes.params)
     tracks = source.manifest.splits[config.data.split]["tracks"]
-    labels = dataset_config.count_clips_by_label(source.manifest, config.data.split)
-    others = sum(count for label, count in labels.items() if label not in gan.classes) if gan.classes else 0
-    note = f"; {others} have labels that are not in config.model.classes, and count as all of these" if others else ""
+    labels = (
+        dataset_config.describe_labels(source.manifest, config.data.split, gan.classes)
+        if "classes" in config.model
+        else ""
+    )
     return (
         f"{config.model.name}: generator {generator_m:.2f} M parameters, discriminator {discriminator_m:.2f} M; "
         f"{config.audio.clip_samples / config.audio.sample_rate_hz:.3g} s at {config.audio.sample_rate_hz} Hz; "
         f"{run.mesh.size} {jax.devices()[0].device_kind} device(s)\n"
-        f"{config.data.dir}: {len(source)} clips of {tracks} tracks{note}"
+        f"{config.data.dir}: {len(source)} clips of {tracks} tracks" + f"\n{labels}" * bool(labels)
     )
 
 

@@ -1,11 +1,13 @@
 """Configs completed from a dataset and compared with it."""
 
 import dataclasses
+import re
 
 import pytest
 from conftest import RATE_HZ
 from ml_collections import ConfigDict
 
+from technogen_jax import train
 from technogen_jax.data import dataset_config
 from technogen_jax.data.manifest import read_manifest
 
@@ -94,3 +96,45 @@ def test_complete_config_of_a_dataset_not_cut_at_bars_needs_the_bars(prepared_se
     assert dataset_config.complete_config(config, manifest).audio.to_dict() == dict(
         sample_rate_hz=16000, channels=1, clip_samples=1000
     )
+
+
+def label_tracks(manifest, **counts):
+    """Returns the manifest with so many training tracks of each label."""
+    tracks = [
+        dict(id=f"{label}/{index}", label=label, split="train", clips=2)
+        for label, count in counts.items()
+        for index in range(count)
+    ]
+    return dataclasses.replace(manifest, tracks=tracks, labels=sorted(counts))
+
+
+@pytest.mark.parametrize(
+    "counts, chosen, line",
+    [
+        (dict(dub=8, acid=30), ("acid", "dub"), "learns the labels acid, dub; without: "),
+        (dict(dub=8, acid=30, unlabelled=3), ("acid", "dub"), "acid, dub; 6 clips with other labels count as all"),
+        (dict(dub=7, acid=30), (), r"without the dataset's 2 labels \(fewer than 8 tracks in one of them\)"),
+        (dict(acid=30, unlabelled=30), (), "^$"),
+        ({f"label{number:02d}": 8 for number in range(21)}, (), r"21 labels \(more than 20\)"),
+    ],
+)
+def test_folder_labels_are_learned_by_default_if_each_has_enough_tracks(two_bars, counts, chosen, line):
+    manifest = label_tracks(two_bars, **counts)
+    config = make_config().unlock()
+    config.data, config.model.classes = ConfigDict(dict(split="train")), None
+    assert dataset_config.complete_config(config, manifest).model.classes == chosen
+    assert re.search(line, dataset_config.describe_labels(manifest, "train", chosen))
+    config.model.classes = ()
+    assert dataset_config.complete_config(config, manifest).model.classes == ()
+
+
+def test_labels_that_were_switched_off_are_mentioned(two_bars):
+    manifest = label_tracks(two_bars, dub=8, acid=30)
+    assert dataset_config.describe_labels(manifest, "train", ()).startswith("without the dataset's 2 labels: ")
+
+
+@pytest.mark.parametrize(
+    "word, value", [([], None), (["--config.model.classes=()"], ()), (["--config.model.classes=('a','b')"], ("a", "b"))]
+)
+def test_the_config_of_technogan_takes_labels_from_the_dataset_unless_it_names_them(word, value):
+    assert train.read_config("configs/technogan.py:xs", word).model.classes == value
