@@ -30,6 +30,8 @@ examples:
     python -m technogen_jax.evaluate --real loops/real --generated loops/generated --output eval --track_pattern '^([^-]+)-'
   another embedding: a small network that is trained on artefacts added to the training clips, kept in a file:
     python -m technogen_jax.evaluate --workdir runs/wavegan --embeddings tmr-v1,artefact=net.npz
+  the ear of people who tagged music, in the wheel that "pip download --no-deps musicnn" leaves:
+    python -m technogen_jax.evaluate --workdir runs/wavegan --embeddings tmr-v1,musicnn=musicnn-0.1.0-py3-none-any.whl
   results side by side, if they can be compared:
     python -m technogen_jax.evaluate --compare runs/a/eval/step1000-seed0 runs/b/eval/step1000-seed0"""
 
@@ -92,7 +94,9 @@ class Options(command_line.Options):
         convert=int,
         above=0,
     )
-    embeddings: str = option("tmr-v1", "tmr-v1, artefact=FILE", metavar="NAMES", convert=_embedding_names)
+    embeddings: str = option(
+        "tmr-v1", "tmr-v1, musicnn=WHEEL, musicnn-vgg=WHEEL, artefact=FILE", metavar="NAMES", convert=_embedding_names
+    )
     labels: bool = option(False, "also the inception score, by a classifier trained on the dataset's labels")
     per_track: int = option(8, "real clips of a track at most", metavar="N", least=1)
     train_clips: int = option(20_000, "training clips searched for copies at most", metavar="N", least=1)

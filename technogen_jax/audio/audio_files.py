@@ -123,6 +123,15 @@ def resample_blocks(stream: Stream, sample_rate_hz: int, channels: int) -> Itera
         yield remix(out.reshape(-1, inner), channels)
 
 
+def resample(audio: np.ndarray, sample_rate_hz: int, new_rate_hz: int) -> np.ndarray:
+    """Returns audio `[T, C]` at another rate: ceil(T new_rate_hz / sample_rate_hz) samples, like librosa's."""
+    if sample_rate_hz == new_rate_hz:
+        return audio
+    out = soxr.resample(audio, sample_rate_hz, new_rate_hz, quality="HQ")
+    samples = -(-len(audio) * new_rate_hz // sample_rate_hz)
+    return np.pad(out[:samples], ((0, max(0, samples - len(out))), (0, 0)))
+
+
 def remix(audio: np.ndarray, channels: int) -> np.ndarray:
     """Returns `[T, C]` with another channel count.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,9 +12,11 @@ import scipy.special
 
 from technogen_jax.evaluation import classifier
 from technogen_jax.evaluation.clip_sets import ClipSet, ClipSetError, read_examples
-from technogen_jax.evaluation.features import tmr
+from technogen_jax.evaluation.features import musicnn, tmr
 from technogen_jax.evaluation.features.embedding import Embedding
 from technogen_jax.evaluation.features.log_mel import log_mel_images
+
+_TAGGER_TITLES = {musicnn.BLOCK: "what decides people's tags"}
 
 
 class Request(NamedTuple):
@@ -65,10 +68,24 @@ def load_artefact_net(request: Request) -> Embedding:
     return classifier.artefact_embedding(net)
 
 
+def load_tagger(model: musicnn.Model, request: Request) -> Embedding:
+    """Returns the embedding of a network in the wheel of musicnn.
+
+    Raises:
+        ClipSetError: no such file.
+        ValueError: another file.
+    """
+    if not request.path.exists():
+        raise ClipSetError(f"--embeddings: no file {request.path}; pip download --no-deps musicnn writes it")
+    return musicnn.load_embedding(request.path, model)
+
+
 # The recipe for an embedding: add it here. The evaluation then computes all distances in it, each
 # block alone, and the report shows them.
 EMBEDDINGS = {
     "tmr-v1": Entry(lambda request: tmr.TMR_V1, False, tmr.BLOCK_TITLES),
+    "musicnn": Entry(functools.partial(load_tagger, musicnn.MUSICNN), True, _TAGGER_TITLES),
+    "musicnn-vgg": Entry(functools.partial(load_tagger, musicnn.VGG), True, _TAGGER_TITLES),
     "artefact": Entry(load_artefact_net, True, {"A": "artefacts"}),
 }
 

@@ -143,7 +143,7 @@ def evaluate(
         options: how features are extracted and figures estimated. Clips of whole bars are loops of four beats a bar, unless
             `beats` is given.
         say: takes lines for people on files that are left out.
-        embedding_names: a comma-separated list of tmr-v1 and artefact=FILE
+        embedding_names: a comma-separated list of names in `embeddings.EMBEDDINGS`, with their files.
         labels: also the inception score, by a classifier of the dataset's labels.
         save_embeddings: also write the embeddings to embeddings.npz.
 

@@ -62,7 +62,7 @@ def score(comparison: Comparison, embeddings: dict[str, Embedding], options: Opt
     scores, spaces = {}, {}
     for name, embedding in embeddings.items():
         blocks = embedding.blocks(clips.channels)
-        projection = fit_projection(comparison.fit.values[name], comparison.fit.tracks, blocks)
+        projection = fit_projection(comparison.fit.values[name], comparison.fit.tracks, blocks, whiten=embedding.whiten)
         projected = [projection.apply(side.values[name]) for side in sides]
         if len(blocks) == 1:  # the block and "all" are the same
             projected = [{block: values[block] for block in blocks} for values in projected]

@@ -298,7 +298,10 @@ def test_invalid_options_are_refused(capsys, arguments, message):
 
 def test_unknown_embeddings_and_training_tracks_as_reference_are_refused(folders, trained_workdir, tmp_path, capsys):
     assert run(folders, "good", tmp_path, "--embeddings", "fad") == 1
-    assert "--embeddings fad: expected some of tmr-v1, artefact=FILE" in capsys.readouterr().err
+    assert (
+        "--embeddings fad: expected some of tmr-v1, musicnn=FILE, musicnn-vgg=FILE, artefact=FILE"
+        in capsys.readouterr().err
+    )
     assert evaluate.main(["--workdir", str(trained_workdir), "--split", "train", "--output", str(tmp_path)]) == 1
     assert "were trained on" in capsys.readouterr().err
 

@@ -18,8 +18,9 @@ class Space(NamedTuple):
     Attributes:
         columns: first and last + 1 column of the embedding.
         mean: `[D]` of the clips that it was fitted to.
-        deviation: `[D]` of the same.
-        components: `[D, d]`: from standardised columns to uncorrelated coordinates of deviation 1.
+        deviation: `[D]` of the same; ones if not whitened.
+        components: `[D, d]`: from standardised columns to uncorrelated coordinates of deviation 1, or
+            from centred columns to their principal components.
     """
 
     columns: tuple[int, int]
@@ -70,19 +71,27 @@ class Projection(NamedTuple):
 
 
 def fit_projection(
-    values: np.ndarray, tracks: np.ndarray, blocks: dict[str, slice], dimensions: int | None = None
+    values: np.ndarray,
+    tracks: np.ndarray,
+    blocks: dict[str, slice],
+    dimensions: int | None = None,
+    *,
+    whiten: bool = True,
 ) -> Projection:
-    """Returns a projection: each block, and all columns, standardised and whitened by PCA.
+    """Returns a projection of each block, and of all columns, to their principal components.
 
-    The deviation of a column counts as at least a thousandth of the block's largest one, so that
-    the rounding of a constant column is not amplified. A change in a direction in which the fitted
-    clips do not vary is lost.
+    Whitened, columns are standardised first, and components have deviation 1. The deviation of a column
+    counts as at least a thousandth of the block's largest one, so that the rounding of a constant column
+    is not amplified. Otherwise both keep their units. A change in a direction in which the fitted clips
+    do not vary is lost.
 
     Args:
         values: embeddings `[n, D]` to fit to.
         tracks: `[n]`, the track of each.
         blocks: {block: its columns}.
-        dimensions: at most this many per space. None: a fifth of the number of tracks, from 2 to 32.
+        dimensions: at most this many per space. None: whitened, a fifth of the number of tracks, from 2
+            to 32, since all of them count alike; otherwise 32.
+        whiten: whether all dimensions count alike.
 
     Returns:
         The projection, with one space a block and one named "all".
@@ -98,20 +107,20 @@ def fit_projection(
         raise ValueError(
             f"fit_projection: expected clips of at least {LEAST_TRACKS} tracks, got {count}; prepare the dataset from more"
         )
-    dimensions = dimensions or min(MOST_DIMENSIONS, max(2, count // 5))
+    dimensions = dimensions or (min(MOST_DIMENSIONS, max(2, count // 5)) if whiten else MOST_DIMENSIONS)
     spaces = {}
     for name, columns in {**blocks, "all": slice(0, values.shape[1])}.items():
         block = values[:, columns]
         deviation = block.std(axis=0)
         if not deviation.max() > 1e-9 * np.abs(block).max():
             raise ValueError(f"fit_projection: block {name} is the same for all clips; are they all silent, or copies?")
-        deviation = np.maximum(deviation, 1e-3 * deviation.max())
+        deviation = np.maximum(deviation, 1e-3 * deviation.max()) if whiten else np.ones_like(deviation)
         mean = block.mean(axis=0)
         _, strengths, axes = np.linalg.svd((block - mean) / deviation, full_matrices=False)
         kept = min(dimensions, int(np.sum(strengths > 1e-6 * strengths[0])))
         # The sign of a singular vector is arbitrary: the largest entry becomes positive.
         axes = axes[:kept] * np.sign(axes[range(kept), np.abs(axes[:kept]).argmax(axis=1)])[:, None]
-        components = axes.T / strengths[:kept] * np.sqrt(len(block) - 1)
+        components = axes.T / strengths[:kept] * np.sqrt(len(block) - 1) if whiten else axes.T
         spaces[name] = Space((columns.start, columns.stop), mean, deviation, components)
     return Projection(spaces, count)
 

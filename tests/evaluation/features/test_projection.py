@@ -28,6 +28,20 @@ def test_projection_equals_sklearns_standardised_and_whitened_pca(embedded_set):
         np.testing.assert_allclose(np.abs(found[name]), np.abs(expected), atol=1e-9)
 
 
+def test_without_whitening_it_equals_sklearns_pca(embedded_set):
+    values, tracks, blocks = embedded_set
+    projection = fit_projection(values, tracks, blocks, whiten=False)
+    found = projection.apply(values + 1)
+    for name, columns in {**blocks, "all": slice(None)}.items():
+        block = values[:, columns]
+        varying = int(np.sum(block.std(axis=0) > 0))
+        expected = PCA(varying, svd_solver="full").fit(block).transform(block + 1)
+        assert found[name].shape == (100, varying)
+        np.testing.assert_allclose(np.abs(found[name]), np.abs(expected), atol=1e-9)
+    wide = np.random.default_rng(0).standard_normal((100, 60))
+    assert fit_projection(wide, tracks, {}, whiten=False).apply(wide)["all"].shape == (100, 32)  # of 25 tracks
+
+
 def test_the_hash_is_that_of_the_arrays(embedded_set):
     values, tracks, blocks = embedded_set
     projection = fit_projection(values, tracks, blocks, dimensions=3)
