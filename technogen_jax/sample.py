@@ -47,7 +47,7 @@ examples:
       energy = [0.2, 0.5]    # at start and end, or one number; 0 to 0.5 opens the treble, 0.5 to 1 adds the kick
       crossfade = 4          # bars of transition from the section before; default: in its last bar
   the same sound again:
-    python -m technogen_jax.sample --from runs/wavegan/sound/step1000-seed0-003.json"""
+    python -m technogen_jax.sample --from runs/wavegan/sound/wavegan-step1000-seed0-003.json"""
 
 
 def _label(text: str) -> dict[str, float]:
@@ -160,7 +160,7 @@ def _clips(options, trained, controls, folder, say) -> dict[str, Any]:
         clips = sound_files.interpolate_clips(trained, options.interpolate, count, controls)
     else:
         clips = sound_files.draw_clips(trained, count, controls)
-    paths = [folder / f"{clips.name}-{index:03d}.{options.format}" for index in range(count)]
+    paths = [folder / f"{name}.{options.format}" for name in clips.names]
     written = sound_files.write_clips(trained, clips.latents, clips.origins, paths)
     picture = folder / f"{clips.name}.png"
     if why := sound_files.draw_picture(trained, written, picture, options.data):
@@ -175,10 +175,11 @@ def _track(options, trained, controls, folder, say) -> dict[str, Any]:
 
     if options.script:
         sections = arrangement.read_script(options.script, options.seed, options.label)
-        name = f"step{trained.step}-{pathlib.Path(options.script).stem}{controls.suffix}"
+        words = [pathlib.Path(options.script).stem]
     else:
         sections = sound_files.plan_track(trained, controls, bars=options.bars, minutes=options.minutes)
-        name = f"step{trained.step}-seed{options.seed}{controls.suffix}-{sections[0].bars}bars"
+        words = [f"seed{options.seed}", f"{sections[0].bars}bars"]
+    name = sound_files.file_name(trained, options.label, *words, truncation=options.truncation)
     target = folder / f"{name}.{options.format}"
     begin = time.perf_counter()
     sound_files.write_track(trained, sections, options.hold, options.truncation, target)

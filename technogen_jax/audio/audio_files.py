@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from technogen_jax.audio import wav_loops
 from technogen_jax.common import atomic_files
 
 # Extensions of audio files in a folder. The decoder depends on the content, so a wrong extension of
@@ -170,23 +171,31 @@ def read(
     return np.concatenate(blocks) if blocks else np.zeros((0, channels or stream.channels), np.float32), rate
 
 
-def write(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int) -> None:
+def write(path: str | os.PathLike, audio: np.ndarray, sample_rate_hz: int, bpm: float | None = None) -> None:
     """Writes audio `[T, C]` or `[T]` to a file whose extension gives the format.
 
     Wav, flac and aiff files are 16-bit PCM. Values outside [-1, 1] are clipped. The file is written
-    completely or not at all.
+    completely or not at all. With `bpm`, see `write_blocks`.
 
     Raises:
         ValueError: the extension is unknown, or the audio has a wrong shape or contains NaN or Inf.
     """
     audio = np.asarray(audio, np.float32)
-    write_blocks(path, [audio[:, None] if audio.ndim == 1 else audio], sample_rate_hz)
+    write_blocks(path, [audio[:, None] if audio.ndim == 1 else audio], sample_rate_hz, bpm)
 
 
-def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_rate_hz: int) -> None:
+def write_blocks(
+    path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_rate_hz: int, bpm: float | None = None
+) -> None:
     """Writes audio in blocks, float32 `[T, C]`, to a file whose extension gives the format.
 
     This is `write` for audio that need not fit into memory.
+
+    Args:
+        path: the file.
+        blocks: of the audio, in order.
+        sample_rate_hz: sampling rate.
+        bpm: tempo of audio that loops as a whole. A wav file then carries tempo and loop points.
 
     Raises:
         ValueError: the extension is unknown, a block has a wrong shape or another channel count than the
@@ -218,6 +227,10 @@ def write_blocks(path: str | os.PathLike, blocks: Iterable[np.ndarray], sample_r
                     file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
             if not file:
                 raise ValueError(f"{path.name}: expected blocks of audio to write, got none")
+            if bpm and path.suffix.lower() == ".wav":
+                samples = file.frames
+                file.close()
+                wav_loops.append_loop(temporary, samples, sample_rate_hz, bpm)
     except soundfile.LibsndfileError as error:
         reason = f"{_one_line(error)} ({sample_rate_hz} Hz, {channels} channels)"
         raise ValueError(f"{path.name}: {reason}") from error

@@ -87,6 +87,12 @@ def folder_for(workdir: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path() if os.path.isfile(workdir) else pathlib.Path(workdir)
 
 
+def model_name(trained: Trained) -> str:
+    """Returns a name for file names: that of an exported file, else that of the model, such as technogan."""
+    path = pathlib.Path(trained.workdir)
+    return path.stem if path.suffix == bundle.SUFFIX else trained.config.model.name
+
+
 def tempo_bpm(trained: Trained) -> float | None:
     """Returns the tempo of the clips if they are whole bars of four beats, else None."""
     endless, audio = trained.gan.endless, trained.config.audio
@@ -159,6 +165,12 @@ def label_weights(gan: models.GAN, label: str | Mapping[str, float]) -> np.ndarr
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum()):
         raise ValueError(f"label: expected weights of 0 and more, one of them more, got {dict(given)}")
     return np.float32(weights / weights.sum())
+
+
+def drawn_label(gan: models.GAN, latents: np.ndarray) -> dict[str, float] | None:
+    """Returns the weights above 0 of the labels in latents `[Z]`; None if the model has no labels."""
+    weights = latents[len(latents) - len(gan.classes) :]
+    return {name: float(weight) for name, weight in zip(gan.classes, weights, strict=True) if weight > 0} or None
 
 
 def interpolate(start: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:

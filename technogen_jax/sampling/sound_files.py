@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import pathlib
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from technogen_jax.sampling import arrangement, generator, recipes
 
 _PICTURED = 8  # clips in a row of the picture
 _SILENT_DBFS = -60.0
+_MOST_LETTERS = 40  # of a word in a file's name; file systems take 255 bytes in all
 _LARGEST_WAV_BYTES = 2**32 - 2**10  # a wav states its length in 32 bits; less its header
 
 
@@ -39,34 +42,63 @@ class Controls(NamedTuple):
     truncation: float = 1.0
     label: Mapping[str, float] | None = None
 
-    @property
-    def suffix(self) -> str:
-        """The part of a file's name for label and truncation, where they are given."""
-        label = "".join(f"-{name}{weight:g}" for name, weight in (self.label or {}).items())
-        return label + ("" if self.truncation == 1 else f"-truncation{self.truncation:g}")
-
 
 class Clips(NamedTuple):
     """Clips to be written.
 
     Attributes:
-        name: common first part of the file names.
+        name: file name of their picture, without its extension.
+        names: n file names, without extension.
         latents: `[n, Z]`.
         origins: n dicts: where each latent comes from.
     """
 
     name: str
+    names: Sequence[str]
     latents: np.ndarray
     origins: Sequence[Mapping[str, Any]]
+
+
+def file_name(trained: generator.Trained, label: Mapping[str, float] | None, *words: str, truncation: float = 1) -> str:
+    """Returns the name of a sound without its extension, such as technogan-acid-136bpm-step7000-seed0-003.
+
+    Args:
+        trained: the generator. Its name is the first word, its step is one if it is not a single file.
+        label: weight of each label; None: no word.
+        words: the last words.
+        truncation: one of the words unless it is 1.
+    """
+    weights = [(name, weight) for name, weight in (label or {}).items() if weight > 0]
+    bpm = generator.tempo_bpm(trained)
+    parts = [
+        generator.model_name(trained),
+        *([weights[0][0]] if len(weights) == 1 else [f"{name}{weight:.3g}" for name, weight in weights]),
+        *([f"{bpm:.0f}bpm"] if bpm else []),
+        *([] if os.path.isfile(trained.workdir) else [f"step{trained.step}"]),
+        *words[:1],
+        *([f"truncation{truncation:g}"] if truncation != 1 else []),
+        *words[1:],
+    ]
+    return "-".join(_file_word(part) for part in parts)
+
+
+def _file_word(text: str) -> str:
+    """Returns a text that every file system takes as part of a name, at most 40 letters."""
+    letters = unicodedata.normalize("NFC", text)[-_MOST_LETTERS:]
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in letters)
 
 
 def draw_clips(trained: generator.Trained, count: int, controls: Controls) -> Clips:
     """Returns clips 0 to count - 1 of a seed."""
     latents = generator.draw_latents(trained.gan, controls.seed, range(count), controls.truncation, controls.label)
-    given = {"seed": controls.seed, "truncation": controls.truncation}
-    given |= {"label": controls.label} if controls.label else {}
-    name = f"step{trained.step}-seed{controls.seed}{controls.suffix}"
-    return Clips(name, latents, [{**given, "index": index} for index in range(count)])
+    given, truncation = {"seed": controls.seed, "truncation": controls.truncation}, controls.truncation
+    labels = [controls.label or generator.drawn_label(trained.gan, z) for z in latents]
+    origins = [given | {"index": index} | ({"label": label} if label else {}) for index, label in enumerate(labels)]
+    seed = f"seed{controls.seed}"
+    names = [
+        file_name(trained, label, seed, f"{index:03d}", truncation=truncation) for index, label in enumerate(labels)
+    ]
+    return Clips(file_name(trained, controls.label, seed, truncation=truncation), names, latents, origins)
 
 
 def interpolate_clips(trained: generator.Trained, ends: Sequence[str], count: int, controls: Controls) -> Clips:
@@ -83,8 +115,12 @@ def interpolate_clips(trained: generator.Trained, ends: Sequence[str], count: in
     """
     latents = generator.interpolate(*(_latent_of(trained, end, controls) for end in ends), count)
     first, last = (pathlib.Path(end).stem for end in ends)
-    origins = [{"interpolate": list(ends), "index": index, "of": count} for index in range(count)]
-    return Clips(f"step{trained.step}-{first}-to-{last}{controls.suffix}", latents, origins)
+    origins = [
+        {"interpolate": list(ends), "index": index, "of": count, "latents": recipes.encode_latents(z)}
+        for index, z in enumerate(latents)
+    ]
+    name = file_name(trained, controls.label, f"{first}-to-{last}", truncation=controls.truncation)
+    return Clips(name, [f"{name}-{index:03d}" for index in range(count)], latents, origins)
 
 
 def _latent_of(trained: generator.Trained, end: str, controls: Controls) -> np.ndarray:
@@ -95,12 +131,13 @@ def _latent_of(trained: generator.Trained, end: str, controls: Controls) -> np.n
         except ValueError:
             raise SampleError(f"--interpolate {end}: expected a seed or the .json of a clip") from None
     recipe = recipes.read(pathlib.Path(end))
-    if "latents" not in recipe:
+    if "sections" in recipe:
         raise SampleError(f"--interpolate {end}: expected the .json of a clip, this is a track's")
-    latent = np.asarray(recipe["latents"], np.float32)
+    latent = recipes.latents_of(trained.gan, recipe)
     expected = jax.eval_shape(lambda key: trained.gan.sample_latents(key, 1), jax.random.key(0)).shape[1]
-    if len(latent) != expected:
-        raise SampleError(f"{end}: expected {expected} latents, found {len(latent)}: it is another model's")
+    found = recipe.get("latent_size", len(latent))
+    if found != expected:
+        raise SampleError(f"{end}: expected {expected} latents, found {found}: it is another model's")
     return latent
 
 
@@ -115,15 +152,15 @@ def write_clips(
     Args:
         trained: the generator.
         latents: `[n, Z]`.
-        origins: n dicts: where each latent comes from.
+        origins: n dicts for the recipes: where each latent comes from.
         paths: n files, .wav or .flac; 16 bit.
     """
     written = []
     with progress.bar("generating", len(paths), " clips") as bar:
-        for clip, z, origin, path in zip(generator.render(trained, latents), latents, origins, paths, strict=True):
-            audio_files.write(path, clip, trained.config.audio.sample_rate_hz)
+        for clip, origin, path in zip(generator.render(trained, latents), origins, paths, strict=True):
+            origin = {**origin, "latent_size": latents.shape[1]}
+            audio_files.write(path, clip, trained.config.audio.sample_rate_hz, generator.tempo_bpm(trained))
             pcm = audio_files.to_int16(clip)
-            origin = {**origin, "latents": z.tolist()}
             recipes.write(trained, path, origin, pcm.shape, hashlib.sha256(pcm.data).hexdigest())
             written.append(pcm)
             bar.update()
@@ -186,7 +223,7 @@ def write_track(
                 bar.update(len(block) / rate_hz)
                 yield block
 
-        audio_files.write_blocks(path, blocks(), rate_hz)
+        audio_files.write_blocks(path, blocks(), rate_hz, generator.tempo_bpm(trained))
     origin = {"sections": [section._asdict() for section in sections], "hold": hold, "truncation": truncation}
     recipes.write(trained, path, origin, (samples, channels), digest.hexdigest())
     return digest.hexdigest()
@@ -228,7 +265,10 @@ def repeat(
     else:
         names = ("seed", "truncation", "label", "index", "interpolate", "of")
         origin = {name: recipe[name] for name in names if name in recipe}
-        (pcm,) = write_clips(trained, np.asarray([recipe["latents"]], np.float32), [origin], [target])
+        latents = recipes.latents_of(trained.gan, recipe)
+        if "latents" in recipe:
+            origin["latents"] = recipes.encode_latents(latents)
+        (pcm,) = write_clips(trained, latents[None], [origin], [target])
         pcm_sha256 = hashlib.sha256(pcm.data).hexdigest()
     if pcm_sha256 == recipe["pcm_sha256"]:
         return target, ""

@@ -26,6 +26,8 @@ def model(bars):
     size = dict(clip_samples=bars * SMALL["clip_samples"], bars=bars)
     gan = building.build("technogan", **SMALL | PARTS | NETWORKS | size, classes=CLASSES, statistics=statistics)
     audio = {"sample_rate_hz": 8000, "channels": 2, "clip_samples": size["clip_samples"]}
-    config = ConfigDict({"audio": audio, "model": {"bars": bars}, "data": {"dir": "nowhere", "split": "train"}})
+    config = ConfigDict(
+        {"audio": audio, "model": {"name": "technogan", "bars": bars}, "data": {"dir": "nowhere", "split": "train"}}
+    )
     params = jax.tree.map(lambda a: a / 2, random_parameters(gan.init_g))
     return generator.Trained(gan=gan, params=params, config=config, workdir="", step=1, weights="")

@@ -184,12 +184,14 @@ def test_demo_makes_sound_from_nothing_and_resumes(tmp_path):
     first = run_all("--config.train.steps=2")
     assert "4 tracks" in first["data_prep.prepare"]
     files = sorted(path.name for path in (tmp_path / "demo" / "run" / "sound").iterdir())
-    assert files == [f"step2-seed0-00{i}.{end}" for i in range(2) for end in ("json", "wav")] + ["step2-seed0.png"]
-    clip, rate_hz = soundfile.read(tmp_path / "demo" / "run" / "sound" / "step2-seed0-001.wav")
+    assert files == [f"wavegan-step2-seed0-00{i}.{end}" for i in range(2) for end in ("json", "wav")] + [
+        "wavegan-step2-seed0.png"
+    ]
+    clip, rate_hz = soundfile.read(tmp_path / "demo" / "run" / "sound" / "wavegan-step2-seed0-001.wav")
     assert (len(clip), rate_hz) == (16384, 16000)
 
     again = run_all("--config.train.steps=4")
     assert "nothing to do" in again["data_prep.prepare"]
     assert "resumed from step 2" in again["technogen_jax.train"]
-    card = json.loads((tmp_path / "demo" / "run" / "sound" / "step4-seed0-000.json").read_text())
+    card = json.loads((tmp_path / "demo" / "run" / "sound" / "wavegan-step4-seed0-000.json").read_text())
     assert card["step"] == 4

@@ -191,7 +191,7 @@ def test_a_run_measures_its_dataset_resumes_bit_for_bit_and_generates(bar_config
     assert clips[0].shape == (14336, 2) and np.isfinite(clips).all() and np.abs(clips[0] - clips[1]).max() > 0
     track = ["--workdir", str(whole), "--output", str(tmp_path), "--bars", "3", "--label", "acid=1,industrial=2"]
     assert sample.main(track) == 0
-    assert sample.main(["--from", str(tmp_path / "step6-seed0-acid1-industrial2-3bars.json")]) == 0
+    assert sample.main(["--from", str(tmp_path / "technogan-acid1-industrial2-134bpm-step6-seed0-3bars.json")]) == 0
     assert "the same, bit for bit" in capsys.readouterr().out
 
 
