@@ -18,10 +18,11 @@ from technogen_jax.models.registry import (
     MODELS,
     Model,
     Statistics,
+    add_missing_fields,
     build,
     default_fields,
+    differences,
     find,
-    first_difference,
     measure,
 )
 
@@ -31,10 +32,11 @@ __all__ = [
     "Model",
     "Params",
     "Statistics",
+    "add_missing_fields",
     "build",
     "count_parameters",
     "default_fields",
+    "differences",
     "find",
-    "first_difference",
     "measure",
 ]

@@ -6,8 +6,9 @@ a config file.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -107,16 +108,37 @@ def measure(config: ConfigDict, batches: Iterable[np.ndarray]) -> Statistics:
     return find(config).measure(batches, *read_config(config))
 
 
-def first_difference(old: ConfigDict, new: ConfigDict) -> str | None:
-    """Returns the first field, by name, that makes two configs learn different things.
-
-    None if there is none.
-    """
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Returns the dotted names, sorted, of the fields that make two configs learn different things."""
     fields = config_fields.names(old) | config_fields.names(new)
-    for field in sorted(fields - _changeable_fields()):
-        if config_fields.value(old, field) != config_fields.value(new, field):
-            return field
-    return None
+    return [
+        field
+        for field in sorted(fields - _changeable_fields())
+        if config_fields.value(old, field) != config_fields.value(new, field)
+    ]
+
+
+def add_missing_fields(content: dict[str, Any]) -> list[str]:
+    """Gives missing fields of a run's config their defaults.
+
+    Args:
+        content: what config.json has, a nested dict; it is changed in place.
+
+    Returns:
+        The dotted names of the fields that were missing.
+    """
+    sections = list(run_config.SECTIONS)
+    model = content.get("model")
+    if isinstance(model, dict) and model.get("name") in MODELS:
+        sections.append(MODELS[model["name"]].config_class)
+    added = []
+    for section in sections:
+        values = content.setdefault(section.section, {}) if section.section else content
+        for spec in config_fields.field_specs(section).values():
+            if isinstance(values, dict) and spec.name not in values:
+                values[spec.name] = json.loads(json.dumps(spec.default))  # a tuple is a list there
+                added.append(config_fields.dotted(section.section, spec.name))
+    return added
 
 
 def _changeable_fields() -> set[str]:

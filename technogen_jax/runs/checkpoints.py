@@ -31,9 +31,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from technogen_jax.common import atomic_files, distributed
-from technogen_jax.runs.workdir import WorkdirError, read_json_or_none
+from technogen_jax.runs.workdir import CHECKPOINTS_FOLDER, WorkdirError, read_json_or_none
 
-CHECKPOINTS_FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged"  # damaged checkpoints are moved there
 CHECKSUMS_FILE = "checksums.json"
 ITEMS = ("params", "ema", "optimizer")
@@ -41,6 +40,10 @@ ITEMS = ("params", "ema", "optimizer")
 
 class DamagedError(WorkdirError):
     """A checkpoint whose files are not what was saved."""
+
+
+class DeletedError(WorkdirError):
+    """A checkpoint that a training deleted while it was read."""
 
 
 class Checkpoints:
@@ -201,6 +204,7 @@ class Checkpoints:
             there = ", ".join(map(str, self.steps())) or "none"
             raise WorkdirError(f"{self.folder}: no checkpoint of step {step}; there are: {there}")
         if changed := _changed_file(self.folder / str(step)):
+            self._check_exists(step)
             raise DamagedError(self._damage(step, f"{changed} is not as it was written"))
         try:
             found = self._manager.item_metadata(step)
@@ -212,9 +216,14 @@ class Checkpoints:
         except WorkdirError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many types on damaged files
+            self._check_exists(step)
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise DamagedError(self._damage(step, reason)) from error
         return {name: restored[name] for name in like}
+
+    def _check_exists(self, step: int) -> None:
+        if not (self.folder / str(step)).exists():
+            raise DeletedError(f"{self.folder}: the training deleted the checkpoint of step {step} while it was read")
 
     def _write_checksums(self) -> None:
         """Writes the checksums into a checkpoint before it gets its final name."""

@@ -1,10 +1,13 @@
-"""A run's folder, the workdir: its config, and the identity and statistics of its dataset."""
+"""A run's folder, the workdir: its lock, its config, and the identity and statistics of its dataset."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from technogen_jax.data.manifest import Manifest
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
 STATISTICS_FILE = "statistics.npz"
+LOCK_FILE = ".lock"  # names the process that trains in the workdir
+CHECKPOINTS_FOLDER = "checkpoints"  # one folder for each step
 SAMPLES_FOLDER = "samples"  # previews: generated clips of fixed latents, by step
 
 
@@ -33,6 +38,8 @@ def write_config(workdir: str | os.PathLike, config: ConfigDict) -> None:
 def read_config(workdir: str | os.PathLike) -> ConfigDict:
     """Reads the config of a run, with every field.
 
+    A field that is missing is newer than the run and has its default.
+
     Raises:
         WorkdirError: config.json is missing or unreadable.
     """
@@ -41,7 +48,9 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, got {type(content).__name__}")
-        return ConfigDict(config_fields.rename_old_fields(content)).lock()
+        content = config_fields.rename_old_fields(content)
+        models.add_missing_fields(content)
+        return ConfigDict(content).lock()
     except FileNotFoundError:
         raise WorkdirError(f"{path}: not found; expected the folder given to `technogen_jax.train --workdir`") from None
     except (OSError, ValueError) as error:
@@ -71,10 +80,15 @@ def read_statistics(workdir: str | os.PathLike) -> dict[str, np.ndarray]:
         raise WorkdirError(f"{error}, by deleting it and training on") from error
 
 
-def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest) -> None:
-    """Creates the workdir of a run, or checks that an existing one belongs to the same run.
+@contextlib.contextmanager
+def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest) -> Iterator[None]:
+    """Makes a folder the workdir of a run, and keeps other trainings out of it.
 
-    Only one process of a run may call it.
+    Only one process of a run may call it. The lock ends with the process, however it ends. On a
+    file system without locks, and on Windows, there is none.
+
+    As long as the workdir has no checkpoint, a run with another config or dataset may take it: what
+    an earlier attempt measured of its dataset is then deleted.
 
     Args:
         workdir: the folder; created if it is missing.
@@ -82,36 +96,110 @@ def claim_workdir(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest)
         manifest: the manifest of its training dataset.
 
     Raises:
-        WorkdirError: the folder belongs to a run with another config or dataset, or contains other
-            files.
+        WorkdirError: another process trains in it; or it belongs to a run with another config or
+            dataset, or contains other files.
     """
-    if (workdir / CONFIG_FILE).exists():
-        _check_same_run(workdir, config, manifest)
-    elif workdir.exists() and (not workdir.is_dir() or set(os.listdir(workdir)) - {f".{CONFIG_FILE}.tmp"}):
-        raise WorkdirError(f"--workdir {workdir}: holds files but no {CONFIG_FILE}; name an empty or a new folder")
+    _check_folder(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    # The config first: with it the folder is recognized as a run, even if the process is killed
-    # right after.
-    write_config(workdir, config)
-    identity = {"fingerprint": manifest.fingerprint, "labels": manifest.labels}
-    atomic_files.write_text(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
+    with _locked(workdir):
+        if (workdir / CONFIG_FILE).exists():
+            _check_same_run(workdir, config, manifest)
+        # The config first: with it the folder is recognized as a run, even if the process is killed
+        # right after.
+        write_config(workdir, config)
+        identity = {"fingerprint": manifest.fingerprint, "labels": manifest.labels}
+        atomic_files.write_text(workdir / DATA_FILE, json.dumps(identity, indent=1) + "\n")
+        yield
+
+
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether a training in this folder has saved anything, damaged or not."""
+    return any(path.name.isdecimal() for path in pathlib.Path(workdir).glob(f"{CHECKPOINTS_FOLDER}/*"))
+
+
+def keep_older_behaviour(workdir: pathlib.Path, config: ConfigDict) -> tuple[ConfigDict, list[str]]:
+    """Returns the config with which a run goes on that began before some of its fields existed.
+
+    Such a field gets its default, with which the program does what it did before. So a config file
+    that gained a field still resumes an older run.
+
+    Args:
+        workdir: the run's folder.
+        config: the config that was given.
+
+    Returns:
+        The config, and the dotted names of the fields that were changed.
+    """
+    content = read_json_or_none(workdir / CONFIG_FILE)
+    if not isinstance(content, dict) or not has_checkpoint(workdir):
+        return config, []
+    content = config_fields.rename_old_fields(content)
+    newer = models.add_missing_fields(content)
+    changed = [name for name in models.differences(ConfigDict(content), _as_json(config)) if name in newer]
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+        for name in changed:
+            *sections, field = name.split(".")
+            section = config[sections[0]] if sections else config
+            section[field] = config_fields.value(ConfigDict(content), name)
+    return config, changed
+
+
+def _check_folder(workdir: pathlib.Path) -> None:
+    """Raises if the folder is there and is no workdir."""
+    if not workdir.exists() or (workdir / CONFIG_FILE).exists():
+        return
+    if not workdir.is_dir() or set(os.listdir(workdir)) - {f".{CONFIG_FILE}.tmp", LOCK_FILE}:
+        raise WorkdirError(f"--workdir {workdir}: contains files but no {CONFIG_FILE}; name an empty or a new folder")
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+    handle = os.open(workdir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not atomic_files.lock(handle):
+            holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
+            raise WorkdirError(
+                f"--workdir {workdir}: {holder} is training in it; wait for its end, or name another --workdir"
+            )
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
 
 
 def _check_same_run(workdir: pathlib.Path, config: ConfigDict, manifest: Manifest) -> None:
-    """Raises if the config or the dataset of an existing run differ in what decides the result."""
-    old, new = read_config(workdir), ConfigDict(json.loads(json.dumps(config.to_dict())))
-    if field := models.first_difference(old, new):
+    """Raises if an existing run differs in what decides the result.
+
+    If it has no checkpoint, deletes what its stages computed instead.
+    """
+    old, new = read_config(workdir), _as_json(config)
+    identity = read_json_or_none(workdir / DATA_FILE)
+    same_data = identity is None or identity.get("fingerprint") == manifest.fingerprint
+    changed = models.differences(old, new)
+    if not changed and same_data:
+        return
+    if not has_checkpoint(workdir):
+        for path in workdir.glob("*.npz"):  # the results of stages; encoded clips are recognized by their hash
+            path.unlink()
+        return
+    if changed:
+        field = changed[0]
         before, now = config_fields.value(old, field), config_fields.value(new, field)
         raise WorkdirError(
-            f"{workdir} was begun with config.{field} = {before!r}, now it is {now!r}; go on with the old value, "
+            f"{workdir} was begun with config.{field} = {before!r}, now it is {now!r}; set it to the old value, "
             "or name another --workdir (--config.train.init_from starts from this one's weights)"
         )
-    identity = read_json_or_none(workdir / DATA_FILE)
-    if identity is not None and identity.get("fingerprint") != manifest.fingerprint:
-        raise WorkdirError(
-            f"{workdir} was begun on another dataset than the one in {config.data.dir} (its tracks or the options of "
-            "data_prep.prepare differ); name that dataset, or another --workdir"
-        )
+    raise WorkdirError(
+        f"{workdir} was begun on another dataset than the one in {config.data.dir} (its tracks or the options of "
+        "data_prep.prepare differ); name that dataset, or another --workdir"
+    )
+
+
+def _as_json(config: ConfigDict) -> ConfigDict:
+    """Returns the config as it would be read from config.json."""
+    return ConfigDict(json.loads(json.dumps(config.to_dict())))
 
 
 def read_json_or_none(path: pathlib.Path) -> Any:

@@ -22,11 +22,12 @@ from ml_collections import ConfigDict
 
 from technogen_jax import models
 from technogen_jax.runs import bundle
-from technogen_jax.runs.checkpoints import Checkpoints
+from technogen_jax.runs.checkpoints import Checkpoints, DeletedError
 from technogen_jax.runs.workdir import WorkdirError, read_config, read_statistics
 
 PURPOSES = ("init", "train", "preview", "evaluate")  # for which a run draws random keys; their order decides the keys
 _MOST_THREADS = 8  # that render clips; each takes memory (chosen)
+_LOAD_ATTEMPTS = 5  # a training may delete the checkpoint that is being read
 _CALIBRATION_SEED = 0  # of the latents from which batch statistics are computed
 
 
@@ -67,19 +68,33 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
     config = read_config(workdir)
     statistics = read_statistics(workdir) if models.find(config).measure else None
     gan = models.build(config, statistics)
+    shapes = jax.eval_shape(gan.init_g, jax.random.key(0))
+    for attempt in range(_LOAD_ATTEMPTS):
+        try:
+            step, ema = _restore_ema(workdir, step, shapes, config.train.save_every)
+            break
+        except DeletedError:  # by the training that goes on; a newer one is there
+            if isinstance(step, int) or attempt == _LOAD_ATTEMPTS - 1:
+                raise
+    params = calibrated(gan, ema)
+    return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema | (statistics or {})))
+
+
+def _restore_ema(
+    workdir: str | os.PathLike, step: int | str, shapes: models.contract.Params, save_every: int
+) -> tuple[int, models.contract.Params]:
+    """Returns the step of a checkpoint, which may be given as "latest" or "best", and its averaged parameters."""
     with Checkpoints(workdir, read_only=True) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
-            raise WorkdirError(f"{workdir}: no checkpoint yet; the first comes after {config.train.save_every} steps")
+            raise WorkdirError(f"{workdir}: no checkpoint yet; the first comes after {save_every} steps")
         if step == "latest":
             step = steps[-1]
         elif step == "best":
             step = checkpoints.best_step()
             if step is None:
                 raise WorkdirError(f"{workdir}: no checkpoint was evaluated; use the latest")
-        ema = checkpoints.restore_ema(step, jax.eval_shape(gan.init_g, jax.random.key(0)))
-    params = calibrated(gan, ema)
-    return Trained(gan, params, config, os.path.abspath(workdir), step, fingerprint(ema | (statistics or {})))
+        return step, checkpoints.restore_ema(step, shapes)
 
 
 def folder_for(workdir: str | os.PathLike) -> pathlib.Path:

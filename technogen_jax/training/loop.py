@@ -30,7 +30,7 @@ from technogen_jax.data.manifest import read_manifest
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.runs.metrics_log import MetricsLog
-from technogen_jax.runs.workdir import CONFIG_FILE, claim_workdir
+from technogen_jax.runs.workdir import CONFIG_FILE, claim_workdir, has_checkpoint, keep_older_behaviour
 from technogen_jax.sampling import generator
 from technogen_jax.training import dataset_stages, memory, previews, progress_evaluation, signals
 from technogen_jax.training.errors import StoppedError, TrainError
@@ -68,7 +68,7 @@ def train(
     run = prepare_run(config, pathlib.Path(workdir), say)
     with contextlib.ExitStack() as stack, distributed.end_together():
         stop = stop or stack.enter_context(signals.catch_stop_signals())
-        distributed.call_in_first_process(lambda: _claim(run))
+        distributed.call_in_first_process(lambda: _claim(run, stack))
         distributed.check_shared(run.workdir / CONFIG_FILE)
 
         # ---- The dataset: the model's stages, the model with their results, the encoded clips.
@@ -138,16 +138,22 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], 
     mesh = distributed.make_mesh()
     if config_fields.value(config, "data.dir"):
         config = dataset_config.complete_config(config, read_manifest(config.data.dir))
+    config, older = keep_older_behaviour(workdir, config)
     gan, _, init = build_training(config)
     batching.assign_rows(config.train.batch_size)
     shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = distributed.choose_shardings(shapes, mesh, config.train.shard_parameters)
     memory.check_state_fits(config, shapes, shardings)
+    if (other := config.train.init_from) and not has_checkpoint(workdir) and not has_checkpoint(other):
+        raise TrainError(f"config.train.init_from: {other} has no checkpoint")
     source = _open_dataset(config, gan)
+    say = say if distributed.is_first_process() else lambda line: None
+    for name in older:
+        say(f"config.{name} is newer than this run, which goes on with {config_fields.value(config, name)!r}")
     return Run(
         config=config,
         workdir=workdir,
-        say=say if distributed.is_first_process() else lambda line: None,
+        say=say,
         mesh=mesh,
         source=source,
         init=init,
@@ -221,9 +227,9 @@ def _open_dataset(config: ConfigDict, gan: models.GAN) -> ClipSource:
     return ClipSource(config.data.dir, config.data.split)
 
 
-def _claim(run: Run) -> None:
-    """Makes the workdir this run's, and deletes what a killed run left there."""
-    claim_workdir(run.workdir, run.config, run.source.manifest)
+def _claim(run: Run, stack: contextlib.ExitStack) -> None:
+    """Makes the workdir this run's until the stack is closed, and deletes what a killed run left there."""
+    stack.enter_context(claim_workdir(run.workdir, run.config, run.source.manifest))
     previews.delete_unfinished(run.workdir)
 
 
@@ -294,8 +300,6 @@ def _restore_weights(workdir: str, state: TrainState) -> TrainState:
     Step and optimizers stay.
     """
     with Checkpoints(workdir, read_only=True) as other:
-        if not other.steps():
-            raise TrainError(f"config.train.init_from: {workdir} has no checkpoint")
         return other.restore_weights(other.steps()[-1], state)
 
 

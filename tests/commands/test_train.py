@@ -18,7 +18,15 @@ from technogen_jax.data import clip_source
 from technogen_jax.data.manifest import read_manifest
 from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.runs.metrics_log import METRICS_FILE
-from technogen_jax.runs.workdir import CONFIG_FILE, DATA_FILE, SAMPLES_FOLDER, WorkdirError, claim_workdir, read_config
+from technogen_jax.runs.workdir import (
+    CONFIG_FILE,
+    DATA_FILE,
+    LOCK_FILE,
+    SAMPLES_FOLDER,
+    WorkdirError,
+    claim_workdir,
+    read_config,
+)
 from technogen_jax.training import loop
 from technogen_jax.training.progress_evaluation import BEST_METRIC
 
@@ -148,6 +156,25 @@ def test_sigterm_saves_and_exits_with_0(tiny_config, tmp_path):
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output
     assert "the same command resumes it" in output
+
+
+def test_a_closed_terminal_ends_a_run_with_a_checkpoint(tiny_config, tmp_path):
+    """Nobody reads its output any more, then SIGHUP comes."""
+    tiny_config.train.update(steps=100_000, save_every=50_000, sample_every=0)
+    tiny_config.eval.every = 0
+    process = start(command(tiny_config, tmp_path / "run"))
+    wait_for(tmp_path / "run" / METRICS_FILE, process, '{"step": 2')
+    process.stdout.close()
+    read = len(lines(tmp_path / "run"))
+    end = time.monotonic() + 60
+    while len(lines(tmp_path / "run")) < read + 50 and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+    step = lines(tmp_path / "run")[-1]["step"]
+    assert step > 50
+    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+        assert checkpoints.steps() == [step]
     with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         (step,) = checkpoints.steps()
     assert 2 <= step < 50_000
@@ -276,7 +303,7 @@ def test_resuming_on_another_dataset_is_an_error(tiny_config, trained_workdir, t
 
 def test_folder_with_other_files_is_not_used(tiny_config, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(WorkdirError, match="holds files but no config.json"):
+    with pytest.raises(WorkdirError, match="contains files but no config.json"):
         loop.train(tiny_config, tmp_path, say=quiet)
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
@@ -342,6 +369,6 @@ def test_invalid_command_line_prints_one_line(argv, message):
 def test_run_killed_while_it_created_its_workdir_starts_again(tiny_config, trained_workdir, tmp_path, left):
     whole = trained_workdir / CONFIG_FILE
     (tmp_path / left).write_bytes(whole.read_bytes())
-    claim_workdir(tmp_path, tiny_config, read_manifest(tiny_config.data.dir))
-    assert sorted(os.listdir(tmp_path)) == [CONFIG_FILE, DATA_FILE]
+    with claim_workdir(tmp_path, tiny_config, read_manifest(tiny_config.data.dir)):
+        assert sorted(os.listdir(tmp_path)) == [LOCK_FILE, CONFIG_FILE, DATA_FILE]
     assert (tmp_path / CONFIG_FILE).read_bytes() == whole.read_bytes()

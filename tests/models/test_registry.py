@@ -63,11 +63,11 @@ def test_configs_differ_by_the_fields_that_decide_what_is_learned():
     config, other = load_config("default"), load_config("default")
     other.data.dir = "elsewhere"
     other.train.steps = 5
-    assert models.first_difference(config, other) is None
+    assert models.differences(config, other) == []
     other.train.n_critic = 2
-    assert models.first_difference(config, other) == "train.n_critic"
+    assert models.differences(config, other) == ["train.n_critic"]
     del other.train.n_critic
-    assert models.first_difference(config, other) == "train.n_critic"
+    assert models.differences(config, other) == ["train.n_critic"]
 
 
 @pytest.mark.parametrize("name", ["technogan", "wavegan"])
@@ -79,5 +79,5 @@ def test_a_config_with_the_field_names_of_earlier_versions_equals_the_new_one(na
         if part in old["model"]:
             old["model"][part.replace("partial", "line")] = old["model"].pop(part)
     renamed = ConfigDict(config_fields.rename_old_fields(old))
-    assert models.first_difference(renamed, ConfigDict(json.loads(json.dumps(new)))) is None
+    assert models.differences(renamed, ConfigDict(json.loads(json.dumps(new)))) == []
     assert models.registry.read_config(renamed) == models.registry.read_config(ConfigDict(new))

@@ -1,3 +1,5 @@
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,6 +26,23 @@ def test_load_raises_if_something_is_missing(trained_workdir, tmp_path):
     write_config(tmp_path, read_config(trained_workdir))
     with pytest.raises(WorkdirError, match="no checkpoint yet; the first comes after 2 steps"):
         generator.load(tmp_path)
+
+
+def test_load_looks_again_if_a_training_deletes_the_checkpoint(trained_workdir, tmp_path, monkeypatch):
+    shutil.copytree(trained_workdir, tmp_path / "run")
+    restore, deleted = Checkpoints.restore_ema, []
+
+    def delete_first(self, step, like):
+        if step not in deleted:
+            deleted.append(step)
+            shutil.rmtree(self.folder / str(step))
+        return restore(self, step, like)
+
+    monkeypatch.setattr(Checkpoints, "restore_ema", delete_first)
+    with pytest.raises(WorkdirError, match="the training deleted the checkpoint of step 4 while it was read"):
+        generator.load(tmp_path / "run", 4)
+    deleted.append(2)
+    assert generator.load(tmp_path / "run").step == 2 and deleted == [4, 2, 6]
 
 
 def test_a_latent_depends_on_seed_and_index_alone(trained_workdir):
