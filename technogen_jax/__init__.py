@@ -10,5 +10,8 @@
     training    the training loop and the training step
     exporting   a generator for programs without TechnoGen
 
-Commands: `train`, `sample`, `evaluate`, `export`, `app`, `listen`.
+Commands: `train`, `sample`, `evaluate`, `export`, `app`, `listen`; `__main__` is the command
+`technogen`, which has all of them.
 """
+
+__version__ = "0.2.0"

@@ -82,7 +82,7 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """Returns the config of a file, in which fields have other values.
 
     Args:
-        file: the path of a Python file with `get_config`, and after a colon its argument.
+        file: a config's name, see `config_files.load_config`.
         overrides: words of the command line, such as --config.train.steps=10.
 
     Raises:
@@ -91,21 +91,26 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
     from absl import flags
     from ml_collections import config_flags
 
-    argv = ["train", f"--config={file}", *overrides]
+    from technogen_jax.common import config_files
+
+    argv = ["train", *overrides]
     values = flags.FlagValues()
     try:
-        flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        config = config_files.load_config(file)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         rest = values(argv)[1:]
-        flag.value.keys()  # a file that cannot be loaded raises only now
     except (AttributeError, KeyError) as error:
-        field = " ".join(re.sub(r"\\n|['\\]", " ", str(error.args[0])).split())  # it may quote another's text
-        raise OptionError(f"the config has no field {field}; docs/configuration.md lists them all") from error
+        words = re.findall(r"\w+", str(error.args[0]).replace("\\n", " "))  # FIELD Did you mean LIKE instead of ...
+        hint = f"; did you mean {words[4]}?" if words[1:4] == ["Did", "you", "mean"] else "; docs/configuration.md lists them"
+        raise OptionError(f"the config has no field {words[0]}{hint}") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
         line = str(error).strip().splitlines()[-1]  # of a traceback within
         raise OptionError(line.strip().removeprefix("ValueError: ")) from error
     if rest:
         raise OptionError(f"did not expect {' '.join(rest)}")
-    config = flag.value
     for section, field in _PATHS:
         if config.get(section) and isinstance(config[section].get(field), str):
             config[section][field] = os.path.expanduser(config[section][field])

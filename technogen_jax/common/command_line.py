@@ -29,6 +29,8 @@ import functools
 import json
 import math
 import os
+import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -187,7 +189,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str):
         """Prints the error in one line, without the usage."""
         message = message.replace("argument --", "--", 1) if message.startswith("argument --") else message
-        self.exit(2, f"{self.prog.rpartition('.')[2]}: {message}\n")
+        self.exit(2, f"{re.split('[. ]', self.prog)[-1]}: {message}\n")
 
 
 # ------------------------------------------------------------------------------------------------------------ commands
@@ -232,10 +234,15 @@ class Command:
         """The options of a command line, `sys.argv`'s if None; exits with 2 and one line where they cannot work."""
         return self._parse(argv)[0]
 
-    def main(self, argv: Sequence[str] | None = None) -> int:
-        """Runs the command; returns its exit status."""
+    def main(self, argv: Sequence[str] | None = None, program: str | None = None) -> int:
+        """Runs the command; returns its exit status.
+
+        Args:
+            argv: the words of the command line after the program; None: those of `sys.argv`.
+            program: the program in the help; None: `python -m MODULE`.
+        """
         with _robust_output(), _signals_raise():
-            options, debug, as_json = self._parse(argv)
+            options, debug, as_json = self._parse(argv, program)
             say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
             try:
                 facts = self.function(options, say)
@@ -257,9 +264,9 @@ class Command:
                 print(f"{self.name}: {message}", file=sys.stderr)
                 return 2 if isinstance(error, OptionError) else 1
 
-    def _parse(self, argv: Sequence[str] | None) -> tuple[Any, bool, bool]:
+    def _parse(self, argv: Sequence[str] | None, program: str | None = None) -> tuple[Any, bool, bool]:
         """(options, whether to show tracebacks, whether to print JSON)."""
-        parser = self._parser()
+        parser = self._parser(program)
         known, rest = parser.parse_known_args(argv)
         given = vars(known)
         debug, as_json = given.pop("debug", False), given.pop("json", False)
@@ -270,24 +277,32 @@ class Command:
         except OptionError as error:
             parser.error(str(error))
 
-    def _parser(self) -> argparse.ArgumentParser:
+    def _parser(self, program: str | None = None) -> argparse.ArgumentParser:
         least, most = _HELP_COLUMNS
         width = min(max(shutil.get_terminal_size().columns - 2, least), most)
+        texts = self.description, self.examples
+        if program:  # how this program is called in the examples
+            texts = (re.sub(r"python -m (?:technogen_jax|data_prep)\.", "technogen ", text) for text in texts)
+        description, examples = texts
         parser = _Parser(
-            prog=f"python -m {self.module}",
-            description=self.description,
-            epilog=self.examples,
+            prog=program or f"python -m {self.module}",
+            description=description,
+            epilog=examples,
             formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=width),
             allow_abbrev=False,
             argument_default=argparse.SUPPRESS,
         )
+        self.add_options(parser)
+        return parser
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options of the command to a parser."""
         for field in dataclasses.fields(self.options):
             if field.name != self.rest:
                 _add_option(parser, field)
         if self.json:
             parser.add_argument("--json", action="store_true", help="print one line of JSON for scripts")
         parser.add_argument("--debug", action="store_true", help="if it fails, show where in the code")
-        return parser
 
     def _message(self, error: Exception) -> str | None:
         """One or two lines for an error that a user can cause or mend; None for any other, which is a bug."""
@@ -299,7 +314,8 @@ class Command:
             advice = f"\n{self.less_memory}" if self.less_memory else ""
             return f"not enough memory{f': {text.splitlines()[0]}' if text else ''}{advice}"
         if isinstance(error, ImportError) and not str(error.name).startswith(("technogen_jax.", "data_prep.")):
-            return f"{text}; install it with: pip install -r {self.requirements}"
+            here = (pathlib.Path(__file__).parents[2] / self.requirements).exists()  # a checkout
+            return f"{text}; install it with: pip install {f'-r {self.requirements}' if here else error.name}"
         if _lacks_device(error):
             return f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: JAX finds no such device"
         if isinstance(error, OSError) and error.filename and error.strerror:
