@@ -104,7 +104,11 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
         rest = values(argv)[1:]
     except (AttributeError, KeyError) as error:
         words = re.findall(r"\w+", str(error.args[0]).replace("\\n", " "))  # FIELD Did you mean LIKE instead of ...
-        hint = f"; did you mean {words[4]}?" if words[1:4] == ["Did", "you", "mean"] else "; docs/configuration.md lists them"
+        hint = (
+            f"; did you mean {words[4]}?"
+            if words[1:4] == ["Did", "you", "mean"]
+            else "; docs/configuration.md lists them"
+        )
         raise OptionError(f"the config has no field {words[0]}{hint}") from error
     except (flags.Error, TypeError, ValueError, OSError) as error:
         line = str(error).strip().splitlines()[-1]  # of a traceback within

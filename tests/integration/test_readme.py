@@ -15,7 +15,11 @@ from conftest import ROOT, load_config, of_a_bar
 from technogen_jax import train
 from technogen_jax.common import config_fields, run_config
 
-PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")))
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")),
+)
 LOG = ("experiments/README.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("experiments/*/*.md")))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OTHERS_OPTIONS = {"--logdir", "--worker", "--strict"}  # of TensorBoard, gcloud and pip-audit
