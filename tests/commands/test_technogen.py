@@ -68,7 +68,7 @@ def test_the_wheel_has_all_packages_configs_and_files_and_no_tests(tmp_path):
         if name.split("/")[0] in ("technogen_jax", "data_prep", "configs") or "/" not in name:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
-    build = "from setuptools import build_meta; print(build_meta.build_wheel(%r))" % str(tmp_path)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], capture_output=True, text=True).stdout

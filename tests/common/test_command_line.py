@@ -81,7 +81,7 @@ class JaxError(RuntimeError):
         (JaxError("INTERNAL: a\nb\nc"), 1, "cook: INTERNAL: a\nb\n"),
         (RuntimeError("Unable to initialize backend 'tpu'"), 1, "cook: Unable to initialize backend 'tpu'\n"),
         (ModuleNotFoundError("No module named 'stove'", name="stove"), 1,
-         "cook: No module named 'stove'; install it with: pip install -r requirements-cook.txt\n"),
+         "cook: No module named 'stove'; install it with: pip install stove\n"),
         (KeyboardInterrupt(), 130, "\ncook: stopped by Ctrl-C; the same command resumes\n"),
     ],
 )  # fmt: skip
@@ -160,3 +160,11 @@ def test_words_are_converted(monkeypatch):
     assert [command_line.parse_step(word) for word in ("7", "best", "latest")] == [7, "best", "latest"]
     with pytest.raises(argparse.ArgumentTypeError, match="expected latest, best or a number, got first"):
         command_line.parse_step("first")
+
+
+def test_a_checkout_names_the_file_of_its_requirements(capsys):
+    def serve(options, say):
+        raise ModuleNotFoundError("No module named 'gradio'", name="gradio")
+
+    assert command(serve, requirements="requirements-app.txt").main(["--name", "a"]) == 1
+    assert "pip install -r requirements-app.txt\n" in capsys.readouterr().err
