@@ -30,7 +30,7 @@ from typing import Any
 from data_prep import phases, shards, workers
 from data_prep.options import DESCRIPTION, EXAMPLES, Options
 from data_prep.tracks.find import TrackFile, find_tracks
-from technogen_jax.audio import audio_files
+from technogen_jax.audio import audio_folders
 from technogen_jax.common import atomic_files, command_line
 from technogen_jax.common.command_line import CommandError, OptionError, cpu_count, option_text
 from technogen_jax.data import tfrecords
@@ -57,7 +57,7 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | 
     sources, rejected = find_tracks(root, (output, incomplete), options.labels)
     sources = _limited(sources, options)
     if not sources and not rejected:
-        extensions = " ".join(sorted(audio_files.AUDIO_EXTENSIONS))
+        extensions = " ".join(sorted(audio_folders.AUDIO_EXTENSIONS))
         raise CommandError(f"{options.input}: no audio files in it or below (looked for {extensions})")
     fingerprint = _fingerprint(options, sources, rejected)
     if old is not None:

@@ -26,7 +26,7 @@ from data_prep import shards, workers
 from data_prep.tracks.clip_settings import ClipSettings
 from data_prep.tracks.decode import decode_track, read_decoded
 from experiments.bench import timing
-from technogen_jax.audio import audio_files
+from technogen_jax.audio import audio_files, channels
 
 TRACK_S = 180
 # Size of a block. soundfile seeks after each block, so an mp3 takes longer in smaller blocks.
@@ -127,7 +127,7 @@ def decode_plainly(job: tuple[str, int]) -> None:
             resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32", quality="HQ")
         while len(block := file.read(READ_SAMPLES, dtype="float32", always_2d=True)):
             if resampler:
-                resampler.resample_chunk(audio_files.remix(block, 1))
+                resampler.resample_chunk(channels.remix(block, 1))
         if resampler:
             resampler.resample_chunk(np.zeros((0, 1), np.float32), last=True)
 

@@ -1,8 +1,8 @@
 """Reads and writes audio files: decode, resample, remix and encode, block by block.
 
-All use of codecs is in this module. libsndfile reads wav, flac, mp3, ogg, opus, aiff and others.
-FFmpeg's libraries, through PyAV, read formats that libsndfile does not know (m4a, aac, mp4, wma), and
-mp3 files without a known length. Audio is float32 `[T, C]` in [-1, 1], channels last. soxr's "HQ"
+libsndfile reads wav, flac, mp3, ogg, opus, aiff and others. FFmpeg's libraries, in `ffmpeg_decoder`,
+read formats that libsndfile does not know (m4a, aac, mkv, wv, ...), and files that libsndfile would
+read in part or without their layout. Audio is float32 `[T, C]` in [-1, 1], channels last. soxr's "HQ"
 recipe resamples; it accepts blocks.
 """
 
@@ -12,7 +12,6 @@ import contextlib
 import io
 import os
 import pathlib
-import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -20,14 +19,12 @@ import numpy as np
 import soundfile
 import soxr
 
-from technogen_jax.audio import wav_loops
+from technogen_jax.audio import containers, ffmpeg_decoder, wav_loops
+from technogen_jax.audio.channels import remix
+from technogen_jax.audio.containers import AudioError
+from technogen_jax.audio.ffmpeg_decoder import MIN_DECODED, one_line
 from technogen_jax.common import atomic_files
 
-# Extensions of audio files in a folder. The decoder depends on the content, so a wrong extension of
-# this list does no harm.
-AUDIO_EXTENSIONS = frozenset(
-    ".wav .wave .w64 .rf64 .flac .mp3 .mp2 .ogg .oga .opus .aif .aiff .aifc .au .caf .m4a .m4b .m4p .aac .mp4 .wma .webm".split()
-)
 WRITE_FORMATS = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
@@ -37,27 +34,17 @@ WRITE_FORMATS = {
     ".aiff": ("AIFF", "PCM_16"),
 }
 BLOCK_SAMPLES = 1 << 15  # a block fits into the processor's cache
-# A file counts as truncated or damaged if a smaller share of the header's length can be decoded.
-_MIN_DECODED = 0.99
-# Formats that FFmpeg may open. With a playlist or a session description it would open other files or
-# network addresses.
-_CONTAINERS = "mov,mp4,matroska,webm,asf,mp3,aac,ogg,wav,w64,flac,aiff,caf,au,mpegts,mpeg,avi,ac3"
-_RAW_FORMATS = ("mp3", "aac")  # FFmpeg estimates their length from the bitrate of the first frames
-_PROTECTED = ("drms", "enca")  # tags of encrypted audio in mp4: of FairPlay, and of MPEG
-_TAGS = (b"ID3", b"TAG", b"APE", b"LYR")
 _MAX_CHANNELS = 64
-_RATE_RANGE_HZ = (1_000, 768_000)
-
-
-class AudioError(ValueError):
-    """A file cannot be used as audio; the message is the reason, in one line."""
+_RATE_RANGE_HZ = (1_000, 3_000_000)  # the largest is that of DSD512, in bytes
+# Of formats without compression.
+_SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
 class Stream(NamedTuple):
     """A file that is being decoded."""
 
     sample_rate_hz: int  # of the file
-    channels: int  # of the file
+    channels: int  # 1 or 2; of a file with more, which are mixed to left and right, 2
     blocks: Iterator[np.ndarray]  # float32 `[T, C]`; all but the last have the same length
 
 
@@ -70,8 +57,8 @@ def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> 
         block_samples: length of a block, in samples at the file's own rate.
 
     Raises:
-        AudioError: the file is not audio, empty, protected or damaged, or has an impossible rate or
-            channel count. Also raised while the blocks are read, if the data end early or contain NaN
+        AudioError: the file is not audio, empty, protected or damaged, has an impossible rate or channel
+            count, or is two files joined of which only one can be read. Also raised while the blocks are read, if the data end early or contain NaN
             or Inf.
     """
     path = pathlib.Path(path)
@@ -82,21 +69,40 @@ def open_stream(path: str | os.PathLike, block_samples: int = BLOCK_SAMPLES) -> 
     if size == 0:
         raise AudioError("the file is empty (0 bytes)")
     with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(_SequentialFile(os.fsencode(path) if os.name == "posix" else path))
-            length_known = _mp3_length_is_known(path) if file.format == "MP3" else 0 < file.frames < 1 << 62
-        except (soundfile.LibsndfileError, RuntimeError, OSError):
-            length_known = False
-        if length_known:
-            stream = Stream(file.samplerate, file.channels, _soundfile_blocks(file, block_samples))
-        else:
-            stream = _open_av(path, stack, block_samples)
+        stream = _open(path, stack, block_samples)
         low, high = _RATE_RANGE_HZ
         if not low <= stream.sample_rate_hz <= high:
             raise AudioError(f"sample rate {stream.sample_rate_hz} Hz; expected {low} to {high}")
-        if not 1 <= stream.channels <= _MAX_CHANNELS:
-            raise AudioError(f"{stream.channels} channels; expected 1 to {_MAX_CHANNELS}")
         yield stream._replace(blocks=_check_blocks(stream.blocks))
+
+
+def _open(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int) -> Stream:
+    """Opens a file with the library that reads all of it; `stack` closes it."""
+    samples = containers.find_long_wav(path)
+    if samples is not None:
+        rate, channels, blocks = ffmpeg_decoder.open_blocks(path, stack, block_samples, ignore_length=True)
+        return Stream(rate, channels, _first_samples(blocks, samples))
+    try:
+        file = stack.enter_context(_SequentialFile(os.fsencode(path) if os.name == "posix" else path))
+    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        return Stream(*ffmpeg_decoder.open_blocks(path, stack, block_samples))
+    if not 1 <= file.channels <= _MAX_CHANNELS:
+        raise AudioError(f"{file.channels} channels; expected 1 to {_MAX_CHANNELS}")
+    if file.format == "MP3":
+        complete = containers.mp3_length_is_known(path)
+    elif file.format == "OGG":
+        complete = not containers.is_chained_ogg(path)
+    else:
+        complete = 0 < file.frames < 1 << 62
+        containers.check_not_joined(path)
+        if complete and file.subtype in _SAMPLE_BYTES:
+            containers.check_stated_length(path, file.frames * file.channels * _SAMPLE_BYTES[file.subtype])
+    if not complete:
+        return Stream(*ffmpeg_decoder.open_blocks(path, stack, block_samples))
+    if file.channels > 2:  # FFmpeg knows the layout, libsndfile does not tell it
+        with contextlib.suppress(AudioError):
+            return Stream(*ffmpeg_decoder.open_blocks(path, stack, block_samples))
+    return Stream(file.samplerate, min(2, file.channels), _soundfile_blocks(file, block_samples))
 
 
 def resample_blocks(stream: Stream, sample_rate_hz: int, channels: int) -> Iterator[np.ndarray]:
@@ -131,25 +137,6 @@ def resample(audio: np.ndarray, sample_rate_hz: int, new_rate_hz: int) -> np.nda
     out = soxr.resample(audio, sample_rate_hz, new_rate_hz, quality="HQ")
     samples = -(-len(audio) * new_rate_hz // sample_rate_hz)
     return np.pad(out[:samples], ((0, max(0, samples - len(out))), (0, 0)))
-
-
-def remix(audio: np.ndarray, channels: int) -> np.ndarray:
-    """Returns `[T, C]` with another channel count.
-
-    One channel is the mean of all channels. Two channels are the mono channel twice, or the first two of
-    more: these are front left and front right in every layout of the supported formats.
-
-    Raises:
-        ValueError: channels is neither 1 nor 2 and differs from the audio's.
-    """
-    if audio.shape[1] == channels:
-        return audio
-    if channels == 1:
-        # A matrix product is twenty times faster than numpy's mean over a short axis (measured).
-        return audio @ np.full((audio.shape[1], 1), 1 / audio.shape[1], np.float32)
-    if channels == 2:
-        return np.repeat(audio, 2, axis=1) if audio.shape[1] == 1 else np.ascontiguousarray(audio[:, :2])
-    raise ValueError(f"channels: expected 1 or 2, got {channels}")
 
 
 def read(
@@ -232,7 +219,7 @@ def write_blocks(
                 file.close()
                 wav_loops.append_loop(temporary, samples, sample_rate_hz, bpm)
     except soundfile.LibsndfileError as error:
-        reason = f"{_one_line(error)} ({sample_rate_hz} Hz, {channels} channels)"
+        reason = f"{one_line(error)} ({sample_rate_hz} Hz, {channels} channels)"
         raise ValueError(f"{path.name}: {reason}") from error
 
 
@@ -288,114 +275,23 @@ def _soundfile_blocks(file: soundfile.SoundFile, block_samples: int) -> Iterator
         try:
             block = file.read(block_samples, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise AudioError(f"damaged after {decoded / file.samplerate:.1f} s: {_one_line(error)}") from error
+            raise AudioError(f"damaged after {decoded / file.samplerate:.1f} s: {one_line(error)}") from error
         if not len(block):
             break
-        yield block
+        yield remix(block, 2) if file.channels > 2 else block
         decoded += len(block)
-    if decoded < _MIN_DECODED * promised:
+    if decoded < MIN_DECODED * promised:
         raise AudioError(
             f"truncated: the header promises {promised / file.samplerate:.1f} s, {decoded / file.samplerate:.1f} s could be decoded"
         )
 
 
-def _mp3_length_is_known(path: pathlib.Path) -> bool:
-    """Returns whether an mp3 file has a Xing or Info header that covers the whole file.
-
-    Without a header, libsndfile estimates the length from the file's size and the first frame's
-    bitrate, and stops there. If two files are joined into one, it reads only the first.
-    """
-    with open(path, "rb") as file:
-        head = file.read(10)
-        # An ID3v2 tag, which may contain a cover picture, stores its size in four bytes of seven bits.
-        tag = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-        start = tag if head[:3] == b"ID3" else 0
-        file.seek(start)
-        frame = file.read(4096)
-        audio_bytes = file.seek(0, os.SEEK_END) - start
-    header = frame[max(frame.find(b"Xing"), frame.find(b"Info")) :][:16]
-    if len(header) < 16 or header[:4] not in (b"Xing", b"Info"):
-        return False
-    flags, _, promised_bytes = struct.unpack(">4xIII", header)
-    return flags & 3 == 3 and promised_bytes > 0.98 * audio_bytes  # a tag at the end may follow
-
-
-def _open_av(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int) -> Stream:
-    """Opens a file with FFmpeg's libraries; `stack` closes it."""
-    import av  # 100 MB of codecs: imported only for files that need it
-
-    try:
-        # FFmpeg gets a file object: it cannot open names that are not UTF-8, or that look like a URL.
-        file = stack.enter_context(open(path, "rb"))
-        # Titles that are not UTF-8 are ignored. PyAV 19 has no such argument and ignores them.
-        metadata_options = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
-        whitelist = {"format_whitelist": _CONTAINERS}
-        container = stack.enter_context(av.open(file, container_options=whitelist, **metadata_options))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise AudioError(f"not an audio file that can be read ({_one_line(error)})") from error
-    source = container.streams.audio[0] if container.streams.audio else None
-    codec = source.codec_context if source is not None else None
-    if codec is None or not codec.sample_rate or codec.codec_tag in _PROTECTED:
-        raise AudioError("no audio in it that can be decoded (not audio, damaged, or protected by DRM)")
-    return Stream(codec.sample_rate, codec.channels, _av_blocks(container, source, block_samples))
-
-
-def _av_blocks(container, source, block_samples: int) -> Iterator[np.ndarray]:
-    """Yields the blocks of an audio stream that FFmpeg's libraries decode."""
-    import av
-
-    rate = source.codec_context.sample_rate
-    # Converts to float32; audio that is float32 already passes unchanged.
-    resampler = av.AudioResampler(format="fltp", layout=source.codec_context.layout, rate=rate)
-    length_unknown = container.format.name in _RAW_FORMATS or not source.duration
-    promised = 0 if length_unknown else float(source.duration * source.time_base) * rate
-    decoded = buffered = 0
-    pending: list[np.ndarray] = []
-    try:
-        for frame in _av_frames(container, source):
-            for piece in resampler.resample(frame):
-                pending.append(piece.to_ndarray())
-                buffered += pending[-1].shape[1]
-            while buffered >= block_samples:
-                audio = np.concatenate(pending, axis=1)
-                pending, buffered = [audio[:, block_samples:]], buffered - block_samples
-                decoded += block_samples
-                yield np.ascontiguousarray(audio[:, :block_samples].T)
-        pending += [piece.to_ndarray() for piece in resampler.resample(None)]
-    except (av.error.FFmpegError, ValueError) as error:
-        raise AudioError(f"damaged after {(decoded + buffered) / rate:.1f} s: {_one_line(error)}") from error
-    if pending:
-        audio = np.ascontiguousarray(np.concatenate(pending, axis=1).T)
-        decoded += len(audio)
-        if len(audio):
-            yield audio
-    if decoded < _MIN_DECODED * promised - 0.1 * rate:  # the encoder's delay is removed from the decoded audio
-        raise AudioError(
-            f"truncated: the header promises {promised / rate:.1f} s, {decoded / rate:.1f} s could be decoded"
-        )
-
-
-def _av_frames(container, source) -> Iterator:
-    """Yields the decoded frames; ignores undecodable data before the first and after the last frame.
-
-    Raises:
-        InvalidDataError: data between two frames cannot be decoded, and are not a tag between two files
-            that were joined.
-    """
-    import av
-
-    decoded, failure = False, None
-    for packet in container.demux(source):
-        try:
-            frames = packet.decode()
-        except av.error.InvalidDataError as error:
-            if decoded and bytes(packet)[:3] not in _TAGS:
-                failure = error
-            continue
-        if frames and failure:
-            raise failure
-        decoded = decoded or bool(frames)
-        yield from frames
+def _first_samples(blocks: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Yields the first `count` samples of a stream."""
+    for block in blocks:
+        if count > 0:
+            yield block[:count]
+        count -= len(block)
 
 
 def _check_blocks(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -409,9 +305,3 @@ def _check_blocks(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         yield block
     if not decoded:
         raise AudioError("no audio samples in it")
-
-
-def _one_line(error: BaseException) -> str:
-    """Returns the message of an error without line breaks."""
-    text = getattr(error, "strerror", None) or getattr(error, "error_string", None) or error
-    return " ".join(str(text).split())

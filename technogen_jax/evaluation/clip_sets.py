@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from technogen_jax.audio import audio_files
+from technogen_jax.audio import audio_files, audio_folders
 from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.data.manifest import read_clip_table
 from technogen_jax.sampling import generator
@@ -166,16 +166,16 @@ def find_files(path: str | os.PathLike) -> Folder:
     folder = pathlib.Path(path)
     if not folder.is_dir():
         raise ClipSetError(f"{path}: expected a folder of audio files")
-    found, rejected = [], []
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in audio_files.AUDIO_EXTENSIONS and file.is_file():
-            name = file.relative_to(folder).as_posix()
-            try:
-                with audio_files.open_stream(file) as stream:
-                    samples = sum(map(len, stream.blocks))
-                found.append((name, stream.sample_rate_hz, samples / stream.sample_rate_hz, stream.channels))
-            except audio_files.AudioError as error:
-                rejected.append({"path": name, "reason": str(error)})
+    found = []
+    listed = audio_folders.find_audio_files(folder)
+    rejected = [{"path": name, "reason": reason} for name, reason in (*listed.unreadable, *listed.passed_over)]
+    for name in listed.files:
+        try:
+            with audio_files.open_stream(folder / name) as stream:
+                samples = sum(map(len, stream.blocks))
+            found.append((name, stream.sample_rate_hz, samples / stream.sample_rate_hz, stream.channels))
+        except audio_files.AudioError as error:
+            rejected.append({"path": name, "reason": str(error)})
     if not found:
         why = f"; the first of {len(rejected)}: {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
         raise ClipSetError(f"{path}: no audio file that can be read{why}")

@@ -10,7 +10,7 @@ import scipy.signal
 import soundfile
 import soxr
 
-from technogen_jax.audio import audio_files
+from technogen_jax.audio import audio_files, audio_folders, containers
 
 RATE = 44100
 
@@ -86,6 +86,173 @@ def test_formats_of_ffmpeg_are_decoded(tmp_path, codec, container):
         blocks = list(stream.blocks)
     assert {len(block) for block in blocks[:-1]} == {5000}
     np.testing.assert_array_equal(np.concatenate(blocks), got)
+
+
+TONES_HZ = (300, 500, 700, 900, 1100, 1300)
+
+
+def tones(names, seconds=1.5, rate=48000):
+    """A tone of its own in each channel; those of `names`, in the order of the layout."""
+    t = np.arange(round(seconds * rate)) / rate
+    return np.stack([0.3 * np.sin(2 * np.pi * TONES_HZ[name] * t) for name in names], axis=1).astype(np.float32)
+
+
+def levels(samples, rate=48000):
+    """Level of each tone relative to its own, `[tones, C]`."""
+    middle = samples[rate // 4 : rate // 4 + rate]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(rate)[:, None], axis=0)) / (rate / 4)
+    return spectrum[list(TONES_HZ)] / 0.3
+
+
+def encode_layout(path, samples, codec, container, layout, rate=48000):
+    with av.open(str(path), "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate, layout=layout, bit_rate=256_000)
+        stream.codec_context.open()
+        size = stream.codec_context.frame_size or 1024
+        fit = av.AudioResampler(stream.codec_context.format.name, layout, rate, frame_size=size)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), format="fltp", layout=layout)
+        frame.sample_rate = rate
+        for piece in [*fit.resample(frame), *fit.resample(None), None]:
+            file.mux(stream.encode(piece))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".w64", ".ac3", ".m4a", ".mka"])
+def test_surround_is_mixed_by_its_layout(tmp_path, suffix):
+    """Left has the left channels and the centre, right the right ones, in whatever order the format has them."""
+    path, front_left, front_right, centre, low, left, right = tmp_path / f"a{suffix}", 0, 1, 2, 3, 4, 5
+    order = (front_left, front_right, centre, low, left, right)
+    if suffix in (".ogg", ".opus"):  # Vorbis I specification, 4.3.9
+        order = (front_left, centre, front_right, left, right, low)
+    if suffix in (".ac3", ".m4a", ".mka"):
+        codec, container = {".ac3": ("ac3", "ac3"), ".m4a": ("aac", "ipod"), ".mka": ("pcm_s16le", "matroska")}[suffix]
+        encode_layout(path, tones(order), codec, container, "5.1")
+    else:
+        subtype = dict(format="OGG", subtype="OPUS") if suffix == ".opus" else {}
+        with soundfile.SoundFile(path, "w", 48000, 6, **subtype) as file:
+            for start in range(0, 72_000, 4096):  # libsndfile's Vorbis encoder has a small stack
+                file.write(tones(order)[start : start + 4096])
+    with audio_files.open_stream(path) as stream:
+        assert stream.channels == 2
+        got = levels(np.concatenate(list(stream.blocks)))
+    total = 1 + 2 * 0.5**0.5
+    want = np.zeros((6, 2))
+    want[front_left, 0] = want[front_right, 1] = 1
+    want[centre] = want[left, 0] = want[right, 1] = 0.5**0.5
+    np.testing.assert_allclose(got, want / total, atol=0.03)
+    np.testing.assert_allclose(levels(audio_files.read(path, channels=1)[0])[:, 0], got.mean(1), atol=0.02)
+
+
+FFMPEG_FORMATS = {
+    "a.mka": ("pcm_s16le", "matroska"), "a.mkv": ("aac", "matroska"), "a.mov": ("aac", "mov"), "a.3gp": ("aac", "3gp"),
+    "a.ac3": ("ac3", "ac3"), "a.eac3": ("eac3", "eac3"), "a.mpga": ("mp2", "mp2"), "a.weba": ("libopus", "webm"),
+    "a.m4r": ("aac", "ipod"), "a.wv": ("wavpack", "wv"), "a.tta": ("tta", "tta"), "a.ts": ("aac", "mpegts"),
+    "a.wma": ("wmav2", "asf"), "a.avi": ("pcm_s16le", "avi"), "a.flv": ("aac", "flv"), "a.snd": ("pcm_s16be", "au"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FFMPEG_FORMATS)
+def test_formats_that_people_have_are_found_and_decoded(tmp_path, name):
+    if FFMPEG_FORMATS[name][0] not in av.codecs_available:
+        pytest.skip("no encoder")
+    encode_layout(tmp_path / name, tones((0, 3)), *FFMPEG_FORMATS[name], "stereo")
+    assert audio_folders.find_audio_files(tmp_path).files == [name]
+    got, rate = audio_files.read(tmp_path / name)
+    assert rate == 48000 and len(got) / rate == pytest.approx(1.5, abs=0.06)
+    want = np.zeros((6, 2))
+    want[0, 0] = want[3, 1] = 1
+    np.testing.assert_allclose(levels(got), want, atol=0.05)
+
+
+def test_dsd_is_decoded(tmp_path):
+    """A DSF file of one bit a sample, from a first-order modulator, in the layout of Sony's specification."""
+    rate, error, bits = 2_822_400, 0.0, []
+    for value in (0.3 * np.sin(2 * np.pi * 500 * np.arange(rate // 5) / rate)).tolist():
+        error += value
+        bits.append(error > 0)
+        error -= 1 if error > 0 else -1
+    packed = np.packbits(bits, bitorder="little")
+    packed = packed[: len(packed) // 4096 * 4096].tobytes()
+    layout = b"fmt " + struct.pack("<Q9I", 52, 1, 0, 1, 1, rate, 1, len(packed) * 8, 0, 4096) + bytes(4)
+    data = b"data" + struct.pack("<Q", 12 + len(packed)) + packed
+    (tmp_path / "a.dsf").write_bytes(b"DSD " + struct.pack("<3Q", 28, 28 + len(layout + data), 0) + layout + data)
+    got, _ = audio_files.read(tmp_path / "a.dsf", 10_000)
+    spectrum = np.abs(np.fft.rfft(got[400:1400, 0] * np.hanning(1000))) ** 2
+    assert np.argmax(spectrum) == 50 and spectrum[48:53].sum() > 0.99 * spectrum.sum()
+
+
+def join(path, *parts):
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+
+
+@pytest.mark.parametrize("second", [(48000, 2), (22050, 2), (44100, 1), (24000, 1)])
+@pytest.mark.parametrize("suffix", [".mp3", ".aac"])
+def test_each_part_of_joined_files_keeps_its_pitch(tmp_path, suffix, second):
+    for name, (rate, channels) in {"a": (44100, 2), "b": second}.items():
+        tone = np.repeat(tones((1,), 4, rate), channels, axis=1)
+        if suffix == ".mp3":
+            audio_files.write(tmp_path / f"{name}.mp3", tone, rate)
+        else:
+            layout = "stereo" if channels == 2 else "mono"
+            encode_layout(tmp_path / f"{name}.aac", tone, "aac", "adts", layout, rate)
+    join(tmp_path / f"ab{suffix}", tmp_path / f"a{suffix}", tmp_path / f"b{suffix}")
+    join(tmp_path / f"ba{suffix}", tmp_path / f"b{suffix}", tmp_path / f"a{suffix}")
+    for name, (first_hz, channels) in {"ab": (44100, 2), "ba": second}.items():
+        got, rate = audio_files.read(tmp_path / f"{name}{suffix}")
+        assert rate == first_hz and got.shape[1] == channels and len(got) / rate == pytest.approx(8, abs=0.3)
+        for part in (got[rate : 2 * rate], got[-2 * rate : -rate]):
+            spectrum = np.abs(np.fft.rfft(part[:, -1] * np.hanning(rate)))
+            assert np.argmax(spectrum) == 500 and spectrum[500] / (rate / 4) == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_a_chained_ogg_is_read_to_its_end_or_said_to_change(tmp_path, suffix):
+    for name, (rate, channels) in {"a": (48000, 2), "b": (48000, 2), "c": (24000, 1)}.items():
+        audio_files.write(tmp_path / f"{name}{suffix}", np.repeat(tones((1,), 2, rate), channels, axis=1), rate)
+    for first, second in ("aa", "ab"):
+        join(tmp_path / "joined", tmp_path / f"{first}{suffix}", tmp_path / f"{second}{suffix}")
+        got, rate = audio_files.read(tmp_path / "joined")
+        assert len(got) / rate == pytest.approx(4, abs=0.1)
+    join(tmp_path / "joined", tmp_path / f"a{suffix}", tmp_path / f"c{suffix}")
+    with pytest.raises(audio_files.AudioError, match="change after 2.0 s"):
+        audio_files.read(tmp_path / "joined")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".m4a"])
+def test_two_files_in_one_are_an_error_where_only_the_first_can_be_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".m4a":
+        encode_layout(path, tones((0, 1)), "aac", "ipod", "stereo")
+    else:
+        audio_files.write(path, tones((0, 1)), 48000)
+    join(tmp_path / "joined", path, path)
+    with pytest.raises(audio_files.AudioError, match="two files joined into one"):
+        audio_files.read(tmp_path / "joined")
+    (tmp_path / "tagged").write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+    assert len(audio_files.read(tmp_path / "tagged")[0]) == len(audio_files.read(path)[0])
+
+
+def test_a_wav_file_of_more_than_4_gib_is_read_to_its_end(tmp_path, monkeypatch):
+    """With a limit of 64 KiB: the length in the header is modulo the limit, the largest, or none."""
+    monkeypatch.setattr(containers, "_WRAP_BYTES", 1 << 16)
+    monkeypatch.setattr(containers, "_TRAILER_BYTES", 1 << 10)
+    want = audio_files.from_int16(audio_files.to_int16(tones((0, 1))))
+    audio_files.write(tmp_path / "a.wav", want, 48000)
+    whole = (tmp_path / "a.wav").read_bytes()
+    position, length = whole.index(b"data") + 4, len(want) * 4
+    for stated in (length % (1 << 16), (1 << 16) - 1, 0, 0x7000):
+        for trailer in (b"", b"LIST" + struct.pack("<I", 90) + bytes(90)):
+            header = whole[:position] + struct.pack("<I", stated) + whole[position + 4 :] + trailer
+            (tmp_path / "b.wav").write_bytes(header)
+            got, _ = audio_files.read(tmp_path / "b.wav")
+            exact = stated == length % (1 << 16)
+            np.testing.assert_array_equal(got[: len(want)], want)
+            assert len(got) == len(want) if exact else len(got) <= len(want) + 25
+    aiff = bytearray(whole[:0])
+    audio_files.write(tmp_path / "a.aiff", want, 48000)
+    aiff += (tmp_path / "a.aiff").read_bytes() + bytes(1 << 17)
+    (tmp_path / "b.aiff").write_bytes(aiff)
+    with pytest.raises(audio_files.AudioError, match="more than the format can state"):
+        audio_files.read(tmp_path / "b.aiff")
 
 
 def mp3_variants():
@@ -276,18 +443,6 @@ def test_resampling_preserves_pitch_and_level(tmp_path):
     want = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(2 * 16000) / 16000)
     assert rate == 16000
     np.testing.assert_allclose(got[800:-800, 0], want[800:-800], atol=1e-4)
-
-
-def test_remix_changes_the_channel_count():
-    stereo = music(0.1, channels=2)
-    six = music(0.1, channels=6)
-    np.testing.assert_array_equal(audio_files.remix(stereo, 2), stereo)
-    for samples in (stereo, six):
-        np.testing.assert_allclose(audio_files.remix(samples, 1)[:, 0], samples.astype(np.float64).mean(1), atol=1e-7)
-    np.testing.assert_array_equal(audio_files.remix(six, 2), six[:, :2])
-    np.testing.assert_array_equal(audio_files.remix(stereo[:, :1], 2), np.repeat(stereo[:, :1], 2, axis=1))
-    with pytest.raises(ValueError, match="expected 1 or 2"):
-        audio_files.remix(six, 3)
 
 
 def test_to_int16_rounds_and_clips():

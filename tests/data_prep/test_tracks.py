@@ -77,9 +77,24 @@ def test_find_tracks_returns_audio_files_and_rejects_unreadable_ones(tmp_path):
         ("b.WAV", "unlabelled"),
     ]
     assert all(os.path.samefile(source.path, os.path.join(tmp_path, source.path)) for source in found)
-    assert sorted(entry["path"] for entry in rejected) == ["gone.wav", "pipe.wav", "self.wav"]
-    assert {entry["kind"] for entry in rejected} == {"unreadable"}
+    kinds = {entry["path"]: entry["kind"] for entry in rejected}
+    assert kinds == dict.fromkeys(["gone.wav", "pipe.wav", "self.wav"], "unreadable") | {"c/d.wav.part": "not taken"}
     assert {source.label for source in find.find_tracks(tmp_path, labels="none")[0]} == {"unlabelled"}
+
+
+def test_accents_are_spelled_one_way(tmp_path):
+    """macOS writes e and an accent, others one letter: two labels that look alike, of one genre."""
+    for folder, name in (("de\u0301tente", "e\u0301.wav"), ("d\xe9tente", "b.wav"), ("d\xe9tente", "\xe9.wav")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes(b"x")
+    found, _ = find.find_tracks(tmp_path)
+    assert {source.label for source in found} == {"d\xe9tente"}
+    assert sorted(source.id for source in found) == [
+        "d\xe9tente/b.wav",
+        "d\xe9tente/\xe9.wav",
+        "d\xe9tente/\xe9.wav (2)",
+    ]
+    assert all(os.path.exists(source.path) for source in found)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
