@@ -18,7 +18,7 @@ import numpy as np
 
 from technogen_jax.audio import audio_files, spectrogram_images
 from technogen_jax.common import atomic_files
-from technogen_jax.evaluation import charts, embeddings
+from technogen_jax.evaluation import charts, embeddings, summary
 from technogen_jax.evaluation.metrics import distances
 
 _STYLE = """
@@ -30,14 +30,19 @@ th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid va
 th:first-child, td:first-child { text-align: left; }
 .wide { overflow-x: auto; } .small { font-size: 0.85rem; opacity: 0.8; }
 .cards { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); margin: 1rem 0; }
-.card { background: var(--soft); border-radius: 8px; padding: 0.8rem 1rem; } .card b { font-size: 1.5rem; display: block; }
+.card { background: var(--soft); border-radius: 8px; padding: 0.8rem 1rem; } .card > b { font-size: 1.5rem; display: block; }
 .clips { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); }
 .clips figure { margin: 0; } .clips img { width: 100%; height: 110px; display: block; border-radius: 4px; }
 .clips audio, .pair audio { width: 100%; height: 32px; } figcaption { font-size: 0.8rem; overflow-wrap: anywhere; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.8rem; margin-bottom: 1.2rem; }
 .chart { background: #fff; border-radius: 8px; padding: 0.5rem; overflow-x: auto; }
-.chart svg { max-width: 100%; height: auto; display: block; }
-.warn { border-left: 4px solid var(--warn); padding: 0.2rem 0.8rem; margin: 0.5rem 0; background: var(--soft); }
+.chart svg { max-width: 100%; min-width: 520px; height: auto; display: block; }
+.warn { border-left: 4px solid var(--warn); padding: 0.2rem 0.8rem; margin: 0.5rem 0; background: var(--soft); font-size: 0.9rem; }
+.verdict { font-size: 1.2rem; border-left: 4px solid #2b8cbe; padding: 0.2rem 1rem; } .verdict b { display: block; }
+nav a { margin-right: 1rem; white-space: nowrap; } a { color: inherit; }
+td:first-child { min-width: 10rem; }
+@media (prefers-color-scheme: dark) { .chart { background: #1b1b1b; } .chart svg { filter: invert(0.9) hue-rotate(180deg); } }
+@media (max-width: 600px) { .pair { grid-template-columns: 1fr; } th, td { padding: 0.25rem 0.4rem; } h1 { font-size: 1.4rem; } }
 pre { overflow-x: auto; font-size: 0.8rem; }
 """
 
@@ -83,23 +88,28 @@ def write(path: str | os.PathLike, result: dict[str, Any], exhibits: Exhibits) -
     path = pathlib.Path(path)
     sets = result["sets"]
     title = f"{sets['generated']['name']} against {sets['reference']['name']}"
+    what, meaning = summary.verdict(result)
+    sections = [
+        ("Listen", _render_listening(exhibits) + _render_warnings(result, "clips")),
+        ("What a musician can act on", _render_features(result, exhibits)),
+        ("How far from real clips", _render_distances(result, exhibits)),
+        ("Can a classifier distinguish them?", _render_two_sample(result)),
+        ("Copied?", _render_copies(result, exhibits)),
+        ("Labels", _render_labels(result)),
+        (
+            "How this was computed",
+            "<p>Results are comparable where all of this but the generated set is the same.</p>"
+            f"<details><summary>the whole result</summary><pre>{_escape(json.dumps(result, indent=1))}</pre></details>",
+        ),
+    ]
+    sections = [(_identifier(name), name, content) for name, content in sections if content]
     parts = [
         f"<h1>{_escape(title)}</h1>",
+        f"<p class=verdict><b>{_escape(what)}</b> {_escape(meaning)}</p>",
         f"<p class=small>{_render_context(result)}</p>",
         _render_cards(result),
-        "".join(f"<p class=warn>{_escape(line)}</p>" for line in result["warnings"]),
-        "<h2>Listen</h2><h3>Generated</h3>",
-        _render_clips(exhibits.generated, exhibits.sample_rate_hz),
-        "<h3>Real, not trained on</h3>",
-        _render_clips(exhibits.real, exhibits.sample_rate_hz),
-        _render_distances(result, exhibits),
-        _render_features(result, exhibits),
-        _render_two_sample(result),
-        _render_copies(result, exhibits),
-        _render_labels(result),
-        "<h2>How this was computed</h2>"
-        "<p>Results are comparable where all of this but the generated set is the same.</p>"
-        f"<details><summary>the whole result</summary><pre>{_escape(json.dumps(result, indent=1))}</pre></details>",
+        f"<nav aria-label=contents>{' '.join(f'<a href=#{at}>{_escape(name)}</a>' for at, name, _ in sections)}</nav>",
+        *(f"<h2 id={at}>{_escape(name)}</h2>{content}" for at, name, content in sections),
     ]
     atomic_files.write_text(
         path,
@@ -115,29 +125,57 @@ def _render_context(result: dict[str, Any]) -> str:
     ]
     return _escape(
         f"{context['seconds']:g} s at {context['sample_rate_hz']} Hz, "
-        f"{'stereo' if context['channels'] == 2 else 'mono'}; {', '.join(sides)}; {result['draws']['count']} draws of "
+        f"{'stereo' if context['channels'] == 2 else 'mono'}; {', '.join(sides)}; figures are means over {result['draws']['count']} random choices of "
         f"{result['draws']['tracks']} tracks, one clip each"
     )
 
 
+def _identifier(title: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in title.lower()).split())
+
+
+def _render_warnings(result: dict[str, Any], about: str) -> str:
+    """Returns the warnings about one kind of figure."""
+    texts = [warning["text"] for warning in result["warnings"] if warning["about"] == about]
+    return "".join(f"<p class=warn><b>Warning.</b> {_escape(text)}.</p>" for text in texts)
+
+
 def _render_cards(result: dict[str, Any]) -> str:
+    """Returns the main figures, each with its meaning and its warnings; no figure that a warning calls flattering."""
     cards = []
+    flattered = summary.flattered(result)
     for name, blocks in result["distances"].items():
         block = blocks.get("all") or next(iter(blocks.values()))
         frechet, coverage = block["frechet"], block["coverage"]
-        cards.append(
-            (f"Fréchet distance, {name}", _format_ratio(frechet["ratio"]), f"{_format_pair(frechet)} among real clips")
+        far = "not shown" if flattered else _format_ratio(frechet["ratio"])
+        note = f"times as far from real clips as other real clips are (1: as close). Fréchet distance in {name}"
+        cards.append(("distance", far, _escape(note), "distance"))
+        note = (
+            f"of the real clips have a generated clip near them; of other real clips {coverage['floor']:.0%} ({name})"
         )
-        cards.append(("coverage", f"{coverage['value']:.2f}", f"real among real: {coverage['floor']:.2f}"))
+        cards.append(("variety", f"{coverage['value']:.0%}", _escape(note), ""))
     test = result["two_sample"]["test"]
-    cards.append(
-        ("distinguished by a classifier", f"{test['accuracy']:.0%}", f"chance is 50%; {_escape(test['verdict'])}")
-    )
+    note = f"of its answers are right; guessing gives 50%. {test['verdict']}"
+    cards.append(("a classifier", f"{test['accuracy']:.0%}", _escape(note), "classifier"))
     if panel := result["memorisation"]:
-        note = f"of the generated clips; of held-out real ones: {panel['held_out_flagged_share']:.1%}"
-        cards.append(("flagged as copies", f"{panel['flagged_share']:.1%}", note))
-    body = "".join(f"<div class=card>{_escape(name)}<b>{value}</b>{note}</div>" for name, value, note in cards)
-    return f"<div class=cards>{body}</div><p><b>{_escape(result['claim']['sentence'])}</b></p>"
+        note = f"of the generated clips look copied; of real clips {panel['held_out_flagged_share']:.1%}"
+        cards.append(("copies", f"{panel['flagged_share']:.1%}", _escape(note), "copies"))
+    elif _render_warnings(result, "copies"):
+        cards.append(("copies", "not known", "", "copies"))
+    shown = {about: _render_warnings(result, about) for about in ("distance", "classifier", "copies")}
+    body = "".join(
+        f"<div class=card>{_escape(name)}<b>{value}</b>{note}{shown.pop(about, '')}</div>"
+        for name, value, note, about in cards
+    )
+    return f"<div class=cards>{body}</div><p class=small>{_escape(result['claim']['sentence'])}</p>"
+
+
+def _render_listening(exhibits: Exhibits) -> str:
+    return (
+        f"<h3>Generated</h3>{_render_clips(exhibits.generated, exhibits.sample_rate_hz)}"
+        f"<h3>Real, not trained on</h3>{_render_clips(exhibits.real, exhibits.sample_rate_hz)}"
+        "<p class=small>Pictures are mel spectrograms: time to the right, frequency upwards, bright is loud.</p>"
+    )
 
 
 def _render_clips(sounds: Sequence[Sound], sample_rate_hz: int) -> str:
@@ -174,10 +212,12 @@ def _render_distances(result: dict[str, Any], exhibits: Exhibits) -> str:
         head = ["", "generated", "±", "real/real floor", "±", "ratio", "p"]
         tables.append(f"<h3>{_escape(name)}</h3>{_render_table(head, rows)}")
     return (
-        "<h2>How far from real clips</h2>"
-        "<p>The floor is the same figure of real clips of other tracks. The ratio is to the floor; only the floor of the "
-        "kernel distance is zero on average, and its ratio is to the 95th percentile of chance. For precision, recall, "
-        "density and coverage 1 is best. The figures are not comparable with published FAD values.</p>"
+        _render_warnings(result, "distance") + "<p>Clips are compared as points in an embedding: numbers that describe "
+        "their sound. tmr-v1 has timbre, modulation and rhythm. The <b>floor</b> is the same figure of real clips of other "
+        "tracks, and the <b>ratio</b> is the figure divided by it; only the floor of the kernel distance is zero on average, "
+        "and its ratio is to the 95th percentile of chance. <b>±</b> is the standard deviation over draws of tracks. "
+        "<b>p</b> is the probability of a kernel distance as large by chance. For precision, recall, density and coverage 1 "
+        "is best. The figures are not comparable with published values of the Fréchet audio distance (FAD).</p>"
         f"<div class=chart>{charts.draw_ratios(bars)}</div>"
         f"<details open><summary>all figures</summary>{''.join(tables)}</details>"
         f"<h3>Clips in the plane of the two widest dimensions</h3><div class=chart>{charts.draw_scatter(exhibits.points)}</div>"
@@ -186,23 +226,27 @@ def _render_distances(result: dict[str, Any], exhibits: Exhibits) -> str:
 
 def _render_features(result: dict[str, Any], exhibits: Exhibits) -> str:
     rows = []
-    for name, found in result["features"].items():
-        if "says" not in found or found["reference"]["median"] is found["generated"]["median"] is None:
-            continue
+    for name, found in summary.rank_features(result["features"]):
         middle = [
-            "{} ({} to {})".format(*(_format_number(found[side][point]) for point in ("median", "p10", "p90")))
+            "{}<br><span class=small>{} to {}</span>".format(
+                *(_format_number(found[side][point]) for point in ("median", "p10", "p90"))
+            )
             for side in ("reference", "generated")
         ]
-        title = f"{_escape(name.replace('_', ' '))}<br><span class=small>{_escape(found['says'])}</span>"
+        words = name.removesuffix(f"_{found['unit'].lower()}").replace("_", " ")
+        unit = f", {_escape(found['unit'])}" if found["unit"] else ""
+        title = f"{_escape(words)}{unit}<br><span class=small>{_escape(found['says'])}</span>"
         figures = [_format_number(found[figure]) for figure in ("wasserstein", "floor", "p")]
-        rows.append([title, found["unit"], *middle, *figures])
-    head = ["", "", "real: median (10 to 90 %)", "generated", "distance", "floor", "p"]
+        rows.append([title, *middle, *figures])
+    head = ["the most wrong first", "real", "generated", "distance", "floor", "p"]
     ltas = result["features"]["ltas"]
     return (
-        "<h2>What a musician can act on</h2>"
-        "<p>Distance: Wasserstein, in standard deviations of the real clips. p: the probability of a Kolmogorov-Smirnov "
-        "distance as large by chance, with tracks permuted.</p>"
-        f"<div class=chart>{charts.draw_histograms(exhibits.features)}</div>{_render_table(head, rows, raw=True)}"
+        "<p>Each row is a property of the sound: its median, and the range of the middle 80 % of clips. <b>Distance</b> is "
+        "how far the generated clips are from the real ones, in standard deviations of the real clips (Wasserstein "
+        "distance). The <b>floor</b> is this distance between real clips of different tracks: rows above it are what to work "
+        "on. <b>p</b> is the probability of a difference as large by chance (Kolmogorov-Smirnov, tracks permuted).</p>"
+        f"{_render_table(head, rows, raw=True)}<h3>The same as distributions</h3>"
+        f"<div class=chart>{charts.draw_histograms(exhibits.features)}</div>"
         f"<h3>Long-term spectrum</h3><p>Its shape is {ltas['shape_db']:.2g} dB from the real one (real/real "
         f"{ltas['floor_shape_db']:.2g}), its level {ltas['offset_db']:+.2g} dB (real/real {ltas['floor_offset_db']:+.2g}).</p>"
         f"<div class=chart>{charts.draw_spectra(exhibits.spectra_hz, exhibits.spectra)}</div>"
@@ -229,16 +273,19 @@ def _render_two_sample(result: dict[str, Any]) -> str:
     ]
     head = ["", "right", "95 %", "clips", "p", "AUC", "detectable", "result"]
     return (
-        "<h2>Can a classifier distinguish them?</h2>"
-        "<p>It is trained on half the tracks and tested on one clip of each other track. 50 % is chance. “Detectable” is "
-        "the smallest accuracy that a test of this number of clips detects.</p>" + _render_table(head, rows)
+        _render_warnings(result, "classifier")
+        + "<p>It is trained on half the tracks and tested on one clip of each other track. <b>right</b>: the share of right "
+        "answers; 50 % is chance. <b>95 %</b>: its confidence interval. <b>p</b>: the probability of as many right answers "
+        "by chance. <b>AUC</b>: the area under the ROC curve, the probability that a generated clip gets a higher score than "
+        "a real one; 0.5 is chance. <b>detectable</b>: the smallest accuracy that a test of this number of clips detects. "
+        "A control says whether the test works.</p>" + _render_table(head, rows)
     )
 
 
 def _render_copies(result: dict[str, Any], exhibits: Exhibits) -> str:
     panel = result["memorisation"]
     if not panel:
-        return "<h2>Copied?</h2><p>Not tested: the training tracks were not given.</p>"
+        return "<p>Not tested: the training tracks were not given.</p>" + _render_warnings(result, "copies")
     rows = [
         [name.replace("_", " "), _format_number(value)]
         for name, value in panel.items()
@@ -249,7 +296,8 @@ def _render_copies(result: dict[str, Any], exhibits: Exhibits) -> str:
         for fake, real, what in exhibits.copies
     )
     return (
-        "<h2>Copied?</h2><p>A clip is flagged if it is closer to a training clip than 99.9 % of held-out real clips are, "
+        _render_warnings(result, "copies")
+        + "<p>A clip is flagged if it is closer to a training clip than 99.9 % of held-out real clips are, "
         "by the correlation of spectrograms at any shift or by a fingerprint of spectral peaks. Flagged pairs, with the "
         "generated clip on the left:</p>" + (pairs or "<p>None.</p>") + _render_table(["", ""], rows)
     )
@@ -264,9 +312,7 @@ def _render_labels(result: dict[str, Any]) -> str:
         for name, value in found.items()
         if isinstance(value, (int, float))
     ]
-    return "<h2>Labels</h2><p>By a classifier that was trained on the labels of the dataset.</p>" + _render_table(
-        ["", ""], rows
-    )
+    return "<p>By a classifier that was trained on the labels of the dataset.</p>" + _render_table(["", ""], rows)
 
 
 def _render_table(head: Sequence[str], rows: Sequence[Sequence[Any]], raw: bool = False) -> str:

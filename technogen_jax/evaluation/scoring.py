@@ -102,46 +102,64 @@ def score(comparison: Comparison, embeddings: dict[str, Embedding], options: Opt
     return result
 
 
-def _find_warnings(result: dict[str, Any], comparison: Comparison) -> list[str]:
-    """What a reader must know before trusting the figures."""
+def _find_warnings(result: dict[str, Any], comparison: Comparison) -> list[dict[str, Any]]:
+    """Returns what a reader must know before trusting the figures.
+
+    Each warning has its text, what it is about ("distance", "classifier", "copies" or "clips"), and whether the figure
+    looks better than it is.
+    """
     found = []
+
+    def warn(about: str, text: str, flatters: bool = False) -> None:
+        found.append({"about": about, "flatters": flatters, "text": text})
+
     tracks = result["draws"]["tracks"]
     if tracks < FEW_TRACKS:
-        found.append(
-            f"Each draw has {tracks} tracks: with fewer than {FEW_TRACKS} the figures are rough; hold out more tracks"
+        warn(
+            "distance",
+            f"Each draw has {tracks} tracks: with fewer than {FEW_TRACKS} the figures are rough; hold out more tracks",
         )
     if "valid" in comparison.reference.clips.origin.get("splits", ()):
-        found.append(
-            "The valid tracks chose the best checkpoint, so that judging by them flatters it; use the test tracks"
+        warn(
+            "distance",
+            "The valid tracks chose the best checkpoint, so that judging by them flatters it; use the test tracks",
+            True,
         )
     for side in (comparison.reference, comparison.generated):
         if side.silent:
-            found.append(f"{side.clips.name}: {side.silent} of {len(side.indices)} clips are silent")
+            warn("clips", f"{side.clips.name}: {side.silent} of {len(side.indices)} clips are silent")
     if comparison.train is None:
-        found.append(
+        warn(
+            "copies",
             "The training clips are not known: no search for copies, and the projection is fitted to the reference, which "
-            "makes the generated clips look slightly worse than they are"
+            "makes the generated clips look slightly worse than they are",
         )
     elif comparison.other is comparison.fit:
-        found.append(
+        warn(
+            "distance",
             f"The floor is computed from the clips that the projection was fitted to ({comparison.fit.clips.name}), since "
-            "they are too few to be divided: the floor is too high, and the ratios flatter"
+            "they are too few to be divided: the floor is too high, and the ratios flatter",
+            True,
         )
     control = result["two_sample"]["controls"].get(OTHER_REAL)
     if control and control["p"] < WARNING_P:
-        found.append(
+        warn(
+            "distance",
             f"A classifier distinguishes the real clips of the floor ({comparison.other.clips.name}) from the reference "
-            f"({control['accuracy']:.0%} right): the floor is too high, and the ratios flatter; split one collection by track"
+            f"({control['accuracy']:.0%} right): the floor is too high, and the ratios flatter; split one collection by track",
+            True,
         )
     if (copies := result["memorisation"]) and copies["held_out_clips"] < FEW_HELD_OUT:
-        found.append(
+        warn(
+            "copies",
             f"Only {copies['held_out_clips']} held-out clips set the thresholds for copies: with so few, real clips are "
-            f"flagged too ({copies['held_out_flagged_share']:.0%}); hold out {FEW_HELD_OUT} or more"
+            f"flagged too ({copies['held_out_flagged_share']:.0%}); hold out {FEW_HELD_OUT} or more",
         )
     if result["two_sample"]["shortcuts"]["p"] < WARNING_P:
-        found.append(
+        warn(
+            "classifier",
             "Properties of the files alone (offset, peak, lowest bit, silence at the ends, top band) distinguish the sets: "
-            "correct that before you trust the two-sample test"
+            "correct that before you trust the two-sample test",
         )
     return found
 

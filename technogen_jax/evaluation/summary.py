@@ -17,7 +17,9 @@ def summarize(result: dict[str, Any]) -> list[str]:
     ]
     embedding, blocks = next(iter(result["distances"].items()))
     frechet = (blocks.get("all") or next(iter(blocks.values())))["frechet"]
-    if frechet["ratio"] is not None:
+    if why := flattered(result):
+        lines.append(f"distance ({embedding}): no figure, it would flatter. {why}")
+    elif frechet["ratio"] is not None:
         lines.append(
             f"distance ({embedding}): {frechet['ratio']:.2g} times that of other real clips; 1 is as close as real music"
         )
@@ -30,29 +32,62 @@ def summarize(result: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append("copies: not searched for, since the training tracks are not known")
-    for name, found in _worst_features(result["features"]):
+    for name, found in rank_features(result["features"])[:_WORST]:
+        if _excess(found) <= 0:
+            continue
         generated, real = (f"{found[side]['median']:.3g}" for side in ("generated", "reference"))
         unit = f" {found['unit']}" if found["unit"] else ""
         lines.append(f"differs most: {name.replace('_', ' ')}, {generated}{unit} instead of {real}{unit} (medians)")
-    if warnings := result["warnings"]:
+    if warnings := [warning["text"] for warning in result["warnings"] if not warning["flatters"]]:
         lines.append(
             f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}, in the report; the first: {warnings[0]}"
         )
     return lines
 
 
-def _worst_features(features: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Returns the features whose distance exceeds that among real clips the most, in deviations of the real clips."""
+def flattered(result: dict[str, Any]) -> str:
+    """Returns why the ratios of distances look better than they are; "" if they do not."""
+    texts = [w["text"] for w in result["warnings"] if w["about"] == "distance" and w["flatters"]]
+    return texts[0] if texts else ""
 
-    def excess(item):
-        found = item[1]
-        return found["wasserstein"] - (found["floor"] or 0)
 
+def verdict(result: dict[str, Any]) -> tuple[str, str]:
+    """Returns what came out, and what it means: two sentences."""
+    test, level = result["two_sample"]["test"], result["claim"]["level"]
+    right = f"{test['correct']} of {test['clips']} clips right, {test['accuracy']:.0%}; guessing gives 50%"
+    worst = next(
+        (name.replace("_", " ") for name, found in rank_features(result["features"]) if _excess(found) > 0), ""
+    )
+    advice = f" What differs most is the {worst}." if worst else ""
+    if level == "L1":
+        return (
+            f"A program distinguishes the generated clips from real ones ({right}).",
+            f"They are not yet like the real clips: listen to both, and work on what the table shows.{advice}",
+        )
+    if level == "L2":
+        return (
+            f"A program does not distinguish the generated clips from real ones ({right}).",
+            "By this measure they are like the real clips; whether people hear a difference, only a listening test shows.",
+        )
+    return (
+        f"This evaluation does not decide whether the generated clips are like real ones ({right}).",
+        "The classifier finds no difference here, and it is not known to find one that is there: evaluate with more tracks.",
+    )
+
+
+def rank_features(features: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the features that both sides have, the most wrong first.
+
+    The order is by how much the distance exceeds that among real clips, in deviations of the real clips.
+    """
     known = [
         (name, found)
         for name, found in features.items()
         if found.get("wasserstein") is not None
         and None not in (found["generated"]["median"], found["reference"]["median"])
     ]
-    worst = sorted(known, key=excess, reverse=True)[:_WORST]
-    return [item for item in worst if excess(item) > 0]
+    return sorted(known, key=lambda item: _excess(item[1]), reverse=True)
+
+
+def _excess(found: dict[str, Any]) -> float:
+    return found["wasserstein"] - (found["floor"] or 0)

@@ -1,5 +1,7 @@
 import functools
+import html
 import json
+import re
 import shutil
 
 import numpy as np
@@ -140,6 +142,26 @@ def test_the_report_is_one_self_contained_file(good):
     assert "good against real" in page and "L0" in page or "L2" in page
 
 
+def test_the_report_begins_with_the_verdict_and_contents_that_lead_to_its_sections(good):
+    page, result = (good / run_module.REPORT_FILE).read_text(), results.read(good)
+    sections = re.findall(r"<h2 id=([\w-]+)>", page)
+    assert re.findall(r"<a href=#([\w-]+)>", page) == sections and len(sections) >= 5
+    before = page.partition("<nav")[0]
+    assert all(html.escape(sentence) in before for sentence in summary.verdict(result))
+    assert before.index("class=verdict") < before.index("class=cards")
+    for warning in result["warnings"]:
+        assert page.count(html.escape(warning["text"])) >= 1
+
+
+def test_the_table_for_musicians_begins_with_what_is_most_wrong(good):
+    ranked = summary.rank_features(results.read(good)["features"])
+    excess = [found["wasserstein"] - (found["floor"] or 0) for _, found in ranked]
+    assert len(ranked) > 5 and excess == sorted(excess, reverse=True)
+    table = (good / run_module.REPORT_FILE).read_text().partition("the most wrong first")[2].partition("</table>")[0]
+    places = [table.index(html.escape(found["says"])) for _, found in ranked]
+    assert places == sorted(places)
+
+
 def test_the_same_command_gives_the_same_json(folders, good, unreported, capsys):
     assert run(folders, "good", folders / "out" / "again", "--draws", "5", "--json") == 0
     line = capsys.readouterr().out
@@ -156,7 +178,8 @@ def test_people_get_at_most_ten_lines(good, copied):
         assert text.count(beginning) == 1
     assert text.count("differs most: ") <= 3
     assert "copies: 100.0% of the generated clips" in "\n".join(summary.summarize(copied))
-    untold = copied | {"memorisation": None, "warnings": ["a", "b"]}
+    warnings = [{"about": "copies", "flatters": False, "text": text} for text in "ab"]
+    untold = copied | {"memorisation": None, "warnings": warnings}
     assert "not searched for" in "\n".join(summary.summarize(untold)) and "2 warnings" in summary.summarize(untold)[-1]
 
 
@@ -206,7 +229,11 @@ def test_a_floor_too_high_is_warned_of(folders, tmp_path):
     write_folder(tmp_path / "train", 100, lambda loop, index: corruptions.low_pass(loop, loops.RATE_HZ, 3500))
     assert run(tmp_path, "good", tmp_path / "out", "--draws", "1") == 0
     result = results.read(tmp_path / "out")
-    assert any("the floor is too high" in line and "split one collection" in line for line in result["warnings"])
+    (warning,) = (found for found in result["warnings"] if found["about"] == "distance" and found["flatters"])
+    assert "the floor is too high" in warning["text"] and "split one collection" in warning["text"]
+    assert "no figure, it would flatter" in "\n".join(summary.summarize(result))
+    page = (tmp_path / "out" / run_module.REPORT_FILE).read_text()
+    assert "distance<b>not shown</b>" in page and warning["text"] in page.partition("<nav")[0], "beside its figure"
     assert result["claim"]["level"] == "L0", "the noise control is confounded"
 
 
