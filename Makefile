@@ -1,5 +1,5 @@
 # make hear   sound from the shipped model, seconds after installation
-# make demo   a corpus, records, training and sound, from nothing; again: continues the training
+# make demo   a corpus, a dataset, three minutes of training and sound, from nothing; again: trains on
 # make app    play the shipped model in the browser
 # make test   the tests
 # make torture   long trials: kills, full disks, long runs, broken files, random inputs; hours
@@ -26,11 +26,13 @@ app: $(STAMP)
 
 demo: $(STAMP)
 	$(PY) -m data_prep.synthesize --output demo/tracks --tracks 24 --minutes 1,2
-	$(PY) -m data_prep.prepare --input demo/tracks --output demo/records --sample_rate 16000 --hop_size 2.048 --stride 1.024
+	$(PY) -m data_prep.prepare --input demo/tracks --output demo/records --channels 2 --grid bars --bars 2
 	$(PY) -m technogen_jax.train --config configs/demo.py --workdir demo/run
 	$(PY) -m technogen_jax.sample --workdir demo/run --n 16
+	$(PY) -m technogen_jax.sample --workdir demo/run --minutes 1
 	@echo
-	@echo "Listen: demo/run/sound/*.wav   Look: demo/run/sound/*.png (generated above, real below)"
+	@echo "Listen: demo/run/sound/*.wav, sixteen loops and a track of a minute"
+	@echo "Look:   demo/run/sound/*.png, generated above, real below"
 	@echo "Longer training makes it better: run make demo again to continue."
 
 test: $(ALL)

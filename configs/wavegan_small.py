@@ -1,8 +1,8 @@
 """A small WaveGAN: one second of 16 kHz techno, in minutes on a CPU.
 
-    python -m technogen_jax.train --config configs/demo.py --workdir demo/run
-
-`make demo`, the README and the tests run it.
+    python -m data_prep.prepare --input TRACKS --output data/mono --sample_rate 16000 --hop_size 2.048 --stride 1.024
+    python -m technogen_jax.train --config configs/wavegan_small.py --workdir runs/small --config.data.dir=data/mono
+    python -m technogen_jax.sample --workdir runs/small --n 16
 
 Cost: four minutes. Each start trains for four minutes and ends; the same command resumes the run.
 Expected result: a first impression. Among trials of three and four minutes on two cores, the
@@ -17,7 +17,6 @@ from configs import wavegan
 
 def get_config() -> ConfigDict:
     config = wavegan.get_config("relativistic").unlock()
-    config.data.dir = "demo/records"
     config.model.channels = 16
     config.optimizer.learning_rate_g = 4e-4
     config.optimizer.learning_rate_d = 4e-4

@@ -29,7 +29,7 @@ SHIPPED = ROOT / "technogen_jax" / "pretrained" / "technogan.npz"
 # Each config with what makes its training small; every config has steps=2.
 SMALL = "config.model.channels=4 config.train.batch_size=4".split()
 CONFIGS = {
-    "demo": ("demo.py", "mono", SMALL),
+    "demo": ("wavegan_small.py", "mono", SMALL),
     "wavegan": ("wavegan.py", "mono", SMALL),
     **{
         f"wavegan-{loss}": (f"wavegan.py:{loss}", "mono", SMALL) for loss in ("dcgan", "lsgan", "hinge", "relativistic")

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from experiments.bench import steps, timing
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIGS = ("demo", "wavegan", "wavegan_44k", "specgan_44k", "technogan:s")
+CONFIGS = ("wavegan_small", "wavegan", "wavegan_44k", "specgan_44k", "technogan:s")
 
 
 def add_options(add):

@@ -24,7 +24,7 @@ from experiments.bench import steps, timing
 from technogen_jax.data import batching
 from technogen_jax.data.clip_source import ClipSource
 
-CONFIGS = {"cpu": ("demo", "technogan:xs"), "gpu": ("wavegan", "wavegan_44k", "specgan", "technogan:s")}
+CONFIGS = {"cpu": ("wavegan_small", "technogan:xs"), "gpu": ("wavegan", "wavegan_44k", "specgan", "technogan:s")}
 _AHEAD = 2  # as in `train`
 _WARM = 3
 

@@ -1,12 +1,16 @@
-"""README and docs are correct: each command parses; each option, field, link and variable exists; and the four commands
-of the demo, at a small size, make sound from nothing."""
+"""README and docs are correct: each command parses; each option, field, link and variable exists. The commands of the README,
+pasted in order, and those of the demo work, at a small size."""
 
 import importlib
 import json
+import os
+import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import soundfile
@@ -149,53 +153,129 @@ def test_tpu_page_agrees_with_its_script():
     assert set(re.findall(r"experiments/run_tpu\.sh (\w+)", page)) == named
 
 
-def test_readme_and_makefile_show_the_same_demo():
-    demo = [command for command in commands(MAKEFILE) if "demo/" in " ".join(command[1])]
-    assert len(demo) == 4
-    shown = commands((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert all(command in shown for command in demo)
+def demo_commands():
+    """(module, arguments) of each command of `make demo`."""
+    return [(module, argv) for module, argv in commands(MAKEFILE) if "demo/" in " ".join(argv)]
 
 
-def test_demo_makes_sound_from_nothing_and_resumes(tmp_path):
-    small = {
-        "data_prep.synthesize": ["--tracks", "4", "--minutes", "0.2,0.25", "--sample_rate", "16000"],
-        "data_prep.prepare": ["--split", "0.5,0.25,0.25"],
-        "technogen_jax.train": [
-            f"--config.data.dir={tmp_path / 'demo' / 'records'}",
-            "--config.model.channels=2",
-            "--config.train.batch_size=4",
-            "--config.eval.clips=10",
-            "--config.train.save_every=2",
-            "--config.eval.every=2",
-        ],
-        "technogen_jax.sample": ["--n", "2"],
-    }
+def test_the_demos_config_shows_the_commands_of_make_demo():
+    shown = commands(read("configs/demo.py"))
+    assert len(demo_commands()) == 5 and all(command in demo_commands() for command in shown) and len(shown) == 4
+
+
+# Sizes alone: a model and tracks so small that it takes seconds.
+SMALL_CORPUS = ["--tracks", "6", "--minutes", "0.4,0.5"]
+SMALL_MODEL = {
+    "model.shaper": "none",
+    "model.n_mels": 24,
+    "model.frames_per_step": 4,
+    **dict.fromkeys(("model.channels", "model.critic_channels"), 8),
+    **dict.fromkeys(("model.blocks", "model.critic_blocks"), 1),
+    "train.batch_size": 4,
+    "train.sample_clips": 2,
+    "train.steps_per_dispatch": 1,
+    **dict.fromkeys(("train.log_every", "train.save_every", "train.sample_every", "eval.every"), 2),
+}
+SMALL_TRAINING = [f"--config.{name}={value}" for name, value in SMALL_MODEL.items()]
+
+
+def test_demo_makes_loops_and_a_track_from_nothing_and_resumes(tmp_path):
+    small = {"data_prep.synthesize": SMALL_CORPUS, "technogen_jax.train": SMALL_TRAINING}
 
     def run_all(*more):
-        printed = {}
-        for module, argv in commands(MAKEFILE):
-            if "demo/" not in " ".join(argv):
-                continue
-            argv = [word.replace("demo/", f"{tmp_path}/demo/") for word in argv] + small[module]
-            argv += more if module == "technogen_jax.train" else ()
+        printed = ""
+        for module, argv in demo_commands():
+            argv = [word.replace("demo/", f"{tmp_path}/demo/") for word in argv] + small.get(module, [])
+            if module == "technogen_jax.train":
+                argv += [f"--config.data.dir={tmp_path}/demo/records", *more]
+            argv = [{"16": "2"}.get(word, word) for word in argv]
+            argv = [word if argv[i - 1] != "--minutes" or word != "1" else "0.1" for i, word in enumerate(argv)]
             done = subprocess.run(
                 [sys.executable, "-m", module, *argv], cwd=ROOT, capture_output=True, text=True, timeout=300
             )
             assert done.returncode == 0, f"{module}: {done.stdout}\n{done.stderr}"
-            printed[module] = done.stdout
+            printed += done.stdout
         return printed
 
-    first = run_all("--config.train.steps=2")
-    assert "4 tracks" in first["data_prep.prepare"]
-    files = sorted(path.name for path in (tmp_path / "demo" / "run" / "sound").iterdir())
-    assert files == [f"wavegan-step2-seed0-00{i}.{end}" for i in range(2) for end in ("json", "wav")] + [
-        "wavegan-step2-seed0.png"
-    ]
-    clip, rate_hz = soundfile.read(tmp_path / "demo" / "run" / "sound" / "wavegan-step2-seed0-001.wav")
-    assert (len(clip), rate_hz) == (16384, 16000)
-
+    assert "6 tracks" in run_all("--config.train.steps=2")
+    sounds = sorted((tmp_path / "demo" / "run" / "sound").glob("*.wav"))
+    manifest = json.loads((tmp_path / "demo" / "records" / "manifest.json").read_text())
+    loop, rate_hz = soundfile.read(sounds[0])
+    assert len(sounds) == 3 and rate_hz == 44100 and loop.shape == (manifest["clip_samples"], 2)
+    assert len(soundfile.read(sounds[2])[0]) % (len(loop) // 2) == 0  # the track: whole bars
     again = run_all("--config.train.steps=4")
-    assert "nothing to do" in again["data_prep.prepare"]
-    assert "resumed from step 2" in again["technogen_jax.train"]
-    card = json.loads((tmp_path / "demo" / "run" / "sound" / "wavegan-step4-seed0-000.json").read_text())
-    assert card["step"] == 4
+    assert "nothing to do" in again and "resumed from step 2" in again
+    assert len(list((tmp_path / "demo" / "run" / "sound").glob("*step4*.json"))) == 3
+
+
+def copy_of_the_project(folder):
+    """The tracked files, as `git clone` leaves them, with the environment of the tests as `.venv`."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.split("\n")[:-1]:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+            os.utime(folder / name, (0, 0))
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(pathlib.Path(sys.prefix) / name)
+    for name in ("requirements.stamp", "requirements-test.stamp"):  # installed already
+        (folder / ".venv" / name).touch()
+
+
+@pytest.mark.skipif(not pathlib.Path(sys.prefix, "bin", "activate").exists(), reason="not in a virtual environment")
+def test_readme_works_when_it_is_pasted_from_top_to_bottom(tmp_path):
+    """All its commands in one shell, in an empty folder."""
+    pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
+    copy_of_the_project(tmp_path / "copy")
+    corpus = ["--output", str(tmp_path / "Music" / "techno"), *SMALL_CORPUS]
+    subprocess.run([sys.executable, "-m", "data_prep.synthesize", *corpus], cwd=ROOT, check=True, capture_output=True)
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```", read("README.md"), re.MULTILINE | re.DOTALL))
+    smaller = {
+        r"git clone \S+": f"cp -r {tmp_path}/copy technogen",
+        r"--n 16": "--n 2",
+        r"--minutes \d+": "--minutes 0.1",
+        r"(-m technogen_jax.train .*)": lambda match: f"{match[1]} {' '.join(SMALL_TRAINING)} --config.train.steps=2",
+        # Until it serves, then Ctrl-C:
+        r"^make app$": "make app > app.txt 2>&1 & until grep -q http:// app.txt; do sleep 0.2; jobs %1 > jobs.txt; done\n"
+        "kill -INT -- -$!; wait $! || true",
+    }
+    for pattern, replacement in smaller.items():
+        script, count = re.subn(pattern, replacement, script, flags=re.MULTILINE)
+        assert count, pattern
+    done = subprocess.run(
+        ["bash", "-e", "-m", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    made = {
+        path.relative_to(tmp_path / "technogen" / "runs").parts[0] for path in tmp_path.glob("technogen/runs/**/*.wav")
+    }
+    assert (
+        made == {"hear", "bars"} and len(list((tmp_path / "technogen" / "runs" / "bars" / "sound").glob("*.wav"))) == 3
+    )
+
+
+def test_the_address_of_the_repository_is_the_same_everywhere():
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    address = project["urls"]["Repository"]
+    readme, notebook = read("README.md"), read("experiments/colab.ipynb")
+    assert f"git clone {address}\n" in readme and f"\ncd {address.rpartition('/')[2]}\n" in readme
+    assert f'REPOSITORY = \\"{address}\\"' in notebook
+    assert f"repository-code: {address}\n" in read("CITATION.cff") and f'href="{address}"' in read("docs/listen.html")
+    colab = f"https://colab.research.google.com/github/{address.removeprefix('https://github.com/')}/blob/main/"
+    for page in (readme, notebook):
+        assert f"({colab}experiments/colab.ipynb)" in page
+        found = set(re.findall(r"https://(?:colab.research.google.com/)?github(?:\.com)?/[\w-]+/[\w-]+", page))
+        assert found <= {address, colab.removesuffix("/blob/main/")}
+
+
+def test_readme_is_short_and_the_page_of_sounds_has_its_files():
+    words = re.sub(r"^\|.*$|!?\[[^\]]*\]\(http[^)]*\)", "", read("README.md"), flags=re.MULTILINE).split()
+    assert len(words) <= 900
+    sources = re.findall(r'src="([^"]+)"', read("docs/listen.html"))
+    assert len(sources) >= 5 and all((ROOT / "docs" / source).is_file() for source in sources)
