@@ -246,6 +246,7 @@ def a_technogan_on_codes():
     config.model.update(n_mels=16, frames_per_step=4, classes=("acid", "dub"))
     config.model.update(mid_components=3, side_components=1, low_components=2, pan_components=1, shaper="none")
     config.model.remix = 0.0  # for which the codes would have to be of a set
+    config.loss.r1_weight = config.loss.r2_weight = 0.0  # second derivatives, as in the WaveGAN, take long to compile
     codes = np.random.default_rng(0).normal(size=(4, 1, 4, 16, 7)).astype(np.float32)
     labels = np.broadcast_to(np.float32([0, 1]), (4, 1, 4, 16, 2))
     return config, np.concatenate([codes, labels], -1)
