@@ -70,6 +70,11 @@ def decibels(amplitude: float) -> float:
     return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
 
 
+# Fewer tracks than this are few: with the usual shares, 0.8, 0.1 and 0.1, valid and test would have
+# less than a track each.
+FEW_TRACKS = 10
+
+
 def assign_splits(hashes: Sequence[str], labels: Sequence[str], shares: Sequence[float], seed: int) -> list[int]:
     """Returns the index of each track's split; each label is distributed by the same shares.
 
@@ -99,19 +104,25 @@ def assign_splits(hashes: Sequence[str], labels: Sequence[str], shares: Sequence
 def split_counts(tracks: int, shares: Sequence[float]) -> list[int]:
     """Returns the number of tracks in each split, rounded by the largest remainder method.
 
-    Each split with a share above zero has at least one track. If there are fewer tracks than such
-    splits, the first splits have one each.
+    Each split with a share above zero has at least one track. With fewer than `FEW_TRACKS` tracks
+    that would cost too much of the largest split, the training tracks: of the splits whose share is
+    less than a track, at most one then has a track.
     """
     used = [index for index, share in enumerate(shares) if share > 0]
-    if tracks <= len(used):
-        return [int(index in used[:tracks]) for index in range(len(shares))]
+    largest = int(np.argmax(shares))
     exact = [tracks * share for share in shares]
     counts = [math.floor(value + 1e-9) for value in exact]
     by_remainder = sorted(used, key=lambda index: (counts[index] - exact[index], index))
     for index in by_remainder[: tracks - sum(counts)]:
         counts[index] += 1
-    for index in used:
-        if not counts[index]:
-            counts[counts.index(max(counts))] -= 1
-            counts[index] = 1
+    small = [index for index in used if index != largest and exact[index] < 1 - 1e-9]
+    if tracks >= FEW_TRACKS:
+        for index in small:
+            if not counts[index]:
+                counts[counts.index(max(counts))] -= 1
+                counts[index] = 1
+    else:
+        for index in [index for index in small if counts[index]][1:]:
+            counts[largest] += counts[index]
+            counts[index] = 0
     return counts

@@ -19,6 +19,7 @@ import collections
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shlex
@@ -27,7 +28,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from data_prep import phases, shards, workers
+from data_prep import clips, phases, shards, workers
 from data_prep.options import DESCRIPTION, EXAMPLES, Options
 from data_prep.tracks.find import TrackFile, find_tracks
 from technogen_jax.audio import audio_folders
@@ -38,6 +39,8 @@ from technogen_jax.data.manifest import CLIPS_FILE, MANIFEST_FILE, Manifest, rea
 
 _PARTS = "parts"
 _BEATS = "beats"
+_LONGEST_WAVEGAN = 16  # log2 of 65,536 samples, the longest clip of the paper's WaveGAN
+_LEAST_SHAPER_HZ = 32000  # below, TechnoGAN cannot use its shipped shaper; a test compares it with the model's
 
 
 def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | None:
@@ -213,8 +216,10 @@ def _report(manifest: Manifest, options: Options, say: Callable[[str], None]) ->
         )
     shares = zip(tfrecords.SPLITS, options.split, strict=True)
     empty = [split for split, share in shares if share and not manifest.splits[split]["clips"]]
-    if empty:
-        say(f"  warning: {len(manifest.tracks)} tracks are too few: no clips in {' and '.join(empty)}")
+    if len(manifest.tracks) < clips.FEW_TRACKS:
+        _warn_of_few_tracks(manifest, options, empty, say)
+    elif empty:
+        say(f"  warning: no clips in {' and '.join(empty)}")
     if options.grid == "bars":
         speeds = [100 * (section["speed"] - 1) for entry in manifest.tracks for section in entry["sections"]]
         say(f"  tempos changed by {min(speeds):+.1f} to {max(speeds):+.1f} %")
@@ -237,9 +242,41 @@ def _report(manifest: Manifest, options: Options, say: Callable[[str], None]) ->
             say(f'    ... and {len(manifest.rejected) - 10} more: see "rejected" in {MANIFEST_FILE}')
     files = f"{MANIFEST_FILE}, {CLIPS_FILE} (every clip), {shards.CONTACT_SHEET_FILE} (look at it)"
     say(f"in {options.output}: {files}")
-    config = "wavegan.py" if options.grid == "none" else "technogan.py:xs"
-    train = f"python -m technogen_jax.train --config configs/{config} --workdir runs/x"
-    say(f"next: {train} --config.data.dir={shlex.quote(options.output)}")
+    say(f"next: {_suggest_training(manifest, options)}")
+
+
+def _warn_of_few_tracks(manifest: Manifest, options: Options, empty: list[str], say: Callable[[str], None]) -> None:
+    """Says what few tracks mean, and what gives more."""
+    count = len(manifest.tracks)
+    say(
+        f"  warning: {count} track{'s' * (count > 1)} {'are' if count > 1 else 'is'} few; nearly all are used for training. "
+        "A model soon copies them, and with fewer than ten"
+    )
+    missing = f" ({' and '.join(empty)}: none)" if empty else ""
+    say(
+        f"  held-out tracks{missing} nothing can measure how near its clips are to other music. Thirty tracks are a start"
+    )
+    others = [entry for entry in manifest.rejected if entry["kind"] == "other tempo"]
+    if others:
+        say(
+            f"  {len(others)} of the files have another tempo: --max_speed {min(max(2 * options.max_speed, 12), 50):g} changes tempos further, "
+            "--bpm N chooses the tempo that most of them have"
+        )
+
+
+def _suggest_training(manifest: Manifest, options: Options) -> str:
+    """The command that trains on the dataset; it works when it is pasted."""
+    config, fields = "configs/technogan.py:xs", {}
+    if options.grid == "none":
+        length = 2 ** min(math.floor(math.log2(manifest.clip_samples)), _LONGEST_WAVEGAN)
+        config = "configs/wavegan.py"
+        fields = {"sample_rate_hz": manifest.sample_rate_hz, "channels": manifest.channels, "clip_samples": length}
+        fields = {f"audio.{name}": value for name, value in fields.items()}
+    elif manifest.sample_rate_hz < _LEAST_SHAPER_HZ:
+        fields = {"model.shaper": "none"}
+    fields = {"data.dir": shlex.quote(options.output)} | fields
+    words = " ".join(f"--config.{name}={value}" for name, value in fields.items())
+    return f"python -m technogen_jax.train --config {config} --workdir runs/x {words}"
 
 
 def _by_reason(rejected: list[dict]) -> str:

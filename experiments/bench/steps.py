@@ -19,7 +19,16 @@ from technogen_jax.data.manifest import CLIPS_FILE, Manifest, write_manifest
 from technogen_jax.training import loop
 from technogen_jax.training.step import run_several
 
-NAMES = ("wavegan_small", "wavegan", "wavegan_44k", "specgan", "specgan_44k", "technogan:xs", "technogan:s", "technogan:m")
+NAMES = (
+    "wavegan_small",
+    "wavegan",
+    "wavegan_44k",
+    "specgan",
+    "specgan_44k",
+    "technogan:xs",
+    "technogan:s",
+    "technogan:m",
+)
 
 
 class Step(NamedTuple):

@@ -36,9 +36,8 @@ def test_track_gain_normalises_and_never_clips():
 
 def test_split_counts_round_by_largest_remainder():
     assert clips.split_counts(100, (0.8, 0.1, 0.1)) == [80, 10, 10]
-    assert clips.split_counts(3, (0.8, 0.1, 0.1)) == [1, 1, 1]
-    assert clips.split_counts(2, (0.8, 0.1, 0.1)) == [1, 1, 0]
-    assert clips.split_counts(5, (0.8, 0.1, 0.1)) == [3, 1, 1]
+    assert clips.split_counts(10, (0.8, 0.1, 0.1)) == [8, 1, 1]
+    assert clips.split_counts(4, (0.5, 0.25, 0.25)) == [2, 1, 1]
     assert clips.split_counts(5, (1, 0, 0)) == [5, 0, 0]
     assert clips.split_counts(1, (0, 0.5, 0.5)) == [0, 1, 0]
     rng = np.random.default_rng(0)
@@ -51,8 +50,9 @@ def test_split_counts_round_by_largest_remainder():
         counts = clips.split_counts(tracks, shares)
         assert sum(counts) == tracks and min(counts) >= 0
         assert all(not count for count, share in zip(counts, shares, strict=True) if not share)
-        if tracks >= 3:
+        if tracks >= clips.FEW_TRACKS:
             assert all(count for count, share in zip(counts, shares, strict=True) if share)
+        if tracks >= 3:
             assert max(abs(count - tracks * share) for count, share in zip(counts, shares, strict=True)) < 3
 
 
@@ -82,3 +82,11 @@ def test_assign_splits_keeps_equal_audio_in_one_split():
         assert all(len(side) == 1 for side in sides.values())
         counts = [list(map(min, sides.values())).count(split) for split in range(3)]
         assert counts == clips.split_counts(len(different), (0.6, 0.2, 0.2))
+
+
+def test_of_few_tracks_at_most_one_is_held_out():
+    for tracks in range(1, clips.FEW_TRACKS):
+        train, valid, test = clips.split_counts(tracks, (0.8, 0.1, 0.1))
+        assert train >= tracks - 1 and train > 0 and valid + test <= 1
+    assert clips.split_counts(3, (0.8, 0.1, 0.1)) == [3, 0, 0]
+    assert clips.split_counts(5, (0.8, 0.1, 0.1)) == [4, 1, 0]

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,10 +16,13 @@ import tensorflow_datasets as tfds
 from helpers.beats import beat_times, drums
 
 from data_prep import prepare, workers
+from technogen_jax import train
 from technogen_jax.audio import audio_files
 from technogen_jax.data import tfrecords
 from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.data.manifest import CLIPS_FILE, read_manifest
+from technogen_jax.models.technogan.codec import shaper
+from technogen_jax.training import loop
 
 RATE = 16000
 ROOT = pathlib.Path(prepare.__file__).parent.parent
@@ -422,3 +426,33 @@ def test_a_given_tempo_rejects_tracks_of_other_tempos(beats, tmp_path, capsys):
     manifest = read_manifest(tmp_path / "set")
     assert [entry["id"] for entry in manifest.tracks] == ["c.wav"]
     assert manifest.clip_samples == 16 * round(240 / 140 * RATE)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--hop_size", "2"),
+        ("--sample_rate", "44100", "--channels", "2", "--hop_size", "0.5"),
+        ("--sample_rate", "44100", "--channels", "2", "--grid", "bars", "--bars", "2"),
+        ("--sample_rate", "16000", "--grid", "bars"),
+    ],
+    ids=" ".join,
+)
+def test_the_training_that_is_suggested_accepts_the_dataset(beats, tmp_path, words, capsys, monkeypatch):
+    """The last line, pasted."""
+    status, printed = run_main(capsys, "--input", beats, "--output", tmp_path / "a set", "--workers", "1", *words)
+    assert status == 0
+    suggested = shlex.split(printed.out.splitlines()[-1].removeprefix("next: "))
+    assert suggested[:3] == ["python", "-m", "technogen_jax.train"]
+    options = train.parse_options(suggested[3:])
+    run = loop.prepare_run(train.read_config(options.config, options.overrides), tmp_path / "run", print)
+    assert len(run.source) and run.config.data.dir == str(tmp_path / "a set")
+
+
+def test_few_tracks_are_warned_of_and_nearly_all_are_trained_on(in_bars):
+    output, printed = in_bars
+    assert "warning: 3 tracks are few; nearly all are used for training" in printed
+    assert "held-out tracks (test: none) nothing can measure" in printed
+    assert "1 of the files have another tempo: --max_speed 12" in printed
+    assert read_manifest(output).splits["train"]["tracks"] == 2
+    assert prepare._LEAST_SHAPER_HZ == shaper.LEAST_RATE_HZ
