@@ -8,6 +8,7 @@
     metrics/            distances between two sets, feature comparison, two-sample test
     memorisation/       fingerprints, copy detection, statistics of copying
     scoring             all figures of a comparison, each beside its floor, and what may be claimed
+    opinions            several embeddings side by side: where they disagree, and tags
     results, report     the result as JSON, and as one HTML page with `charts`
 
 How to add a figure. Each kind has one table; the result and the report show whatever is in it.

@@ -18,7 +18,7 @@ import numpy as np
 
 from technogen_jax.audio import audio_files, spectrogram_images
 from technogen_jax.common import atomic_files
-from technogen_jax.evaluation import charts, embeddings, summary
+from technogen_jax.evaluation import charts, embeddings, opinions, summary
 from technogen_jax.evaluation.metrics import distances
 
 _STYLE = """
@@ -45,6 +45,10 @@ td:first-child { min-width: 10rem; }
 @media (max-width: 600px) { .pair { grid-template-columns: 1fr; } th, td { padding: 0.25rem 0.4rem; } h1 { font-size: 1.4rem; } }
 pre { overflow-x: auto; font-size: 0.8rem; }
 """
+
+
+_SHOWN = ("frechet", "mmd", "precision", "recall", "coverage")  # of the table of embeddings
+_TAGS = 8
 
 
 class Sound(NamedTuple):
@@ -93,6 +97,8 @@ def write(path: str | os.PathLike, result: dict[str, Any], exhibits: Exhibits) -
         ("Listen", _render_listening(exhibits) + _render_warnings(result, "clips")),
         ("What a musician can act on", _render_features(result, exhibits)),
         ("How far from real clips", _render_distances(result, exhibits)),
+        ("Do the embeddings agree?", _render_opinions(result)),
+        ("How techno do they sound?", _render_tags(result)),
         ("Can a classifier distinguish them?", _render_two_sample(result)),
         ("Copied?", _render_copies(result, exhibits)),
         ("Labels", _render_labels(result)),
@@ -154,9 +160,10 @@ def _render_cards(result: dict[str, Any]) -> str:
             f"of the real clips have a generated clip near them; of other real clips {coverage['floor']:.0%} ({name})"
         )
         cards.append(("variety", f"{coverage['value']:.0%}", _escape(note), ""))
-    test = result["two_sample"]["test"]
-    note = f"of its answers are right; guessing gives 50%. {test['verdict']}"
-    cards.append(("a classifier", f"{test['accuracy']:.0%}", _escape(note), "classifier"))
+    for name, test in opinions.all_tests(result).items():
+        by = f" ({name})" if len(result["distances"]) > 1 else ""
+        note = f"of its answers are right{by}; guessing gives 50%. {test['verdict']}"
+        cards.append(("a classifier", f"{test['accuracy']:.0%}", _escape(note), "classifier"))
     if panel := result["memorisation"]:
         note = f"of the generated clips look copied; of real clips {panel['held_out_flagged_share']:.1%}"
         cards.append(("copies", f"{panel['flagged_share']:.1%}", _escape(note), "copies"))
@@ -190,6 +197,47 @@ def _render_clip(sound: Sound, sample_rate_hz: int) -> str:
         f"<audio controls loop preload=metadata src='{_encode_data_url('audio/flac', flac)}'></audio>"
         f"<figcaption>{_escape(sound.title)}</figcaption></figure>"
     )
+
+
+def _render_opinions(result: dict[str, Any]) -> str:
+    """Returns the embeddings side by side, and where they disagree; "" for one embedding."""
+    if len(result["distances"]) < 2:
+        return ""
+    tests, rows = opinions.all_tests(result), []
+    for name, blocks in result["distances"].items():
+        block = blocks.get("all") or next(iter(blocks.values()))
+        pairs = [
+            f"{_format_number(block[figure]['value'])} ({_format_number(block[figure]['floor'])})" for figure in _SHOWN
+        ]
+        right = f"{tests[name]['correct']} of {tests[name]['clips']}"
+        rows.append([name, _format_ratio(block["frechet"]["ratio"]), *pairs, f"{block['mmd']['p']:.3g}", right])
+    titles = [distances.titles()[figure].partition(":")[0] for figure in _SHOWN]
+    head = ["", "Fréchet / floor", *titles, "p of MMD²", "classifier right"]
+    found = "".join(f"<p class=warn>{_escape(line)}.</p>" for line in result["disagreements"])
+    return (
+        "<p>Each embedding is an independent opinion. Each figure is followed by its floor, the same figure of other real "
+        f"clips.</p>{found or '<p>They agree.</p>'}{_render_table(head, rows)}"
+    )
+
+
+def _render_tags(result: dict[str, Any]) -> str:
+    """Returns the tags that networks give the clips; "" without such a network."""
+    parts = []
+    for name, tags in result["tags"].items():
+        by_difference = sorted(tags, key=lambda tag: abs(tags[tag]["generated"] - tags[tag]["reference"]), reverse=True)
+        by_mean = sorted(tags, key=lambda tag: max(tags[tag].values()), reverse=True)
+        shown = dict.fromkeys(["techno", *by_mean[:_TAGS], *by_difference[:_TAGS]])
+        rows = [
+            [tag, *(f"{tags[tag][side]:.2f}" for side in ("generated", "reference", "other"))]
+            for tag in shown
+            if tag in tags
+        ]
+        parts.append(
+            f"<h3>{_escape(name)}</h3><p>The mean probability of tags, by a network that learned them from people: "
+            "“techno”, the most probable tags, and those that differ most.</p>"
+            + _render_table(["tag", "generated", "real", "other real"], rows)
+        )
+    return "".join(parts)
 
 
 def _render_distances(result: dict[str, Any], exhibits: Exhibits) -> str:
@@ -258,6 +306,9 @@ def _render_two_sample(result: dict[str, Any]) -> str:
 
     named = {"real or generated?": found["test"], "the same from file properties alone": found["shortcuts"]}
     named |= {f"control: {name}": test for name, test in found["controls"].items()}
+    for embedding, tests in found["others"].items():
+        named[f"{embedding}: real or generated?"] = tests["test"]
+        named |= {f"{embedding}: control: {name}": test for name, test in tests["controls"].items()}
     rows = [
         [
             f"{name} ({test['classifier']})",

@@ -18,6 +18,7 @@ import numpy as np
 import threadpoolctl
 
 from technogen_jax.common import array_files
+from technogen_jax.evaluation import opinions
 from technogen_jax.evaluation.feature_extraction import (
     CONTROL_SNR_DB,
     MIN_TRACKS,
@@ -75,7 +76,7 @@ def score(comparison: Comparison, embeddings: dict[str, Embedding], options: Opt
     blocks = {"all": slice(0, comparison.fit.matched.shape[1])}
     projection = fit_projection(comparison.fit.matched, comparison.fit.tracks, blocks)
     matched = score_distances(comparison, draws, [projection.apply(side.matched) for side in sides], options)
-    test, claim = score_two_sample(comparison, next(iter(embeddings)), options)
+    test, claim = score_two_sample(comparison, list(embeddings), options)
     result = {
         "version": VERSION,
         "context": {
@@ -95,9 +96,11 @@ def score(comparison: Comparison, embeddings: dict[str, Embedding], options: Opt
         "loudness_matched": {"tmr-v1": matched},
         "features": score_features(comparison, options),
         "two_sample": test,
+        "tags": opinions.score_tags(comparison, embeddings),
         "memorisation": None if comparison.train is None else score_memorisation(comparison, options),
         "claim": claim._asdict(),
     }
+    result["disagreements"] = opinions.find_disagreements(result)
     result["warnings"] = _find_warnings(result, comparison)
     return result
 
@@ -331,12 +334,17 @@ def _compare_feature(
     return feature_comparison.compare_feature(*values, permutations=options.permutations, seed=options.seed)
 
 
-def score_two_sample(comparison: Comparison, name: str, options: Options) -> tuple[dict[str, Any], two_sample.Claim]:
+def score_two_sample(
+    comparison: Comparison, names: Sequence[str], options: Options
+) -> tuple[dict[str, Any], two_sample.Claim]:
     """Returns the classifier two-sample test with its shortcuts and controls, and the claim.
+
+    The tests of the first embedding are at the top, those of the others under "others". Of the claims of
+    all embeddings the most cautious one counts: that the clips are distinguished, then no claim.
 
     Args:
         comparison: the features of all sets.
-        name: name of the embedding that the classifiers get.
+        names: names of the embeddings that the classifiers get.
         options: the seed.
     """
 
@@ -354,29 +362,32 @@ def score_two_sample(comparison: Comparison, name: str, options: Options) -> tup
     def to_dict(found: two_sample.TwoSample) -> dict[str, Any]:
         return found._asdict() | {"verdict": two_sample.verdict(found)}
 
-    def embedding(clips: ClipFeatures) -> np.ndarray:
-        return clips.values[name]
-
     real, fake = comparison.reference, comparison.generated
     pair = (real, comparison.train) if comparison.train else split_tracks(real, options.seed)
     noisy = f"real against real with noise {CONTROL_SNR_DB:g} dB below"
     pairs = {OTHER_REAL: pair, noisy: (pair[0], comparison.noisy)}
     if comparison.earlier is not None:
         pairs[f"real against {comparison.earlier.clips.name}"] = (real, comparison.earlier)
-    main = test(real, fake, embedding)
-    controls = {
-        what: test(*pair, embedding)
-        for what, pair in pairs.items()
-        if min(len(np.unique(clips.tracks)) for clips in pair) >= two_sample.LEAST_TRACKS
-    }
-    result = {
-        "test": to_dict(main),
-        "shortcuts": to_dict(test(real, fake, lambda clips: clips.trivial)),
-        "controls": {what: to_dict(found) for what, found in controls.items()},
-    }
-    # If the classifier distinguishes those tracks without noise, the noise is not what it detects.
-    confounded = OTHER_REAL in controls and controls[OTHER_REAL].p < WARNING_P
-    return result, two_sample.claim(main, None if confounded else controls.get(noisy))
+    by_name, claims = {}, []
+    for name in names:
+        main = test(real, fake, lambda clips, name=name: clips.values[name])
+        controls = {
+            what: test(*pair, lambda clips, name=name: clips.values[name])
+            for what, pair in pairs.items()
+            if min(len(np.unique(clips.tracks)) for clips in pair) >= two_sample.LEAST_TRACKS
+        }
+        by_name[name] = {
+            "test": to_dict(main),
+            "controls": {what: to_dict(found) for what, found in controls.items()},
+        }
+        # If the classifier distinguishes those tracks without noise, the noise is not what it detects.
+        confounded = OTHER_REAL in controls and controls[OTHER_REAL].p < WARNING_P
+        claim = two_sample.claim(main, None if confounded else controls.get(noisy))
+        claims.append(claim if len(names) == 1 else claim._replace(sentence=f"{claim.sentence} ({name})"))
+    first = by_name.pop(names[0])
+    shortcuts = to_dict(test(real, fake, lambda clips: clips.trivial))
+    result = {"test": first["test"], "shortcuts": shortcuts, "controls": first["controls"], "others": by_name}
+    return result, min(claims, key=lambda claim: ("L1", "L0", "L2").index(claim.level))
 
 
 def score_memorisation(comparison: Comparison, options: Options) -> dict[str, Any]:

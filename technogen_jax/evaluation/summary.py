@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from technogen_jax.evaluation import opinions
+
 _WORST = 3  # features
 
 
@@ -15,16 +17,21 @@ def summarize(result: dict[str, Any]) -> list[str]:
         f"{generated['name']}: {generated['clips']} generated clips, compared with {reference['clips']} real clips of "
         f"{reference['tracks']} tracks ({reference['name']})"
     ]
-    embedding, blocks = next(iter(result["distances"].items()))
-    frechet = (blocks.get("all") or next(iter(blocks.values())))["frechet"]
+    ratios = {name: opinions.frechet(blocks)["ratio"] for name, blocks in result["distances"].items()}
+    known = {name: f"{ratio:.2g}" for name, ratio in ratios.items() if ratio is not None}
     if why := flattered(result):
-        lines.append(f"distance ({embedding}): no figure, it would flatter. {why}")
-    elif frechet["ratio"] is not None:
+        lines.append(f"distance ({', '.join(ratios)}): no figure, it would flatter. {why}")
+    elif known:
         lines.append(
-            f"distance ({embedding}): {frechet['ratio']:.2g} times that of other real clips; 1 is as close as real music"
+            f"distance ({', '.join(known)}): {', '.join(known.values())} times that of other real clips; 1 is as close as "
+            "real music"
         )
-    test = result["two_sample"]["test"]
-    lines.append(f"classifier: right in {test['accuracy']:.0%} of cases, chance is 50%; {test['verdict']}")
+    tests = opinions.all_tests(result)
+    for name, test in tests.items():
+        by = f" by {name}" if len(tests) > 1 else ""
+        lines.append(f"classifier{by}: right in {test['accuracy']:.0%} of cases, chance is 50%; {test['verdict']}")
+    if result["disagreements"]:
+        lines.append(result["disagreements"][0])
     if copies := result["memorisation"]:
         lines.append(
             f"copies: {copies['flagged_share']:.1%} of the generated clips look copied from the training tracks; "
@@ -32,7 +39,8 @@ def summarize(result: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append("copies: not searched for, since the training tracks are not known")
-    for name, found in rank_features(result["features"])[:_WORST]:
+    most = max(1, _WORST - len(tests) + 1)  # with the report's path at most ten lines
+    for name, found in rank_features(result["features"])[:most]:
         if _excess(found) <= 0:
             continue
         generated, real = (f"{found[side]['median']:.3g}" for side in ("generated", "reference"))
@@ -53,7 +61,8 @@ def flattered(result: dict[str, Any]) -> str:
 
 def verdict(result: dict[str, Any]) -> tuple[str, str]:
     """Returns what came out, and what it means: two sentences."""
-    test, level = result["two_sample"]["test"], result["claim"]["level"]
+    test = min(opinions.all_tests(result).values(), key=lambda test: test["p"])  # which decides the claim
+    level = result["claim"]["level"]
     right = f"{test['correct']} of {test['clips']} clips right, {test['accuracy']:.0%}; guessing gives 50%"
     worst = next(
         (name.replace("_", " ") for name, found in rank_features(result["features"]) if _excess(found) > 0), ""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import loops
+from helpers import loops, taggers, tf_checkpoints
 
 from technogen_jax import evaluate
 from technogen_jax.audio import audio_files
@@ -57,3 +57,31 @@ def test_new_entries_are_in_the_result_and_in_the_report(folders, entries):
     page = (folders / "out" / run.REPORT_FILE).read_text()
     for text in ("spectrum of a dummy: shift of a dummy", "timbre: shift of a dummy", "Level of a dummy.", "rms, dB"):
         assert text in page, text
+
+
+def test_a_network_in_a_wheel_is_a_second_opinion(folders, capsys):
+    wheel = folders / "musicnn.whl"
+    tf_checkpoints.write_wheel(wheel, {"MTT_musicnn": taggers.random_musicnn(0)})
+    arguments = ["--output", str(folders / "out"), "--draws", "1", "--permutations", "99"]
+    arguments += [part for side in SIDES for part in (f"--{side}", str(folders / side))]
+    assert evaluate.main([*arguments, "--embeddings", f"tmr-v1,musicnn={folders / 'none.whl'}"]) == 1
+    assert "none.whl; pip download --no-deps musicnn writes it" in capsys.readouterr().err
+    assert evaluate.main([*arguments, "--embeddings", f"tmr-v1,musicnn={wheel}"]) == 0
+    result = results.read(folders / "out")
+    found = result["distances"]["MTT_musicnn"]["tags"]
+    assert found["frechet"]["value"] > 0 and found["frechet"]["floor"] > 0 and found["mmd"]["p"] > 0
+    test = result["two_sample"]["others"]["MTT_musicnn"]
+    assert test["test"]["clips"] == result["two_sample"]["test"]["clips"]
+    assert test["controls"].keys() == result["two_sample"]["controls"].keys()
+    assert 0 < result["tags"]["MTT_musicnn"]["techno"]["generated"] < 1 and len(result["tags"]["MTT_musicnn"]) == 50
+    page = (folders / "out" / run.REPORT_FILE).read_text()
+    for text in (
+        "Do the embeddings agree?",
+        "How techno do they sound?",
+        "MTT_musicnn: real or generated?",
+        "people&#x27;s tags",
+    ):
+        assert text in page, text
+    for sentence in result["disagreements"]:
+        assert sentence in page
+    assert "classifier by MTT_musicnn" in capsys.readouterr().out

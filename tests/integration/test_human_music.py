@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import zipfile
 
+import numpy as np
 import pytest
 
 from experiments.human_music import __main__ as human_music
+from experiments.human_music import ears
 from experiments.human_music.licences import UNKNOWN, find_licence
+from technogen_jax.evaluation.metrics.embedded_set import EmbeddedSet
 
 COPYRIGHT = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -121,3 +124,20 @@ def test_tracks_come_out_of_a_package_with_their_licences(tmp_path, monkeypatch,
     assert (output / "copyright/game-data").read_text() == COPYRIGHT
     assert all((output / "tracks" / row["file"]).stat().st_size == human_music.LEAST_BYTES for row in rows)
     assert [path.name for path in (output / "tracks").iterdir() if path.name.startswith(".")] == []
+
+
+def test_level_differences_are_in_decibels():
+    random = np.random.default_rng(0)
+    clips = np.int16(3000 * random.standard_normal((2, 48_000, 2)))
+    assert ears.level_differences_db(clips, clips, 16_000) == [0, 0, 0, 0]
+    np.testing.assert_allclose(ears.level_differences_db(clips, clips // 2, 16_000), 6.02, atol=0.05)
+
+
+def test_the_classifier_is_tested_on_other_tracks():
+    """Clips of a track are alike, and nothing else tells the sets apart: by clips it would be nearly always right."""
+    random = np.random.default_rng(0)
+    tracks = np.arange(240) // 4
+    values = (random.standard_normal((60, 8))[tracks] + 0.01 * random.standard_normal((240, 8))).astype(np.float64)
+    first, second = (EmbeddedSet(values[rows], tracks[rows]) for rows in (tracks < 40, tracks >= 40))
+    assert 0.35 < ears.classify(first, second) < 0.65
+    assert ears.classify(first, second._replace(values=second.values + 10)) == 1
