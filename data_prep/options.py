@@ -68,6 +68,7 @@ class Options(command_line.Options):
         above=0,
         most=86_400,
     )
+    pad: bool = option(False, "a track shorter than a clip becomes one clip, with silence after it (default: no)")
     grid: str = option(
         "none",
         "none: clips begin anywhere; bars: they begin on a bar, at one tempo",
@@ -129,6 +130,13 @@ class Options(command_line.Options):
     target_lufs: float | None = option(
         None, "for --normalise loudness (default: -14)", metavar="LUFS", convert=float, least=-60, most=0
     )
+    min_bandwidth: float | None = option(
+        None,
+        "leave out tracks without sound above this frequency, such as those from lossy files (default: only name them)",
+        metavar="HZ",
+        convert=float,
+        above=0,
+    )
     labels: str = option(
         "folder",
         "folder: a track's label is the first folder below DIR; none: one label for all",
@@ -169,6 +177,8 @@ class Options(command_line.Options):
         shares = len(self.split) == len(tfrecords.SPLITS) and all(0 <= share <= 1 for share in self.split)
         check("split", shares and abs(sum(self.split) - 1) < 1e-6, "three shares (train,valid,test) that sum to 1")
         check("target_lufs", self.target_lufs is None or self.normalise == "loudness", "--normalise loudness with it")
+        nyquist = self.sample_rate / 2
+        check("min_bandwidth", (self.min_bandwidth or 0) < nyquist, f"less than {nyquist:g}, half of --sample_rate")
         check("task", self.task is None or self.share[0] > 0, "I/N, such as 1/8 to 8/8")
 
     @property
@@ -202,6 +212,8 @@ class Options(command_line.Options):
             normalise=self.normalise,
             target_lufs=lufs,
             silence_db=self.silence_db,
+            pad=self.pad,
+            min_bandwidth_hz=self.min_bandwidth,
         )
 
     def bar_settings(self, bpm: float) -> ClipSettings:
@@ -231,4 +243,4 @@ class Options(command_line.Options):
 
 # Options that have no effect without a grid, and with one.
 _OF_GRID = ("grid", "bars", "stride_bars", "bpm", "max_speed", "bpm_range")
-_OF_TIME = ("hop_size", "stride")
+_OF_TIME = ("hop_size", "stride", "pad")

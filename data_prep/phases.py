@@ -14,14 +14,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from data_prep import workers
+from data_prep import shards, workers
 from data_prep.options import Options
-from data_prep.tracks import decode, tempo
+from data_prep.tracks import decode, tempo, versions
 from data_prep.tracks.clip_settings import ClipSettings
 from data_prep.tracks.find import TrackFile, make_rejection
 from technogen_jax.common import progress
 
-_VERSION = 3  # increase it when the same file and options give another result
+_VERSION = 4  # increase it when the same file and options give another result
 
 
 class Phase(NamedTuple):
@@ -95,7 +95,7 @@ def choose_sections(
         return (
             options.clip_settings,
             [],
-            [{"path": source.id} | result for source, result in zip(sources, found, strict=True)],
+            [source.rejected(result) for source, result in zip(sources, found, strict=True)],
         )
     # The median has the smallest sum of tempo changes, as logarithms.
     bpm = options.bpm or round(statistics.median(tempos), 2)
@@ -115,8 +115,23 @@ def choose_sections(
                 "other tempo",
                 f"{main.bpm:.2f} BPM: to {bpm:g} is {change}, more than --max_speed {options.max_speed:g}",
             )
-        rejected.append({"path": source.id} | result)
+        rejected.append(source.rejected(result))
     return settings, usable, rejected
+
+
+def find_versions(options: Options, tracks: list[shards.Track]) -> list[shards.Track]:
+    """Returns the tracks; those that are the same recording as an earlier one name it."""
+    recordings = [
+        versions.Recording(
+            f"{track.stem}.pcm", track.result["contour"], track.result["hash"], options.sample_rate, options.channels
+        )
+        for track in tracks
+    ]
+    groups = versions.find_versions(recordings)
+    return [
+        track._replace(version_of=tracks[group] if group != index else None)
+        for index, (track, group) in enumerate(zip(tracks, groups, strict=True))
+    ]
 
 
 def make_stems(folder: pathlib.Path, keys: Sequence[Any], alone: bool) -> list[str]:

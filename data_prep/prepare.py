@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -41,6 +42,7 @@ _PARTS = "parts"
 _BEATS = "beats"
 _LONGEST_WAVEGAN = 16  # log2 of 65,536 samples, the longest clip of the paper's WaveGAN
 _LEAST_SHAPER_HZ = 32000  # below, TechnoGAN cannot use its shipped shaper; a test compares it with the model's
+_TREBLE_HZ = 15_000  # what lossy files of 128 kbit/s and more contain; tracks with less are named
 
 
 def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | None:
@@ -62,21 +64,22 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | 
     if not sources and not rejected:
         extensions = " ".join(sorted(audio_folders.AUDIO_EXTENSIONS))
         raise CommandError(f"{options.input}: no audio files in it or below (looked for {extensions})")
-    fingerprint = _fingerprint(options, sources, rejected)
     if old is not None:
-        if old.fingerprint != fingerprint:
-            raise CommandError(
-                f"{options.output}: already holds another set: {_differences(old, options)}. "
-                "Delete it, or name another --output"
-            )
-        say(f"{options.output}: already done with these options and tracks; nothing to do")
-        return old
+        changed = _changed_files(old, options, sources)
+        if not changed:
+            say(f"{options.output}: already done with these options and tracks; nothing to do")
+            return old
+        say(f"{options.output}: {changed} files have another time or size; decoding the tracks to compare")
     try:
         (incomplete / _PARTS).mkdir(parents=True, exist_ok=True)
         with _lock(incomplete, options.output, shared=options.task is not None):
-            manifest = _build(options, sources, rejected, fingerprint, incomplete, say)
+            manifest = _build(options, sources, rejected, old, incomplete, say)
             if manifest is None:
                 return None
+            if old is not None:
+                shutil.rmtree(incomplete)
+                say(f"{options.output}: already done; the audio is the same; nothing to do")
+                return old
             for name in (_PARTS, _BEATS):
                 shutil.rmtree(incomplete / name, ignore_errors=True)
             if output.exists():  # and is empty
@@ -92,11 +95,14 @@ def _build(
     options: Options,
     sources: list[TrackFile],
     rejected: list[dict],
-    fingerprint: str,
+    old: Manifest | None,
     folder: pathlib.Path,
     say: Callable[[str], None],
 ) -> Manifest | None:
-    """Runs all phases in the folder and returns the manifest; None for one task of an array."""
+    """Runs all phases in the folder and returns the manifest; None for one task of an array.
+
+    If the output has a dataset, `old`, its manifest is returned if these tracks give the same one.
+    """
     if not options.task:
         for name in os.listdir(folder):  # files of a second phase that was stopped
             if name not in (_PARTS, _BEATS):
@@ -122,14 +128,21 @@ def _build(
             if "hash" in result:
                 usable.append(shards.Track(source, stem, its_settings, result))
             else:
-                rejected.append({"path": source.id} | result)
+                rejected.append(source.rejected(result))
         rejected.sort(key=lambda entry: entry["path"])
+        fingerprint = _fingerprint(options, usable)
+        if old is not None:
+            if old.fingerprint == fingerprint:
+                return old
+            shutil.rmtree(folder)
+            raise _other_set(old, options)
         if not usable:
             shutil.rmtree(folder)
             shown = "".join(f"\n  {_line(entry)}" for entry in rejected[:10])
             raise CommandError(
                 f"{options.input}: no usable clip in {len(rejected)} files: {_by_reason(rejected)}{shown}"
             )
+        usable = phases.find_versions(options, usable)
         return shards.write_dataset(folder, options, settings, usable, rejected, fingerprint, pool)
 
 
@@ -186,21 +199,43 @@ def _limited(sources: list[TrackFile], options: Options) -> list[TrackFile]:
     return [source for source in sources if source in chosen]
 
 
-def _fingerprint(options: Options, sources: list[TrackFile], rejected: list[dict]) -> str:
-    files = [[source.id, source.size_bytes, source.modified_ns] for source in sources]
-    content = json.dumps([options.shaping, files, sorted(entry["path"] for entry in rejected)], sort_keys=True)
+def _fingerprint(options: Options, tracks: list[shards.Track]) -> str:
+    """Returns the identity of a dataset: of its options, and of the name, label and audio of each track."""
+    entries = [[track.source.id, track.source.label, track.result["hash"]] for track in tracks]
+    content = json.dumps([options.shaping, entries], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _differences(old: Manifest, options: Options) -> str:
-    """In words: how the options of the existing dataset differ from those that were given."""
-    before, now = old.options, options.shaping
-    changed = [
-        f"--{name} was {option_text(before.get(name))}, is {option_text(now[name])}"
-        for name in now
-        if before.get(name) != now[name]
+def _changed_files(old: Manifest, options: Options, sources: list[TrackFile]) -> int:
+    """Returns how many files have another size or time than when the dataset was made; their audio may be the same.
+
+    Raises:
+        CommandError: the dataset was made with other options, or there are other files.
+    """
+    now = {source.id: (source.size_bytes, source.modified_ns) for source in sources}
+    tracks = {entry["id"]: (entry.get("size_bytes"), entry.get("modified_ns")) for entry in old.tracks}
+    rejected = {entry["path"]: (entry.get("size_bytes"), entry.get("modified_ns")) for entry in old.rejected}
+    if _changed_options(old, options) or tracks.keys() - now.keys() or now.keys() - (tracks | rejected).keys():
+        raise _other_set(old, options)
+    # Datasets of earlier versions do not have the sizes of rejected files.
+    return sum(stamp != now.get(name, stamp) and stamp[0] is not None for name, stamp in (tracks | rejected).items())
+
+
+def _changed_options(old: Manifest, options: Options) -> list[str]:
+    """Returns the options of a dataset that differ from those asked for, in words."""
+    # An option that did not exist when the dataset was made had its default.
+    before = {field.name: field.default for field in dataclasses.fields(options)} | old.options
+    return [
+        f"--{name} was {option_text(before[name])}, is {option_text(value)}"
+        for name, value in options.shaping.items()
+        if before[name] != value
     ]
-    return "; ".join(changed) or "files in the input are new, gone or changed"
+
+
+def _other_set(old: Manifest, options: Options) -> CommandError:
+    """Returns the error that the output has another dataset, and how it differs."""
+    how = "; ".join(_changed_options(old, options)) or "files in the input are new, gone or changed"
+    return CommandError(f"{options.output}: already holds another set: {how}. Delete it, or name another --output")
 
 
 # ----------------------------------------------------------------------------------------------------- what the user sees
@@ -226,6 +261,8 @@ def _report(manifest: Manifest, options: Options, say: Callable[[str], None]) ->
     copies = len(manifest.tracks) - len({entry["hash"] for entry in manifest.tracks})
     if copies:
         say(f"  {copies} tracks have the same audio as another; they are in the same split")
+    for text in _notes(manifest):
+        say(f"  {text}")
     silent = sum(entry["silent_clips"] for entry in manifest.tracks)
     if silent:
         say(f"  {silent} silent clips left out (below {options.silence_db:g} dB)")
@@ -277,6 +314,33 @@ def _suggest_training(manifest: Manifest, options: Options) -> str:
     fields = {"data.dir": shlex.quote(options.output)} | fields
     words = " ".join(f"--config.{name}={value}" for name, value in fields.items())
     return f"python -m technogen_jax.train --config {config} --workdir runs/x {words}"
+
+
+def _notes(manifest: Manifest) -> Iterator[str]:
+    """Yields what was found about single tracks, at most ten of each kind."""
+    hashes = {entry["id"]: entry["hash"] for entry in manifest.tracks}
+    versions = [
+        (entry["id"], f"the same recording as {entry['version_of']}")
+        for entry in manifest.tracks
+        if "version_of" in entry and entry["hash"] != hashes[entry["version_of"]]
+    ]
+    least_hz = min(0.75 * manifest.sample_rate_hz / 2, _TREBLE_HZ)
+    dull = [
+        (entry["id"], f"up to {entry['bandwidth_hz'] / 1000:.1f} kHz")
+        for entry in manifest.tracks
+        if entry["bandwidth_hz"] < least_hz
+    ]
+    levels = [(entry["id"], note) for entry in manifest.tracks for note in entry["notes"]]
+    for heading, entries in (
+        ("tracks are versions of another; they are in the same split", versions),
+        (f"tracks have no sound above {least_hz / 1000:g} kHz; --min_bandwidth leaves them out", dull),
+        ("notes on the level of tracks", levels),
+    ):
+        if entries:
+            yield f"{len(entries)} {heading}"
+            yield from (f"  {_line({'path': name, 'reason': text})}" for name, text in entries[:10])
+            if len(entries) > 10:
+                yield f'  ... and {len(entries) - 10} more: see "tracks" in {MANIFEST_FILE}'
 
 
 def _by_reason(rejected: list[dict]) -> str:

@@ -30,6 +30,7 @@ class Track(NamedTuple):
     stem: str
     settings: ClipSettings
     result: dict[str, Any]
+    version_of: Track | None = None  # an earlier track that is the same recording
 
     @property
     def positions(self) -> list[ClipPosition]:
@@ -68,7 +69,7 @@ def write_dataset(
         JobError: a file could not be written.
     """
     labels = sorted({track.source.label for track in tracks})
-    hashes = [track.result["hash"] for track in tracks]
+    hashes = _split_keys(tracks)
     assigned = clips.assign_splits(hashes, [track.source.label for track in tracks], options.split, options.seed)
     shards: dict[str, list[list[Clip]]] = {}  # split -> shards -> clips
     for split, name in enumerate(tfrecords.SPLITS):
@@ -121,6 +122,15 @@ def write_dataset(
     except OSError as error:
         raise workers.JobError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return manifest
+
+
+def _split_keys(tracks: list[Track]) -> list[str]:
+    """Returns a hash for each track, the same for all versions of a recording and for any order of the tracks."""
+    firsts = [(track.version_of or track).stem for track in tracks]
+    smallest: dict[str, str] = {}
+    for first, track in zip(firsts, tracks, strict=True):
+        smallest[first] = min(track.result["hash"], smallest.get(first, track.result["hash"]))
+    return [smallest[first] for first in firsts]
 
 
 def write_shard(job: ShardJob) -> int:
@@ -211,9 +221,10 @@ def _describe_track(track: Track, split: str) -> dict[str, Any]:
             numbers = section._asdict() | {"speed": settings.speed(section)}
             grid["sections"].append({name: round(number, 6) for name, number in numbers.items()})
     else:
-        seconds, grid = result["samples"] / settings.sample_rate_hz, {}
+        samples = result["samples"] - result["padding_samples"]
+        seconds, grid = samples / settings.sample_rate_hz, {}
         end = (count - 1) * settings.stride_samples + settings.clip_samples
-        tail_s = (result["samples"] - end) / settings.sample_rate_hz
+        tail_s = max(0, samples - end) / settings.sample_rate_hz
     return {
         "id": source.id,
         "path": escape_name(source.path),
@@ -221,11 +232,14 @@ def _describe_track(track: Track, split: str) -> dict[str, Any]:
         "split": split,
         "seconds": round(seconds, 3),
         **{name: result[name] for name in ("hash", "peak_dbfs", "loudness_lufs", "gain_db", "gain_limited")},
+        "bandwidth_hz": result["bandwidth_hz"],
+        "notes": result["notes"],
         "clips": count - silent,
         "silent_clips": silent,
         "tail_s": round(tail_s, 3),
         "size_bytes": source.size_bytes,
         "modified_ns": source.modified_ns,
+        **({"version_of": track.version_of.source.id} if track.version_of else {}),
     } | grid
 
 

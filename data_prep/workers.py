@@ -131,10 +131,11 @@ def _start() -> _Worker:
 
 def _serve(connection: multiprocessing.connection.Connection) -> None:
     """Runs jobs in a worker process until it is killed."""
+    # Decoders print messages about damaged files, which would disturb the progress bar. First of all: where stderr is
+    # closed, 2 would become the handle of something else.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    # Decoders print messages about damaged files, which would disturb the progress bar.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while True:
         function, job = connection.recv()
         try:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -50,19 +51,32 @@ examples:
     python -m technogen_jax.sample --from runs/wavegan/sound/wavegan-step1000-seed0-003.json"""
 
 
+# A label and its weight; a label with = or , in it is in quotes.
+_WEIGHT = re.compile(r'\s*(?:"([^"]+)"|([^=,"]+?))\s*=\s*([^=,"]+?)\s*(?:,|$)')
+
+
 def _label(text: str) -> dict[str, float]:
-    """Returns the weights of labels: of "acid" or of "acid=0.7,industrial=0.3"."""
-    if "=" not in text:
-        return {text: 1.0}
-    pairs = [part.split("=") for part in text.split(",")]
+    """Returns the weights of labels: of "acid", of "acid=0.7,industrial=0.3" or of '"a=b, c"=0.7,acid=0.3'."""
+    if quoted := re.fullmatch('"([^"]+)"', text):
+        return {quoted[1]: 1.0}
+    pairs = [(quoted or plain, weight) for quoted, plain, weight in _WEIGHT.findall(text)]
+    numbers = [_number(weight) for _, weight in pairs]
+    if not any(number is not None for number in numbers) and '"' not in text:
+        return {text: 1.0}  # a name, whatever is in it
+    complete = not _WEIGHT.sub("", text).strip() and len({name for name, _ in pairs}) == len(pairs)
+    valid = complete and all(number is not None and 0 <= number < math.inf for number in numbers)
+    if not valid or not any(numbers):
+        raise argparse.ArgumentTypeError(
+            "expected a name, or weights as acid=0.7,industrial=0.3 (a name with = or , in double quotes), got " + text
+        )
+    return {name: number for (name, _), number in zip(pairs, numbers, strict=True)}
+
+
+def _number(text: str) -> float | None:
     try:
-        weights = {name.strip(): float(weight) for name, weight in pairs}
+        return float(text)
     except ValueError:
-        weights = {}
-    valid = len(weights) == len(pairs) and all(0 <= weight < math.inf for weight in weights.values())
-    if not valid or not any(weights.values()):
-        raise argparse.ArgumentTypeError(f"expected a name, or weights as acid=0.7,industrial=0.3, got {text}")
-    return weights
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ class ClipSettings(NamedTuple):
     normalise: str
     target_lufs: float | None
     silence_db: float
+    pad: bool = False  # whether a track shorter than a clip is one, with silence after it
+    min_bandwidth_hz: float | None = None  # tracks without sound above it are left out
     bars: int = 0  # in a clip; 0: clips begin anywhere, and the fields below are not used
     stride_bars: int = 0
     bpm: float = 0.0  # the dataset's tempo

@@ -15,12 +15,12 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_prep import clips, workers
-from data_prep.tracks import tempo, varispeed
+from data_prep.tracks import levels, tempo, varispeed, versions
 from data_prep.tracks.clip_settings import ClipSettings
 from data_prep.tracks.find import make_rejection
 from technogen_jax.audio import audio_files, loudness
@@ -132,70 +132,155 @@ def replacing(path: str) -> Iterator[pathlib.Path]:
 
 
 def _find_beats(path: str, range_bpm: tuple[float, float]) -> dict[str, Any]:
-    analyzer = tempo.BandEnergyAnalyzer()
-    with audio_files.open_stream(path) as stream:
-        stream = stream._replace(blocks=_with_time_limit(stream))
-        for block in audio_files.resample_blocks(stream, tempo.RATE_HZ, 1):
-            analyzer.add(block[:, 0])
-    energies = analyzer.energies()
+    energies, mono_db = _band_energies(path, 2)
+    if mono_db < levels.CANCELLED_DB:
+        energies, _ = _band_energies(path, 1)
     sections, confidence = tempo.find_sections(energies, range_bpm)
     if not sections:
-        return make_rejection(
-            "no steady beat",
-            f"no steady beat of {range_bpm[0]:g} to {range_bpm[1]:g} BPM in bars of four: "
-            f"confidence {confidence:.2f}, {tempo.MIN_CONFIDENCE} is needed",
-        )
+        return _without_beat(energies, range_bpm, confidence)
     seconds = len(energies) / tempo.FRAME_RATE_HZ
     return {"sections": [list(section) for section in sections], "seconds": seconds}
 
 
-def _decode(path: str, stem: str, settings: ClipSettings) -> dict[str, Any]:
+def _band_energies(path: str, channels: int) -> tuple[np.ndarray, float]:
+    """Returns the energies that the beat is found in, and the level of the mono mix, see `StreamMeter.mono_db`.
+
+    Args:
+        path: of the track.
+        channels: 2 for the mean of left and right, 1 for left alone.
+    """
+    analyzer, meter = tempo.BandEnergyAnalyzer(), levels.StreamMeter(0.0)
+    with audio_files.open_stream(path) as stream:
+        blocks = meter.watch(_with_time_limit(stream))
+        if channels == 1:
+            stream = stream._replace(channels=1)
+            blocks = (np.ascontiguousarray(block[:, :1]) for block in blocks)
+        for block in audio_files.resample_blocks(stream._replace(blocks=blocks), tempo.RATE_HZ, 1):
+            analyzer.add(block[:, 0])
+    return analyzer.energies(), meter.mono_db()
+
+
+def _without_beat(energies: np.ndarray, range_bpm: tuple[float, float], confidence: float) -> dict[str, Any]:
+    """Returns the rejection of a track without a steady beat in the range; names a tempo outside it."""
+    low, high = range_bpm
+    for slower, faster in ((max(40.0, low / 1.9), low), (high, min(300.0, 1.9 * high))):
+        sections, _ = tempo.find_sections(energies, (slower, faster)) if slower < faster else ((), 0)
+        if sections:
+            bpm = max(sections, key=lambda section: section.bars).bpm
+            return make_rejection(
+                "other tempo", f"{bpm:.2f} BPM, outside --bpm_range {low:g},{high:g}: choose another range"
+            )
+    return make_rejection(
+        "no steady beat",
+        f"no steady beat of {low:g} to {high:g} BPM (--bpm_range) in bars of four: "
+        f"confidence {confidence:.2f}, {tempo.MIN_CONFIDENCE} is needed",
+    )
+
+
+class _Reading(NamedTuple):
+    """A track at the dataset's rate, and what was measured while it was decoded."""
+
+    digest: str  # of the audio in the file
+    peak: float
+    loudness_meter: loudness.LoudnessMeter
+    stream_meter: levels.StreamMeter
+    offset_meter: levels.OffsetMeter
+    padding_samples: int
+
+
+def _read(path: str, audio: _AudioBuffer, settings: ClipSettings, limit: float | None) -> _Reading:
+    """Decodes a track into `audio`; samples beyond `limit` are limited."""
     digest = hashlib.sha256()
     meter = loudness.LoudnessMeter(settings.sample_rate_hz, settings.channels)
-    peak, signal_check = 0.0, _SignalCheck(10 ** (settings.silence_db / 20))
+    own, offset = levels.StreamMeter(10 ** (settings.silence_db / 20)), levels.OffsetMeter(settings.sample_rate_hz)
+    peak, padding_samples = 0.0, 0
+    with audio_files.open_stream(path) as stream:
+        digest.update(f"{stream.sample_rate_hz} Hz, {stream.channels} channels".encode())
+        blocks = own.watch(_with_digest(_with_time_limit(stream), digest))
+        if limit is not None:
+            blocks = (block.clip(-limit, limit) for block in blocks)
+        for block in _resample(stream._replace(blocks=blocks), settings):
+            peak = max(peak, float(block.max()), -float(block.min()))
+            meter.add(block)
+            offset.add(block)
+            audio.add(block)
+    if settings.pad and 0 < audio.samples < settings.clip_samples:
+        padding_samples = settings.clip_samples - audio.samples
+        padding = np.zeros((padding_samples, settings.channels), np.float32)
+        meter.add(padding)
+        audio.add(padding)
+    return _Reading(digest.hexdigest(), peak, meter, own, offset, padding_samples)
+
+
+def _decode(path: str, stem: str, settings: ClipSettings) -> dict[str, Any]:
     with contextlib.closing(_AudioBuffer(settings.channels, stem)) as audio:
-        with audio_files.open_stream(path) as stream:
-            digest.update(f"{stream.sample_rate_hz} Hz, {stream.channels} channels".encode())
-            stream = stream._replace(blocks=signal_check.watch(_with_digest(_with_time_limit(stream), digest)))
-            for block in _resample(stream, settings):
-                peak = max(peak, float(block.max()), -float(block.min()))
-                meter.add(block)
-                audio.add(block)
-        offsets = [position.offset for position in settings.find_clips(audio.samples)]
-        if not offsets:
-            seconds, clip_s = audio.samples / settings.sample_rate_hz, settings.clip_samples / settings.sample_rate_hz
-            return make_rejection("too short", f"{seconds:.3g} s, shorter than a clip of {clip_s:g} s")
-        peak_db = clips.decibels(peak)
-        if peak_db < settings.silence_db or not peak:
-            return make_rejection("silent", f"silent: its peak is {peak_db:.1f} dBFS, below {settings.silence_db:g} dB")
-        if not signal_check.passed:
-            return make_rejection(
-                "silent", f"silent: nothing but DC, its changes stay below {settings.silence_db:g} dB"
-            )
-        if peak_db > _LOUDEST_DBFS:
-            return make_rejection("not usable audio", f"its peak is {peak_db:.0f} dBFS, higher than any sound's")
-        energies = meter.energies()
-        track_lufs = loudness.gated_loudness(energies)
-        gain = clips.track_gain(settings.normalise, peak, track_lufs, settings.target_lufs)
-        with replacing(f"{stem}.pcm") as temporary:
-            levels = _write_pcm(temporary, audio, offsets, gain.factor, settings)
-    silent = [index for index, (_, rms_db) in enumerate(levels) if rms_db < settings.silence_db]
+        reading = _read(path, audio, settings, None)
+        limit = reading.stream_meter.wild_samples()[2]
+        if math.isfinite(limit):  # again: a wild sample spreads when the rate is changed
+            audio.clear()
+            limited = _read(path, audio, settings, limit)
+            reading = limited._replace(stream_meter=reading.stream_meter)
+        return _cut(stem, audio, reading, settings)
+
+
+def _cut(stem: str, audio: _AudioBuffer, reading: _Reading, settings: ClipSettings) -> dict[str, Any]:
+    """Writes a decoded track to STEM.pcm; returns the result of `decode_track`."""
+    rate, silence_db = settings.sample_rate_hz, settings.silence_db
+    offsets = [position.offset for position in settings.find_clips(audio.samples)]
+    if not offsets:
+        clip_s = settings.clip_samples / rate
+        hint = "" if settings.bars else "; --pad keeps it, with silence after it"
+        return make_rejection("too short", f"{audio.samples / rate:.3g} s, shorter than a clip of {clip_s:g} s{hint}")
+    mono_db = reading.stream_meter.mono_db() if settings.channels == 1 else 0.0
+    if reading.stream_meter.passed and mono_db < levels.CANCELLED_DB:
+        return make_rejection(
+            "channels cancel",
+            f"left and right cancel: mono is {-mono_db:.0f} dB softer; use --channels 2, or invert one of them",
+        )
+    peak = reading.peak
+    dc = reading.offset_meter.offset(peak)
+    if dc is not None:
+        starts = range(0, audio.samples, _PIECE_SAMPLES)
+        pieces = (audio.read(start, min(start + _PIECE_SAMPLES, audio.samples)) for start in starts)
+        peak = max(float(np.abs(piece - dc).max()) for piece in pieces)
+    peak_db = clips.decibels(peak)
+    if not reading.stream_meter.passed and clips.decibels(reading.peak) >= silence_db:
+        return make_rejection("silent", f"silent: nothing but DC, its changes stay below {silence_db:g} dB")
+    if peak_db < silence_db or not peak:
+        return make_rejection("silent", f"silent: its peak is {peak_db:.1f} dBFS, below {silence_db:g} dB")
+    if peak_db > _LOUDEST_DBFS:
+        return make_rejection("not usable audio", f"its peak is {peak_db:.0f} dBFS, higher than any sound's")
+    bandwidth_hz = levels.measure_bandwidth(audio.read, audio.samples, rate)
+    if bandwidth_hz < (settings.min_bandwidth_hz or 0):
+        return make_rejection(
+            "no treble",
+            f"no sound above {bandwidth_hz / 1000:.1f} kHz, less than --min_bandwidth {settings.min_bandwidth_hz:g}",
+        )
+    energies = reading.loudness_meter.energies()
+    track_lufs = loudness.gated_loudness(energies)
+    gain = clips.track_gain(settings.normalise, peak, track_lufs, settings.target_lufs)
+    with replacing(f"{stem}.pcm") as temporary:
+        clip_levels, clipped = _write_pcm(temporary, audio, offsets, gain.factor, dc, settings)
+    silent = [index for index, (_, rms_db) in enumerate(clip_levels) if rms_db < silence_db]
     if len(silent) == len(offsets):
-        return make_rejection("silent", f"silent: all {len(offsets)} clips are below {settings.silence_db:g} dB")
+        return make_rejection("silent", f"silent: all {len(offsets)} clips are below {silence_db:g} dB")
     energies *= gain.factor**2
-    loudnesses = [
-        loudness.clip_loudness(energies, offset, settings.clip_samples, settings.sample_rate_hz) for offset in offsets
-    ]
+    loudnesses = [loudness.clip_loudness(energies, offset, settings.clip_samples, rate) for offset in offsets]
+    notes = levels.describe(reading.stream_meter, settings.channels, dc, clipped)
     return {
         "samples": audio.samples,
-        "hash": digest.hexdigest(),
+        "padding_samples": reading.padding_samples,
+        "hash": reading.digest,
         "peak_dbfs": _rounded(peak_db),
         "loudness_lufs": _rounded(track_lufs),
         "gain_db": _rounded(clips.decibels(gain.factor)),
         "gain_limited": gain.limited,
-        "clip_peaks_dbfs": [_rounded(peak_db) for peak_db, _ in levels],
+        "bandwidth_hz": round(bandwidth_hz),
+        "clip_peaks_dbfs": [_rounded(peak_db) for peak_db, _ in clip_levels],
         "clip_loudness_lufs": [_rounded(lufs) for lufs in loudnesses],
         "silent_clips": silent,
+        "contour": versions.encode_contour(energies),
+        "notes": notes,
     }
 
 
@@ -232,64 +317,77 @@ def _with_digest(blocks: Iterator[np.ndarray], digest) -> Iterator[np.ndarray]:
 
 
 def _write_pcm(
-    path: pathlib.Path, audio: _AudioBuffer, offsets: Sequence[int], gain: float, settings: ClipSettings
-) -> list[tuple[float, float]]:
-    """Writes the track up to the end of its last clip.
+    path: pathlib.Path,
+    audio: _AudioBuffer,
+    offsets: Sequence[int],
+    gain: float,
+    dc: np.ndarray | None,
+    settings: ClipSettings,
+) -> tuple[list[tuple[float, float]], float]:
+    """Writes the track up to the end of its last clip, without the DC offset `dc`.
 
     Returns:
-        (peak, RMS) in dBFS of each clip, after rounding to 16 bits.
+        (peak, RMS without the mean) in dBFS of each clip, after rounding to 16 bits; the share of samples
+        that were clipped.
     """
     bounds = clips.piece_bounds(offsets, settings.clip_samples, _PIECE_SAMPLES)
     scale = np.float32(gain * 32768)
     pcm = np.empty((_PIECE_SAMPLES, settings.channels), np.int16)
-    peaks, energies = [], []
+    peaks, energies, sums, clipped = [], [], [], 0
     with open(path, "wb") as file:
         for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             workers.set_time_limit(_PATIENCE_S)
-            piece = pcm[: stop - start]
-            peak, energy = _quantize(audio.read(start, stop).reshape(-1), scale, piece.reshape(-1))
+            piece, samples = pcm[: stop - start], audio.read(start, stop)
+            peak, energy, beyond = _quantize(
+                (samples if dc is None else samples - dc).reshape(-1), scale, piece.reshape(-1)
+            )
             file.write(piece.data)
             peaks.append(peak)
             energies.append(energy)
+            sums.append(_sum_channels(piece))
+            clipped += beyond
     starts = np.asarray(offsets)
     first, last = np.searchsorted(bounds, starts), np.searchsorted(bounds, starts + settings.clip_samples)
     totals = np.concatenate([[0.0], np.cumsum(energies)])
-    rms = np.sqrt(np.maximum(0, totals[last] - totals[first]) / (settings.clip_samples * settings.channels))
-    return [
+    totals_by_channel = np.concatenate([np.zeros((1, settings.channels)), np.cumsum(sums, axis=0)])
+    means = (totals_by_channel[last] - totals_by_channel[first]) / settings.clip_samples
+    squares = (totals[last] - totals[first]) / (settings.clip_samples * settings.channels)
+    rms = np.sqrt(np.maximum(0, squares - np.square(means).mean(axis=1)))
+    clip_levels = [
         (clips.decibels(max(peaks[a:b]) / 32768), clips.decibels(value / 32768))
         for a, b, value in zip(first.tolist(), last.tolist(), rms.tolist(), strict=True)
     ]
+    return clip_levels, clipped / (int(bounds[-1]) * settings.channels)
 
 
 @compiled
 def _quantize(samples, scale, pcm):
-    """Writes `samples * scale` to `pcm`, rounded and clipped to int16; returns its peak and sum of squares."""
-    peak, energy = np.int32(0), np.int64(0)
+    """Writes `samples * scale` to `pcm`, rounded and clipped to int16.
+
+    Returns the peak, the sum of squares, and how many samples were clipped.
+    """
+    peak, energy, clipped = np.int32(0), np.int64(0), np.int64(0)
     for i in range(len(samples)):
-        value = min(max(np.rint(samples[i] * scale), np.float32(-32768)), np.float32(32767))
+        scaled = np.rint(samples[i] * scale)
+        value = min(max(scaled, np.float32(-32768)), np.float32(32767))
         level = np.int32(value)
         pcm[i] = level
         peak = max(peak, abs(level))
         energy += np.int64(level) * level
-    return peak, energy
+        clipped += value != scaled
+    return peak, energy, clipped
 
 
-class _SignalCheck:
-    """Checks that a channel's samples span more than twice an amplitude: with DC alone they do not."""
-
-    def __init__(self, amplitude: float):
-        self._amplitude = amplitude
-        self._low, self._high = np.inf, -np.inf
-        self.passed = False
-
-    def watch(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the blocks `[T, C]`; once the check has passed, further blocks are not examined."""
-        for block in blocks:
-            if not self.passed:
-                self._low = np.minimum(self._low, block.min(0))
-                self._high = np.maximum(self._high, block.max(0))
-                self.passed = bool(np.any(self._high - self._low >= 2 * self._amplitude))
-            yield block
+@compiled
+def _sum_channels(pcm):
+    """Returns the sum of each channel of int16 `[T, C]`."""
+    sums = np.zeros(pcm.shape[1], np.int64)
+    for channel in range(pcm.shape[1]):
+        total = np.int64(0)
+        for i in range(len(pcm)):
+            total += pcm[i, channel]
+        sums[channel] = total
+    return sums
 
 
 class _AudioBuffer:
@@ -325,6 +423,11 @@ class _AudioBuffer:
         self._file.seek((start - self._in_memory) * width)
         data = self._file.read((stop - start) * width)
         return np.concatenate([first, np.frombuffer(data, np.float32).reshape(stop - start, -1)])
+
+    def clear(self) -> None:
+        """Forgets the audio."""
+        self.close()
+        self._file, self._in_memory, self.samples = None, 0, 0
 
     def close(self) -> None:
         """Deletes the temporary file."""

@@ -6,7 +6,7 @@ import collections
 import os
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from technogen_jax.audio import audio_folders
 from technogen_jax.data.manifest import UNLABELLED
@@ -20,6 +20,10 @@ class TrackFile(NamedTuple):
     label: str
     size_bytes: int
     modified_ns: int
+
+    def rejected(self, reason: dict[str, str]) -> dict[str, Any]:
+        """Returns the entry of the manifest for this file, which is left out; see `make_rejection`."""
+        return {"path": self.id, "size_bytes": self.size_bytes, "modified_ns": self.modified_ns} | reason
 
 
 def find_tracks(

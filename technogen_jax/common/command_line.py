@@ -390,7 +390,8 @@ class _Output:
 def _robust_output() -> Iterator[None]:
     """Standard output and error take every character, and may be closed."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # a closed 0, 1 or 2 would become the handle of the next file, into which libraries then print
+        # A closed 0, 1 or 2 would become the handle of the next file, into which libraries then print; in workers too.
+        os.set_inheritable(handle, True)
     os.close(handle)
     saved = sys.stdout, sys.stderr
     streams = []

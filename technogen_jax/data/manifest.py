@@ -36,13 +36,17 @@ class Manifest:
         splits: split -> {"clips", "tracks", "shards": file names in order}.
         tracks: one dict a usable track: id, path, label, split, seconds, hash (of its decoded audio),
             peak_dbfs and loudness_lufs (before gain_db was applied; null for -inf), gain_limited (the
-            target loudness would have clipped), clips, silent_clips (left out), tail_s (too short for
+            target loudness would have clipped), bandwidth_hz (highest frequency with sound), notes (texts:
+            what was wrong with its level and what was done), version_of (id of a track that is the same
+            recording; only if there is one), clips, silent_clips (left out), tail_s (too short for
             a clip), size_bytes, modified_ns. In a dataset that is cut at bars also sections: start_s,
             bars, bpm, confidence, downbeat_confidence and speed of each stretch with one tempo.
-        rejected: one dict a file that was left out: path, reason, kind (similar reasons share a kind).
+        rejected: one dict a file that was left out: path, reason, kind (similar reasons share a kind);
+            size_bytes and modified_ns if it was opened.
         options: the options of the command; in a dataset that is cut at bars also reference_bpm, the
             dataset's tempo.
-        fingerprint: hash of the options and of the input files' names, sizes and times.
+        fingerprint: hash of the options and of each track's name, label and audio. Copies of the tracks
+            give the same one.
     """
 
     sample_rate_hz: int

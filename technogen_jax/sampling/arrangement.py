@@ -70,8 +70,8 @@ def read_script(path: str | os.PathLike, seed: int = 0, label: dict[str, float] 
         ScriptError: no such file, no TOML, or a section with an unknown field or an invalid value.
     """
     try:
-        with open(path, "rb") as file:
-            script = tomllib.load(file)
+        with open(path, encoding="utf-8-sig") as file:  # editors on Windows begin a file with a byte-order mark
+            script = tomllib.loads(file.read())
     except OSError as error:
         raise ScriptError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

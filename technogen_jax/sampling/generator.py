@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -172,6 +173,9 @@ def label_weights(gan: models.GAN, label: str | Mapping[str, float]) -> np.ndarr
         ValueError: a class that the model does not have, or invalid weights; the message lists the classes.
     """
     given = {label: 1.0} if isinstance(label, str) else label
+    # A keyboard and a folder of macOS spell an accent differently.
+    spelled = {unicodedata.normalize("NFC", name): name for name in gan.classes}
+    given = {spelled.get(unicodedata.normalize("NFC", name), name): weight for name, weight in given.items()}
     if not gan.classes:
         raise ValueError(f"label {', '.join(given)}: the model has none; train one with config.model.classes")
     if unknown := [name for name in given if name not in gan.classes]:

@@ -1,6 +1,7 @@
 import base64
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -172,6 +173,26 @@ def test_label_sets_the_weights_of_clips(command, bars, tmp_path, capsys):
     ]
     assert command("--label", "dub") == 1
     assert "acid, industrial" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text,weights",
+    [
+        ("acid", {"acid": 1}),
+        ("hard, fast & acid", {"hard, fast & acid": 1}),
+        ("a=b", {"a=b": 1}),
+        ("acid=0.25,dub=1", {"acid": 0.25, "dub": 1}),
+        ('"bpm=140, hard"', {"bpm=140, hard": 1}),
+        ('"bpm=140, hard"=0.7, acid=0.3', {"bpm=140, hard": 0.7, "acid": 0.3}),
+    ],
+)
+def test_any_label_can_be_asked_for(text, weights):
+    assert sample._label(text) == weights
+
+
+def test_a_label_may_be_spelled_with_an_accent_of_its_own():
+    gan = types.SimpleNamespace(classes=("acid", "de\u0301tente"))
+    assert generator.label_weights(gan, "d\xe9tente").tolist() == [0, 1]
 
 
 def test_a_model_without_bars_refuses_tracks(trained_workdir, tmp_path, capsys):

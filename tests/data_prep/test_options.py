@@ -21,6 +21,7 @@ def test_defaults_match_the_original_project():
 def test_parse_options_sets_every_option():
     line = "--sample_rate 16000 --hop_size 1.024 --stride 0.5 --channels 2 --split 0.5,0.25,0.25 --limit 9 --no-shuffle"
     line += " --seed 7 --silence_db -50 --normalise loudness --target_lufs -20 --labels none --workers 3 --task 2/4 --shard_mb 1"
+    line += " --pad --min_bandwidth 7000"
     parsed = prepare.parse_options([*REQUIRED, *line.split()])
     assert dataclasses.astuple(parsed) == (
         *(
@@ -29,6 +30,7 @@ def test_parse_options_sets_every_option():
             16000,
             1.024,
             0.5,
+            True,
             *NO_GRID,
             2,
             (0.5, 0.25, 0.25),
@@ -38,6 +40,7 @@ def test_parse_options_sets_every_option():
             -50.0,
             "loudness",
             -20.0,
+            7000.0,
             "none",
             3,
             "2/4",

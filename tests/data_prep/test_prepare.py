@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -456,3 +457,119 @@ def test_few_tracks_are_warned_of_and_nearly_all_are_trained_on(in_bars):
     assert "1 of the files have another tempo: --max_speed 12" in printed
     assert read_manifest(output).splits["train"]["tracks"] == 2
     assert prepare._LEAST_SHAPER_HZ == shaper.LEAST_RATE_HZ
+
+
+def test_copies_of_the_tracks_give_the_same_identity(corpus, whole, tmp_path, capsys):
+    """Another folder, other times: training goes on with a dataset of the same audio."""
+    shutil.copytree(corpus, tmp_path / "copy", copy_function=shutil.copy)  # with new times
+    manifest = prepare.prepare(
+        prepare.parse_options(["--input", str(tmp_path / "copy"), "--output", str(tmp_path / "set"), *SMALL]),
+        lambda line: None,
+    )
+    assert manifest.fingerprint == read_manifest(whole[0]).fingerprint
+    status, printed = run_main(capsys, "--input", tmp_path / "copy", "--output", tmp_path / "set", *SMALL)
+    assert status == 0 and "already done with these options and tracks" in printed.out
+    os.utime(tmp_path / "copy" / "text.wav")
+    for path in (tmp_path / "copy" / "acid").iterdir():
+        os.utime(path)
+    before = contents(tmp_path / "set")
+    status, printed = run_main(capsys, "--input", tmp_path / "copy", "--output", tmp_path / "set", *SMALL)
+    assert status == 0 and "7 files have another time or size" in printed.out and "the audio is the same" in printed.out
+    assert contents(tmp_path / "set") == before and sorted(os.listdir(tmp_path)) == ["copy", "set"]
+    audio_files.write(tmp_path / "copy" / "acid" / "0.wav", track(4, RATE, 1, 99), RATE)
+    status, printed = run_main(capsys, "--input", tmp_path / "copy", "--output", tmp_path / "set", *SMALL)
+    assert status == 1 and "files in the input are new, gone or changed" in printed.err
+    assert contents(tmp_path / "set") == before and sorted(os.listdir(tmp_path)) == ["copy", "set"]
+
+
+def test_a_dataset_of_an_earlier_version_is_still_recognised(corpus, whole, tmp_path, capsys):
+    shutil.copytree(whole[0], tmp_path / "set")
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    for name in ("pad", "min_bandwidth"):  # options that did not exist
+        del manifest["options"][name]
+    for entry in manifest["rejected"]:
+        entry.pop("size_bytes"), entry.pop("modified_ns")
+    manifest["fingerprint"] = "0"
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps(manifest))
+    status, printed = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL)
+    assert status == 0 and "already done" in printed.out
+    status, printed = run_main(capsys, "--input", corpus, "--output", tmp_path / "set", *SMALL, "--pad")
+    assert status == 1 and "--pad was no, is yes" in printed.err
+
+
+def melody(seed, seconds=25, rate=44100):
+    """Notes and hats of one song, which no other seed has."""
+    rng, t = np.random.default_rng(seed), np.arange(seconds * rate) / rate
+    notes = rng.uniform(200, 2000, seconds * 4)[np.minimum((t * 4).astype(int), seconds * 4 - 1)]
+    level = rng.uniform(0.05, 0.4, seconds)[np.minimum(t.astype(int), seconds - 1)]
+    sound = level * np.sin(2 * np.pi * notes * t) + 0.1 * level * rng.standard_normal(len(t))
+    return np.stack([sound, 0.7 * sound], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A set of songs in several versions, dull, hot and cancelling ones; the options are SMALL's."""
+    folder, printed = tmp_path_factory.mktemp("odd"), []
+    for index in range(8):
+        audio_files.write(folder / f"{index}.flac", melody(index), 44100)
+    for index in range(3):
+        audio_files.write(folder / f"{index} low.mp3", 0.89 * melody(index), 44100)
+        audio_files.write(folder / f"{index} cut.wav", melody(index)[22_050:], 44100)
+    audio_files.write(folder / "dull.wav", audio_files.resample(melody(9), 44100, 8000), 8000)
+    audio_files.write(folder / "cancelled.wav", melody(10) * np.float32([0.7, -1]), 44100)
+    (folder / "a.mp3.part").write_bytes(b"x")
+    output = folder.parent / "odd set"
+    words = ["--input", str(folder), "--output", str(output), *SMALL, "--split", "0.5,0.25,0.25"]
+    return prepare.prepare(prepare.parse_options(words), printed.append), "\n".join(printed)
+
+
+def test_versions_of_a_track_are_in_one_split_and_named(odd):
+    manifest, printed = odd
+    splits = {entry["id"]: entry["split"] for entry in manifest.tracks}
+    assert len(splits) == 15
+    for index in range(3):
+        assert splits[f"{index}.flac"] == splits[f"{index} low.mp3"] == splits[f"{index} cut.wav"]
+    versions = {entry["id"]: entry["version_of"] for entry in manifest.tracks if "version_of" in entry}
+    assert versions == {f"{i}{how}": f"{i} cut.wav" for i in range(3) for how in (" low.mp3", ".flac")}
+    assert "6 tracks are versions of another; they are in the same split" in printed
+    assert "1 low.mp3: the same recording as 1 cut.wav" in printed
+
+
+def test_dull_tracks_and_what_is_left_out_are_named(odd):
+    manifest, printed = odd
+    assert "1 tracks have no sound above 6 kHz; --min_bandwidth leaves them out\n    dull.wav: up to 4.0 kHz" in printed
+    rejected = {entry["path"]: entry for entry in manifest.rejected}
+    assert {path: entry["kind"] for path, entry in rejected.items()} == {
+        "a.mp3.part": "not taken",
+        "cancelled.wav": "channels cancel",
+    }
+    assert "cancelled.wav: left and right cancel: mono is" in printed and "use --channels 2" in printed
+    assert "a.mp3.part: not completely downloaded" in printed
+
+
+def test_pad_makes_a_dataset_of_hits(tmp_path, capsys):
+    (tmp_path / "hits").mkdir()
+    for index in range(6):
+        audio_files.write(tmp_path / "hits" / f"{index}.wav", track(0.1 + index / 20, RATE, 1, index), RATE)
+    status, printed = run_main(capsys, "--input", tmp_path / "hits", "--output", tmp_path / "set", *SMALL)
+    assert status == 1 and "shorter than a clip of 0.5 s; --pad keeps it" in printed.err
+    status, printed = run_main(capsys, "--input", tmp_path / "hits", "--output", tmp_path / "set", *SMALL, "--pad")
+    assert status == 0
+    manifest = read_manifest(tmp_path / "set")
+    assert [entry["clips"] for entry in manifest.tracks] == [1] * 6
+    assert [entry["seconds"] for entry in manifest.tracks] == pytest.approx([0.1 + i / 20 for i in range(6)])
+    assert {entry["tail_s"] for entry in manifest.tracks} == {0}
+    for clip in ClipSource(tmp_path / "set", "train"):
+        hit = round((0.1 + int(clip["track"][0]) / 20) * RATE)
+        assert not clip["audio"][hit:].any() and np.abs(clip["audio"][:hit]).max() == 32767
+
+
+@pytest.mark.skipif(os.name != "posix", reason="handles are inherited otherwise")
+def test_a_closed_stderr_does_not_end_a_run(corpus, whole, tmp_path):
+    words = ["--input", str(corpus), "--output", str(tmp_path / "set"), *SMALL]
+    run = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "data_prep.prepare", *words],
+        cwd=ROOT, stdout=-1, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0 and "next: " in run.stdout
+    assert contents(tmp_path / "set") == contents(whole[0])

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import soundfile
+from helpers.beats import beat_times, drums
 
 from data_prep import workers
 from data_prep.tracks import decode, find, tempo
@@ -136,9 +137,9 @@ def test_decode_track_applies_the_wanted_level(tmp_path):
 def test_quantize_rounds_clips_and_measures_the_result():
     samples = np.float32([0.1, -0.1, 1.5 / 32768, 2.5 / 32768, 1, -1, 3e38, -3e38, 0.99999])
     pcm = np.empty(len(samples), np.int16)
-    peak, energy = decode._quantize(samples, np.float32(32768), pcm)
+    peak, energy, clipped = decode._quantize(samples, np.float32(32768), pcm)
     assert pcm.tolist() == [3277, -3277, 2, 2, 32767, -32768, 32767, -32768, 32767]
-    assert peak == 32768 and energy == sum(int(value) ** 2 for value in pcm)
+    assert peak == 32768 and energy == sum(int(value) ** 2 for value in pcm) and clipped == 4
 
 
 def test_decode_track_rejects_dc_but_not_music_with_dc(tmp_path):
@@ -150,6 +151,104 @@ def test_decode_track_rejects_dc_but_not_music_with_dc(tmp_path):
         assert result["reason"] == "silent: nothing but DC, its changes stay below -60 dB", name
     assert "hash" in decode_samples(tmp_path, 0.5 + noise(3), make_settings())[0]
     assert "hash" in decode_samples(tmp_path, 0.5 + dither, make_settings(silence_db=-100.0))[0]
+
+
+def test_a_dc_offset_is_removed_and_is_no_sound(tmp_path):
+    """Of 1 % of full scale, which is far above the level of silence."""
+    samples = noise(12, channels=2)
+    samples[2 * RATE : 8 * RATE] *= 1e-5
+    want, plain = decode_samples(tmp_path, samples, make_settings(channels=2))
+    got, pcm = decode_samples(tmp_path, samples + np.float32([0.01, -0.02]), make_settings(channels=2))
+    assert want["silent_clips"] == got["silent_clips"] == [2, 3, 4, 5, 6, 7] and want["notes"] == []
+    assert got["notes"] == ["a DC offset of 2 % of full scale was removed"]
+    assert np.abs(pcm - plain).max() <= 0.01 * 32768 and abs(pcm[3 * RATE : 7 * RATE].mean()) < 20
+    result, _ = decode_samples(tmp_path, samples[: 3 * RATE // 2] * 1e-5 + 0.3, make_settings(channels=2), rate=44100)
+    assert result["kind"] in ("silent", "too short")
+    hit = np.zeros((3 * RATE, 1), np.float32)  # its mean is no offset
+    hit[:RATE, 0] = np.exp(-np.arange(RATE) / 2000)
+    assert decode_samples(tmp_path, hit, make_settings())[0]["notes"] == []
+
+
+@pytest.mark.parametrize("times", [10, 1000])
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("normalise", ["peak", "loudness"])
+def test_single_wild_samples_do_not_decide_the_level(tmp_path, times, count, normalise):
+    samples = 4 * noise(6, 44100)
+    settings = make_settings(normalise=normalise, target_lufs=-20.0 if normalise == "loudness" else None)
+    want, plain = decode_samples(tmp_path, samples, settings, 44100)
+    samples[1000 : 1000 + 40_000 * count : 40_000] = times
+    got, pcm = decode_samples(tmp_path, samples, settings, 44100)
+    assert got["notes"] == [
+        f"{count} wild samples, up to {20 * np.log10(times / 0.8):.0f} dB above all others, were limited"
+    ]
+    assert got["gain_db"] == pytest.approx(want["gain_db"], abs=0.6) and not got["silent_clips"]
+    assert np.mean(np.abs(pcm.astype(float) - plain) > 3000) < 0.001
+    assert want["notes"] == [] and want["hash"] != got["hash"]
+
+
+def test_clicks_that_are_the_music_are_not_wild(tmp_path):
+    clicks = 1e-3 * noise(20, 44100)
+    clicks[::5000] = 0.9
+    assert decode_samples(tmp_path, clicks, make_settings(), 44100)[0]["notes"] == []
+
+
+def test_a_hot_mix_that_is_clipped_is_named(tmp_path):
+    samples = 6 * noise(3)  # a sixth is above full scale
+    result, _ = decode_samples(tmp_path, samples, make_settings(normalise="none"))
+    assert result["notes"] == ["17 % of its samples are above full scale and were clipped: see --normalise"]
+    assert decode_samples(tmp_path, samples, make_settings())[0]["notes"] == []
+
+
+def test_channels_that_cancel_are_named_not_amplified(tmp_path):
+    left = noise(3)
+    hiss = 1e-3 * noise(3, seed=1)
+    samples = np.concatenate([left + hiss, -left + hiss], axis=1) + 0.01
+    result, _ = decode_samples(tmp_path, samples, make_settings())
+    assert result["kind"] == "channels cancel" and "--channels 2" in result["reason"] and "60 dB" in result["reason"]
+    assert "hash" in decode_samples(tmp_path, samples, make_settings(channels=2))[0]
+    weak = np.concatenate([left, -0.6 * left], axis=1)
+    [note] = decode_samples(tmp_path, weak, make_settings())[0]["notes"]
+    assert note.startswith("left and right partly cancel: mono is 12 dB softer")
+    wide = np.concatenate([left, noise(3, seed=1)], axis=1)
+    assert decode_samples(tmp_path, wide, make_settings())[0]["notes"] == []
+
+
+def test_beats_are_found_where_left_and_right_cancel(tmp_path):
+    mono = drums(30, RATE, beat_times(130, 30), beat_times(130, 29) + 30 / 130)
+    found = []
+    for right in (mono, -mono):
+        soundfile.write(tmp_path / "a.wav", np.stack([mono, right], axis=1), RATE, subtype="FLOAT")
+        found.append(decode.find_beats((str(tmp_path / "a.wav"), str(tmp_path / "part"), (100.0, 180.0))))
+    assert found[1]["sections"][0][2] == pytest.approx(130, abs=0.05)
+    assert found[0]["sections"] == found[1]["sections"]
+
+
+@pytest.mark.parametrize("bpm,named", [(92, "92.0"), (190, "190.0")])
+def test_a_tempo_outside_the_range_is_named(tmp_path, bpm, named):
+    audio_files.write(tmp_path / "a.wav", drums(40, RATE, beat_times(bpm, 40), beat_times(bpm, 39) + 30 / bpm), RATE)
+    result = decode.find_beats((str(tmp_path / "a.wav"), str(tmp_path / "part"), (100.0, 180.0)))
+    assert "--bpm_range" in result["reason"], result
+    if result["kind"] == "other tempo":
+        assert result["reason"].startswith(named)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_pad_makes_a_clip_of_a_short_track(tmp_path, channels):
+    hit = noise(0.05, channels=channels)
+    result, pcm = decode_samples(tmp_path, hit, make_settings(pad=True, channels=channels))
+    assert len(pcm) == RATE and np.abs(pcm.astype(int)).max() == 32767 and not pcm[len(hit) :].any()
+    assert result["samples"] == RATE and result["padding_samples"] == RATE - len(hit)
+    same, _ = decode_samples(tmp_path, noise(2.5), make_settings(pad=True))
+    assert same["samples"] == 2.5 * RATE and same["padding_samples"] == 0 and len(same["clip_peaks_dbfs"]) == 2
+
+
+def test_bandwidth_is_measured_and_a_limit_leaves_tracks_out(tmp_path):
+    for own_rate, want in ((8000, 4000), (11025, 5512), (16000, 8000), (44100, 8000)):
+        result, _ = decode_samples(tmp_path, noise(6, own_rate), make_settings(), rate=own_rate)
+        assert result["bandwidth_hz"] == pytest.approx(want, rel=0.04)
+    result, _ = decode_samples(tmp_path, noise(6, 8000), make_settings(min_bandwidth_hz=6000), rate=8000)
+    assert result["kind"] == "no treble" and "less than --min_bandwidth 6000" in result["reason"]
+    assert "hash" in decode_samples(tmp_path, noise(6), make_settings(min_bandwidth_hz=6000))[0]
 
 
 def test_decode_track_rejects_impossible_levels(tmp_path):
@@ -193,7 +292,7 @@ def test_clips_with_a_low_rms_are_silent(tmp_path):
 def test_decode_track_gives_the_reason_of_a_rejection(tmp_path):
     assert decode_samples(tmp_path, noise(0.9), make_settings())[0] == {
         "kind": "too short",
-        "reason": "0.9 s, shorter than a clip of 1 s",
+        "reason": "0.9 s, shorter than a clip of 1 s; --pad keeps it, with silence after it",
     }
     (tmp_path / "bad.wav").write_text("no audio")
     result = decode.decode_track((str(tmp_path / "bad.wav"), str(tmp_path / "part"), make_settings()))

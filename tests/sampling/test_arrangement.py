@@ -170,7 +170,7 @@ crossfade = 4
 
 
 def test_a_script_lists_sections_and_missing_fields_keep_their_values(tmp_path):
-    (tmp_path / "track.toml").write_text(SCRIPT)
+    (tmp_path / "track.toml").write_text(SCRIPT, encoding="utf-8-sig")  # with a byte-order mark
     assert arrangement.read_script(tmp_path / "track.toml", seed=9) == [
         Section(8, 9, None, (0.2, 0.5), 0),
         Section(16, 3, {"acid": 1.0}, (1.0, 1.0), 0),
