@@ -62,8 +62,10 @@ def prepare(options: Options, say: Callable[[str], None] = print) -> Manifest | 
     sources, rejected = find_tracks(root, (output, incomplete), options.labels)
     sources = _limited(sources, options)
     if not sources and not rejected:
-        extensions = " ".join(sorted(audio_folders.AUDIO_EXTENSIONS))
-        raise CommandError(f"{options.input}: no audio files in it or below (looked for {extensions})")
+        others = len(audio_folders.AUDIO_EXTENSIONS) - 5
+        raise CommandError(
+            f"{options.input}: no audio files in it or below (looked for .wav .flac .mp3 .ogg .m4a and {others} others)"
+        )
     if old is not None:
         changed = _changed_files(old, options, sources)
         if not changed:
