@@ -305,7 +305,7 @@ def test_options_determine_the_dataset(corpus, tmp_path):
     assert [entry["id"] for entry in manifest.tracks] == ["acid/0.wav", "acid/1.mp3", "acid/2.flac"]
     assert manifest.labels == ["unlabelled"] and manifest.channels == 2 and manifest.stride_samples == 4000
     source = ClipSource(tmp_path / "a", "train")
-    offsets = [clip["offset"] for clip in source]
+    offsets = [clip["offset"] for clip in source if clip["track"] == source[0]["track"]]
     assert offsets == sorted(offsets) and np.diff(offsets).max() == 4000
     np.testing.assert_array_equal(source[0]["audio"][4000:], source[1]["audio"][:4000])
     manifest = make("b", "--limit", "3", "--split", "0,0,1", "--silence_db", "-15")
