@@ -28,6 +28,7 @@ BENCHES = {
     "sample": "sample",
     "compile": "compilation",
     "memory": "memory",
+    "start": "start",
 }
 ROOT = pathlib.Path(__file__).parents[2]
 

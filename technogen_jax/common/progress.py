@@ -7,7 +7,18 @@ import sys
 from tqdm import tqdm
 
 
-def bar(what: str, total: int, unit: str, initial: int = 0, shown: bool = True) -> tqdm:
+def activity(what: str) -> tqdm:
+    """Returns a line on stderr for work whose end is unknown, a context manager: `refresh()` shows the time again."""
+    return tqdm(desc=what, bar_format="{desc} [{elapsed}]", dynamic_ncols=True)
+
+
+def clock(what: str, total_s: float, shown: bool = True) -> tqdm:
+    """Returns a bar for work that ends after a time, a context manager: `update(seconds)` advances it."""
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} of " + tqdm.format_interval(total_s) + "{postfix}"
+    return bar(what, round(total_s), "s", shown=shown, form=form)
+
+
+def bar(what: str, total: int, unit: str, initial: int = 0, shown: bool = True, form: str | None = None) -> tqdm:
     """Returns a bar on stderr, a context manager: `update(n)` counts; `write(line)` prints a line above it.
 
     Args:
@@ -16,6 +27,7 @@ def bar(what: str, total: int, unit: str, initial: int = 0, shown: bool = True) 
         unit: what is counted.
         initial: units done before.
         shown: False for a bar that is not printed.
+        form: tqdm's `bar_format`; None: count, time left and speed.
     """
     interval = 0.1 if sys.stderr.isatty() else 10.0  # in a log file each update is a line
     return tqdm(
@@ -27,4 +39,5 @@ def bar(what: str, total: int, unit: str, initial: int = 0, shown: bool = True) 
         mininterval=interval,
         dynamic_ncols=True,
         disable=not shown,
+        bar_format=form,
     )

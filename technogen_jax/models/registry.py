@@ -35,18 +35,26 @@ class Model(NamedTuple):
         measure: (batches of audio `[B, T, C]`, config, audio) -> statistics of the dataset; None if
             the model has none.
         stages: other work on the dataset before the first step, in order; see `models.stages`.
+        measured_s: seconds of audio, from all over the dataset, that `measure` needs; None: all.
     """
 
     config_class: type[config_fields.Section]
     build: Callable[..., GAN]
     measure: Callable[..., Statistics] | None = None
     stages: tuple[Stage, ...] = ()
+    measured_s: float | None = None
 
 
 MODELS = {
     "wavegan": Model(wavegan.WaveGANConfig, wavegan.build),
     "specgan": Model(specgan.SpecGANConfig, specgan.build, specgan.measure),
-    "technogan": Model(TechnoGANConfig, technogan.build, codec_statistics.measure, technogan_stages.STAGES),
+    "technogan": Model(
+        TechnoGANConfig,
+        technogan.build,
+        codec_statistics.measure,
+        technogan_stages.STAGES,
+        technogan_stages.MEASURED_S,
+    ),
 }
 
 

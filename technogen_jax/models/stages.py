@@ -10,6 +10,7 @@ others.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ class Stage:
     """One stage.
 
     Attributes:
-        name: what it does, for the progress line: "training the shaper".
+        name: what it does, for the progress line: "training the shaper of the codec".
         unit: what its progress counts: "steps".
         count_units: (config, audio, number of clips) -> units of work; 0 skips the stage.
         run: does the work and returns the statistics with its results.
@@ -63,3 +64,9 @@ class Stage:
     count_units: Callable[[Section, AudioConfig, int], int]
     run: Callable[[StageInput], dict[str, np.ndarray]]
     state_file: str = ""
+
+
+def spread_over(clips: int, audio: AudioConfig, seconds: float | None) -> list[int]:
+    """Returns indices of clips from all over a dataset, so many that they last that long; all of them for None."""
+    count = clips if seconds is None else math.ceil(seconds * audio.sample_rate_hz / audio.clip_samples)
+    return np.linspace(0, clips - 1, min(clips, count)).astype(int).tolist()

@@ -8,10 +8,12 @@ codes depend on, so that codes of another dataset or statistics are not used.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -24,6 +26,7 @@ from technogen_jax.data.manifest import Manifest
 from technogen_jax.models import GAN, Statistics
 
 _BATCH = 16  # clips encoded at a time
+_THREADS = 2  # batches at work: one is read, or in a part that uses one core, while the other computes
 
 
 def find_path(
@@ -54,20 +57,42 @@ def write(
         old.unlink()
     encode = jax.jit(gan.encode)
     weights = make_label_weights(source.manifest.labels, gan.classes) if gan.classes else None
+
+    def encode_batch(start: int) -> np.ndarray:
+        clips = [source[index] for index in range(start, min(start + _BATCH, len(source)))]
+        # All batches have one shape, so that encode is compiled once.
+        padded = clips + clips[-1:] * (_BATCH - len(clips))
+        sound = audio_files.from_int16(np.stack([clip["audio"][:clip_samples] for clip in padded]))
+        labels = () if weights is None else (weights[[clip["label"] for clip in padded]],)
+        return np.asarray(encode(sound, *labels))[: len(clips)]
+
     with atomic_files.replacing(path) as temporary, open(temporary, "wb") as file:
-        for start in range(0, len(source), _BATCH):
-            clips = [source[index] for index in range(start, min(start + _BATCH, len(source)))]
-            padded = clips + clips[-1:] * (
-                _BATCH - len(clips)
-            )  # all batches have one shape, so that encode is compiled once
-            sound = audio_files.from_int16(np.stack([clip["audio"][:clip_samples] for clip in padded]))
-            labels = () if weights is None else (weights[[clip["label"] for clip in padded]],)
-            codes = np.asarray(encode(sound, *labels))
-            if not start:
+        for codes in _map_in_threads(encode_batch, range(0, len(source), _BATCH)):
+            if not file.tell():
                 header = dict(descr=codes.dtype.str, fortran_order=False, shape=(len(source), *codes.shape[1:]))
                 np.lib.format.write_array_header_1_0(file, header)
-            file.write(codes[: len(clips)].tobytes())
-            on_progress(len(clips))
+            file.write(codes.tobytes())
+            on_progress(len(codes))
+
+
+def _map_in_threads(function: Callable[[int], np.ndarray], starts: Sequence[int]) -> Iterator[np.ndarray]:
+    """Yields the results in order; threads work ahead, but only so far that memory stays small."""
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+        waiting = collections.deque()
+        for start in starts:
+            waiting.append(pool.submit(function, start))
+            if len(waiting) > _THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def find_shape(gan: GAN, manifest: Manifest, clips: int, clip_samples: int) -> jax.ShapeDtypeStruct:
+    """Returns shape and type of what `read` will return, before the dataset is encoded."""
+    sound = jax.ShapeDtypeStruct((1, clip_samples, manifest.channels), np.float32)
+    labels = (jax.ShapeDtypeStruct((1, len(gan.classes)), np.float32),) if gan.classes else ()
+    codes = jax.eval_shape(gan.encode, sound, *labels)
+    return jax.ShapeDtypeStruct((clips, *codes.shape[1:]), codes.dtype)
 
 
 def read(path: pathlib.Path) -> np.ndarray:

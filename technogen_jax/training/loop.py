@@ -1,8 +1,9 @@
 """The training loop: `train` takes a config and a workdir, and returns the last state of the run.
 
 It has four parts, in this order: `prepare_run` checks everything that can fail early and writes
-nothing; `restore_or_initialize` returns the state to start from; `make_input` yields the batches on
-the devices; `run_loop` runs the steps, and logs, evaluates, previews and saves between them.
+nothing; `restore` and `prepare_programs_and_dataset` return what the first step needs; `inputs`
+yields the batches on the devices; `run_loop` runs the steps, and logs, evaluates, previews and saves
+between them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -23,23 +24,23 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from technogen_jax import models
-from technogen_jax.common import config_fields, distributed, progress, run_config
+from technogen_jax.common import config_fields, distributed, run_config
 from technogen_jax.data import batching, dataset_config
 from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.data.manifest import read_manifest
-from technogen_jax.evaluation import clip_sets
 from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.runs.metrics_log import MetricsLog
 from technogen_jax.runs.workdir import CONFIG_FILE, claim_workdir, has_checkpoint, keep_older_behaviour
 from technogen_jax.sampling import generator
-from technogen_jax.training import dataset_stages, memory, previews, progress_evaluation, signals
+from technogen_jax.training import dataset_stages, inputs, memory, previews, progress_evaluation, signals
 from technogen_jax.training.errors import StoppedError, TrainError
-from technogen_jax.training.monitoring import DueActions, MetricsWindow, NonFiniteGuard, TimeLimit
+from technogen_jax.training.monitoring import DueActions, MetricsWindow, NonFiniteGuard, TimeLimit, TrainingBar
 from technogen_jax.training.optimizers import make_optimizers
 from technogen_jax.training.state import TrainState, init_state
 from technogen_jax.training.step import StepOptions, TrainStep, make_train_step, run_several, skip_not_finite
 
 _AHEAD = 2  # dispatches before the oldest must be done: the devices always have work, and a signal is answered soon
+_BACKGROUND_THREADS = 2  # compile and evaluate real clips, while the dataset is encoded
 
 
 def train(
@@ -71,34 +72,35 @@ def train(
         distributed.call_in_first_process(lambda: _claim(run, stack))
         distributed.check_shared(run.workdir / CONFIG_FILE)
 
-        # ---- The dataset: the model's stages, the model with their results, the encoded clips.
-        try:
-            gan, train_step, clips = _prepare_dataset(run, stop)
-        except StoppedError:
-            run.say(f"stopped before the first step; the same command resumes the run in {run.workdir}")
-            return _initialize(run)
-
-        # ---- The state.
+        # ---- The state, if it was saved.
         config = run.config.train
         checkpoints = stack.enter_context(
             Checkpoints(run.workdir, keep_last=config.keep_last, keep_every=config.keep_every)
         )
-        state = restore_or_initialize(run, checkpoints)
-        start = int(state.step)
+        state = restore(run, checkpoints)
+        start = 0 if state is None else int(state.step)
         if start >= config.steps:
             run.say(f"{run.workdir}: already at step {start} of {config.steps}; for more, --config.train.steps=N")
             return state
+        background = futures.ThreadPoolExecutor(_BACKGROUND_THREADS)
+        stack.callback(background.shutdown, cancel_futures=True)
+
+        # ---- The dataset and the programs: the model's stages, the encoded clips, the compiled step.
+        try:
+            prepared = prepare_programs_and_dataset(run, state, background, stop)
+        except StoppedError:
+            where = f"at step {start}" if start else "before the first step"
+            run.say(f"stopped {where}; the same command resumes the run in {run.workdir}")
+            return _initialize(run) if state is None else state
 
         # ---- The outputs, the input, the loop.
         log = stack.enter_context(contextlib.closing(MetricsLog(run.workdir, start)))
-        metric = _validation_metric(run) if distributed.is_first_process() else None
-        data = stack.enter_context(make_input(run, gan, clips, start))
-        shown = distributed.is_first_process()
-        bar = stack.enter_context(progress.bar("training", config.steps, " steps", start, shown=shown))
-        bar.set_postfix_str("compiling")
-        outputs = Outputs(gan, checkpoints, log, metric, bar)
-        if not distributed.call_in_first_process(stop.is_set):  # else compiling would delay the answer to the signal
-            state = run_loop(run, state, train_step, data, outputs, stop)
+        data = stack.enter_context(inputs.make(run.config, run.mesh, run.source, prepared.gan, prepared.clips, start))
+        bar = stack.enter_context(TrainingBar(run.config, start, distributed.is_first_process()))
+        outputs = Outputs(prepared.gan, checkpoints, log, prepared.metric, bar)
+        state = prepared.state
+        if not distributed.call_in_first_process(stop.is_set):
+            state = run_loop(run, state, prepared.dispatch, data, outputs, stop)
     done = int(state.step)
     again = "" if done == config.steps else "; the same command resumes it"
     run.say(f"step {done} of {config.steps}: checkpoints, previews and metrics are in {run.workdir}{again}")
@@ -120,6 +122,7 @@ class Run:
         say: prints a line for the user, in the first process only.
         mesh: the mesh of all devices.
         source: the records of the training split.
+        encode_once: whether the model trains on encoded clips.
         init: key -> the first state.
         shardings: the shardings of each array of the state.
     """
@@ -129,8 +132,18 @@ class Run:
     say: Callable[[str], None]
     mesh: Mesh
     source: ClipSource
+    encode_once: bool
     init: Callable[[jax.Array], TrainState]
     shardings: TrainState
+
+    def state_shapes(self) -> TrainState:
+        """Returns shapes, types and shardings of the state's arrays."""
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+
+        def place(leaf, sharding):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(place, shapes, self.shardings)
 
 
 def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], None]) -> Run:
@@ -156,6 +169,7 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], 
         say=say,
         mesh=mesh,
         source=source,
+        encode_once=gan.encode_once,
         init=init,
         shardings=shardings,
     )
@@ -228,26 +242,9 @@ def _open_dataset(config: ConfigDict, gan: models.GAN) -> ClipSource:
 
 
 def _claim(run: Run, stack: contextlib.ExitStack) -> None:
-    """Makes the workdir this run's until the stack is closed, and deletes what a killed run left there."""
+    """Makes the workdir this run's until the stack ends, and deletes what a killed run left there."""
     stack.enter_context(claim_workdir(run.workdir, run.config, run.source.manifest))
     previews.delete_unfinished(run.workdir)
-
-
-def _prepare_dataset(run: Run, stop: threading.Event) -> tuple[models.GAN, TrainStep, Sequence[np.ndarray]]:
-    """Runs the model's stages.
-
-    Returns the model and the step that know their results, and the clips to train on.
-    """
-    config = run.config
-    statistics = dataset_stages.run_stages(config, run.workdir, run.source, stop)
-    state_shardings = run.shardings if config.train.shard_parameters else None
-    gan, train_step, _ = build_training(config, distributed.sharded(run.mesh), statistics, state_shardings)
-    if gan.encode_once:
-        clips = dataset_stages.encode_dataset(config, run.workdir, gan, run.source, statistics, stop)
-    else:
-        clips = batching.ClipAudio(run.source)
-    run.say(_describe(run, gan))
-    return gan, train_step, clips
 
 
 def _describe(run: Run, gan: models.GAN) -> str:
@@ -270,23 +267,95 @@ def _describe(run: Run, gan: models.GAN) -> str:
 
 
 # --------------------------------------------------------------------------------------------------
-# 2. restore_or_initialize: the state to start from.
+# 2. restore, and prepare_programs_and_dataset: all that the first step needs.
 # --------------------------------------------------------------------------------------------------
 
 
-def restore_or_initialize(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """Returns the newest checkpoint.
-
-    If there is none, the weights of `train.init_from`, or random weights.
-    """
-    state = _initialize(run)
-    if (restored := checkpoints.newest(state, run.say)) is not None:
-        run.say(f"resumed from step {int(restored.step)} in {run.workdir}")
-        return restored
-    if other := run.config.train.init_from:
-        state = _restore_weights(other, state)
-        run.say(f"starting with the weights of {other}")
+def restore(run: Run, checkpoints: Checkpoints) -> TrainState | None:
+    """Returns the state of the newest checkpoint; None if there is none."""
+    state = checkpoints.newest(run.state_shapes(), run.say)
+    if state is not None:
+        run.say(f"resumed from step {int(state.step)} in {run.workdir}")
     return state
+
+
+class Prepared(NamedTuple):
+    """What the first step needs.
+
+    Attributes:
+        gan: the model, with its statistics.
+        clips: the clips to train on, or the encoded clips.
+        state: the state to start from.
+        dispatch: the compiled (state, item of the input, key) -> (state, metrics).
+        metric: evaluates generated clips; None for no evaluation.
+    """
+
+    gan: models.GAN
+    clips: Sequence[np.ndarray]
+    state: TrainState
+    dispatch: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    metric: progress_evaluation.ValidationMetric | None
+
+
+def prepare_programs_and_dataset(
+    run: Run, state: TrainState | None, background: futures.Executor, stop: threading.Event
+) -> Prepared:
+    """Runs the model's stages; encodes the dataset while other threads compile.
+
+    Args:
+        run: the run.
+        state: of a checkpoint; None for a new run, which starts with the weights of
+            `train.init_from` or with random weights.
+        background: runs the other threads.
+        stop: is set by a signal.
+
+    Raises:
+        StoppedError: a signal came.
+    """
+    config, first = run.config, distributed.is_first_process()
+    if distributed.call_in_first_process(stop.is_set):  # else compiling would delay the answer to the signal
+        raise StoppedError
+    weights = _read_weights(run) if state is None else None
+    numbering = dataset_stages.Numbering(
+        1 + dataset_stages.count_stages(config, run.workdir, run.source, run.encode_once)
+    )
+    # Several processes run their programs in the same order, so only a single one may do it meanwhile.
+    alone = jax.process_count() == 1
+    initial = background.submit(_initialize, run) if state is None and alone else None
+    metric = background.submit(progress_evaluation.make_metric_of_run, config) if first else None
+
+    statistics = dataset_stages.run_stages(config, run.workdir, run.source, stop, numbering)
+    state_shardings = run.shardings if config.train.shard_parameters else None
+    gan, train_step, _ = build_training(config, distributed.sharded(run.mesh), statistics, state_shardings)
+    dispatch = background.submit(_compile, run, train_step, inputs.plan(config, run.mesh, gan, run.source))
+    if gan.encode_once:
+        clips = dataset_stages.encode_dataset(config, run.workdir, gan, run.source, statistics, stop, numbering)
+    else:
+        clips = batching.ClipAudio(run.source)
+
+    signals.wait(dispatch, numbering.next("compiling the training step"), stop, shown=first)
+    if state is None:
+        state = initial.result() if alone else _initialize(run)
+    if weights is not None:
+        state = state._replace(**weights)
+        run.say(f"starting with the weights of {config.train.init_from}")
+    run.say(_describe(run, gan))
+    measured, note = metric.result() if first else (None, "")
+    if note:
+        run.say(note)
+    return Prepared(gan, clips, state, dispatch.result(), measured)
+
+
+def _compile(run: Run, train_step: TrainStep, plan: inputs.InputPlan) -> Callable:
+    """Compiles the steps of one dispatch: (state, item of the input, key) -> (state, metrics)."""
+    replicated = distributed.replicated(run.mesh)
+    dispatch = jax.jit(
+        run_several(train_step, plan.pick_clips),
+        in_shardings=(run.shardings, plan.sharding, replicated),
+        out_shardings=(run.shardings, replicated),
+        donate_argnums=0,
+    )
+    return dispatch.lower(run.state_shapes(), plan.item, jax.eval_shape(lambda: jax.random.key(0))).compile()
 
 
 def _initialize(run: Run) -> TrainState:
@@ -294,79 +363,18 @@ def _initialize(run: Run) -> TrainState:
     return jax.jit(run.init, out_shardings=run.shardings)(generator.run_key(run.config.seed, "init"))
 
 
-def _restore_weights(workdir: str, state: TrainState) -> TrainState:
-    """Returns the state with the weights of another run's newest checkpoint.
-
-    Step and optimizers stay.
-    """
+def _read_weights(run: Run) -> dict[str, Any] | None:
+    """Returns the weights of `train.init_from`, the newest checkpoint of another run; None if it is not set."""
+    workdir = run.config.train.init_from
+    if not workdir:
+        return None
     with Checkpoints(workdir, read_only=True) as other:
-        return other.restore_weights(other.steps()[-1], state)
+        state = other.restore_weights(other.steps()[-1], run.state_shapes())
+    return dict(params=state.params, ema=state.ema)
 
 
 # --------------------------------------------------------------------------------------------------
-# 3. make_input: batches on the devices.
-# --------------------------------------------------------------------------------------------------
-
-
-class Input(NamedTuple):
-    """The input of the loop.
-
-    Attributes:
-        batches: endless; the clips `[steps, n_critic, B, ...]` of one dispatch, or (all clips,
-            picks) where all clips are in the devices' memory.
-        sharding: the sharding of one such item.
-        pick_clips: (all clips, picks) -> clips; None where the items are the clips.
-    """
-
-    batches: Iterator[Any]
-    sharding: Any
-    pick_clips: Callable[[jax.Array, jax.Array], jax.Array] | None
-
-
-@contextlib.contextmanager
-def make_input(run: Run, gan: models.GAN, clips: Sequence[np.ndarray], start: int) -> Iterator[Input]:
-    """Yields the input from a step on; it depends on the seed and the step alone.
-
-    Args:
-        run: the run.
-        gan: its model.
-        clips: the clips to train on, or the encoded clips.
-        start: the step.
-    """
-    config = run.config
-    rows = batching.assign_rows(config.train.batch_size)
-    by_row = distributed.sharded(run.mesh, 2)  # [steps, n_critic, B, ...]: the devices share the rows B
-    on_device = memory.dataset_stays_on_device(config, clips)
-    local = batching.iterate_batches(
-        clips,
-        rows=rows,
-        n_critic=config.train.n_critic,
-        steps=config.train.steps_per_dispatch,
-        window=batching.Window(
-            length=None if gan.encode_once else config.audio.clip_samples,
-            crop=config.data.crop,
-            rotate=config.data.rotate,
-        ),
-        seed=config.seed,
-        first_step=start,
-        read_threads=config.data.read_threads,
-        read=not on_device,
-    )
-    with contextlib.closing(local):
-        batches = batching.to_device(local, by_row, rows)
-        if not on_device:
-            yield Input(batches, by_row, None)
-            return
-        replicated = distributed.replicated(run.mesh)
-        stacked = batching.stack_clips(clips)
-        length = stacked.shape[1] if gan.encode_once else config.audio.clip_samples
-        dataset = jax.make_array_from_callback(stacked.shape, replicated, stacked.__getitem__)
-        pick_clips = functools.partial(batching.gather, length=length)
-        yield Input(zip(itertools.repeat(dataset), batches), (replicated, by_row), pick_clips)
-
-
-# --------------------------------------------------------------------------------------------------
-# 4. run_loop: the steps, and what happens between them.
+# 3. run_loop: the steps, and what happens between them.
 # --------------------------------------------------------------------------------------------------
 
 
@@ -379,26 +387,26 @@ class Outputs:
         checkpoints: the checkpoints of the run.
         log: the log of the metrics.
         metric: evaluates generated clips; None for no evaluation.
-        bar: the progress bar.
+        bar: the progress bar of the steps.
     """
 
     gan: models.GAN
     checkpoints: Checkpoints
     log: MetricsLog
     metric: progress_evaluation.ValidationMetric | None
-    bar: Any
+    bar: TrainingBar
 
 
 def run_loop(
-    run: Run, state: TrainState, train_step: TrainStep, data: Input, outputs: Outputs, stop: threading.Event
+    run: Run, state: TrainState, dispatch: Callable, data: Iterator[Any], outputs: Outputs, stop: threading.Event
 ) -> TrainState:
     """Runs the steps up to `train.steps`, a signal, or the time limit; returns the last state.
 
     Args:
         run: the run.
         state: to start from.
-        train_step: the training step of the model.
-        data: from `make_input`.
+        dispatch: the compiled steps of one dispatch.
+        data: from `inputs.make`.
         outputs: where results go.
         stop: is set by a signal.
 
@@ -407,27 +415,19 @@ def run_loop(
     """
     config, mesh = run.config, run.mesh
     start, steps, count = int(state.step), config.train.steps, config.train.steps_per_dispatch
-    replicated = distributed.replicated(mesh)
-    dispatch = jax.jit(
-        run_several(train_step, data.pick_clips),
-        in_shardings=(run.shardings, data.sharding, replicated),
-        out_shardings=(run.shardings, replicated),
-        donate_argnums=0,
-    )
-    key = generator.run_key(config.seed, "train")
+    key = jax.device_put(generator.run_key(config.seed, "train"), distributed.replicated(mesh))
     agree = distributed.make_agreement(mesh, _AHEAD)
-    window, limit = MetricsWindow(_AHEAD), TimeLimit(config.train.minutes, start)
+    window, limit = MetricsWindow(_AHEAD), TimeLimit(config.train.minutes)
     guard = NonFiniteGuard(config.train.skip_not_finite, outputs.checkpoints)
 
     for step in range(start + count, steps + 1, count):
-        state, metrics = dispatch(state, next(data.batches), key)
+        state, metrics = dispatch(state, next(data), key)
         window.add(metrics)
-        outputs.bar.update(count)
+        outputs.bar.show(step, limit.elapsed_s())
         last = agree(stop.is_set() or limit.is_over()) or step == steps
         due = DueActions.after(step, config, last)
         if due.log:
             _log_metrics(config, step, window, guard, outputs)
-            outputs.bar.total = limit.estimate_last_step(step, steps)
         if due.needs_state:
             guard.check_state(step, state)
             _write_state(run, step, state, due, outputs)
@@ -447,8 +447,7 @@ def _log_metrics(config: ConfigDict, step: int, window: MetricsWindow, guard: No
     if steps_per_s is not None:
         means["time/steps_per_s"] = steps_per_s
     outputs.log.write(step, means)
-    shown = [name for name in means if name.endswith("adversarial")]
-    outputs.bar.set_postfix_str(" ".join(f"{name} {means[name]:.3g}" for name in shown), refresh=False)
+    outputs.bar.show_metrics(means)
 
 
 def _write_state(run: Run, step: int, state: TrainState, due: DueActions, outputs: Outputs) -> None:
@@ -465,22 +464,3 @@ def _write_state(run: Run, step: int, state: TrainState, due: DueActions, output
         outputs.checkpoints.save(state, score)
     if due.preview and distributed.is_first_process():
         previews.write_preview(config, outputs.gan, ema, step, run.workdir, outputs.log)
-
-
-def _validation_metric(run: Run) -> progress_evaluation.ValidationMetric | None:
-    """Makes the metric of the evaluations; None if the config or the dataset allows none."""
-    config = run.config
-    if not config.eval.every:
-        return None
-    try:
-        valid, train_clips = (
-            clip_sets.from_records(config.data.dir, [split], config.audio.clip_samples)
-            for split in ("valid", config.data.split)
-        )
-        metric = progress_evaluation.make_validation_metric(valid, train_clips, config.eval.clips)
-    except ValueError as error:
-        run.say(f"no evaluation, and no best checkpoint: {error}")
-        return None
-    name = progress_evaluation.BEST_METRIC
-    run.say(f"evaluation against {valid.name}: real clips have {name} {metric.floor:.3f}")
-    return metric

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from technogen_jax import models
@@ -41,12 +39,12 @@ def check_state_fits(config: ConfigDict, shapes: TrainState, shardings: TrainSta
         )
 
 
-def dataset_stays_on_device(config: ConfigDict, clips: Sequence[np.ndarray]) -> bool:
+def dataset_stays_on_device(config: ConfigDict, clips: jax.ShapeDtypeStruct) -> bool:
     """Whether all clips are to be in the devices' memory: as configured by config.data.resident.
 
     "auto" means yes if the device is an accelerator and the clips take a small share of its memory.
     A CPU gains nothing.
     """
     if config.data.resident == "auto" and jax.default_backend() != "cpu":
-        return len(clips) * clips[0].nbytes <= _DATASET_SHARE * read_memory_bytes()
+        return math.prod(clips.shape) * clips.dtype.itemsize <= _DATASET_SHARE * read_memory_bytes()
     return config.data.resident == "always"

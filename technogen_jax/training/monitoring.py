@@ -9,6 +9,7 @@ import time
 import jax
 from ml_collections import ConfigDict
 
+from technogen_jax.common import progress
 from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.training.errors import TrainError
 from technogen_jax.training.state import TrainState
@@ -112,24 +113,57 @@ class TimeLimit:
 
     Args:
         minutes: the limit; None for none.
-        first_step: the step that this start begins with.
     """
 
-    def __init__(self, minutes: float | None, first_step: int):
-        self._minutes, self._first_step = minutes, first_step
+    def __init__(self, minutes: float | None):
+        self._minutes = minutes
         self._started_s = time.monotonic()
 
     def is_over(self) -> bool:
         """Whether the time is over."""
         return self._minutes is not None and time.monotonic() - self._started_s > 60 * self._minutes
 
-    def estimate_last_step(self, step: int, most: int) -> int:
-        """Returns the step at which the run will end: `most`, or earlier when the time is over."""
-        if self._minutes is None:
-            return most
+    def elapsed_s(self) -> float:
+        """Returns the seconds since the run started, at most those of the limit."""
         elapsed_s = time.monotonic() - self._started_s
-        left_s = max(0, 60 * self._minutes - elapsed_s)
-        return min(most, step + round(left_s * (step - self._first_step) / elapsed_s))
+        return elapsed_s if self._minutes is None else min(60 * self._minutes, elapsed_s)
+
+
+class TrainingBar:
+    """The progress bar of the steps; a context manager.
+
+    With a time limit it shows the share of the time, for how many steps that will be is unknown.
+
+    Args:
+        config: the config of the run.
+        start: the step that the run begins with.
+        shown: False for a bar that is not printed.
+    """
+
+    def __init__(self, config: ConfigDict, start: int, shown: bool):
+        minutes, steps = config.train.minutes, config.train.steps
+        self._timed = minutes is not None
+        if self._timed:
+            self._bar = progress.clock("training", 60 * minutes, shown)
+        else:
+            self._bar = progress.bar("training", steps, " steps", start, shown)
+
+    def __enter__(self) -> TrainingBar:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def show(self, step: int, elapsed_s: float) -> None:
+        """Shows that a step is done, so many seconds after the start."""
+        self._step = step
+        self._bar.update(int(elapsed_s if self._timed else step) - self._bar.n)
+
+    def show_metrics(self, means: dict[str, float]) -> None:
+        """Shows the losses, from the next time on that the bar is drawn."""
+        words = [f"step {self._step}"] * self._timed
+        words += [f"{name} {value:.3g}" for name, value in means.items() if name.endswith("adversarial")]
+        self._bar.set_postfix_str(" ".join(words), refresh=False)
 
 
 @dataclasses.dataclass(frozen=True)

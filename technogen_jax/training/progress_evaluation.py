@@ -108,6 +108,24 @@ def make_validation_metric(valid: clip_sets.ClipSet, train: clip_sets.ClipSet, m
     return ValidationMetric(rate, projection, values[0], tracks[0], distances.rbf_mmd(*sides))
 
 
+def make_metric_of_run(config: ConfigDict) -> tuple[ValidationMetric | None, str]:
+    """Makes the metric of a run's evaluations, and a line for the user.
+
+    The metric is None if the config or the dataset allows none.
+    """
+    if not config.eval.every:
+        return None, ""
+    try:
+        valid, train_clips = (
+            clip_sets.from_records(config.data.dir, [split], config.audio.clip_samples)
+            for split in ("valid", config.data.split)
+        )
+        metric = make_validation_metric(valid, train_clips, config.eval.clips)
+    except ValueError as error:
+        return None, f"no evaluation, and no best checkpoint: {error}"
+    return metric, f"evaluation against {valid.name}: real clips have {BEST_METRIC} {metric.floor:.3f}"
+
+
 def evaluate(
     metric: ValidationMetric | None, config: ConfigDict, gan: models.GAN, ema: Any, step: int, log: MetricsLog
 ) -> float | None:

@@ -6,9 +6,12 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 
 from technogen_jax.common import distributed, progress
 from technogen_jax.training.errors import StoppedError
+
+_LOOK_S = 1.0  # between two looks for a signal, while another thread works
 
 
 class StopEvent(threading.Event):
@@ -55,6 +58,22 @@ def stoppable_progress(what: str, total: int, unit: str, stop: threading.Event) 
                 raise StoppedError
 
         yield advance
+
+
+def wait(future: futures.Future, what: str, stop: threading.Event, shown: bool) -> None:
+    """Waits for work in another thread; a line shows what it is and how long it takes, if `shown`.
+
+    Raises:
+        StoppedError: a signal came; the work goes on until it is done.
+    """
+    with progress.activity(what) if shown and not future.done() else contextlib.nullcontext() as line:
+        while not future.done():
+            futures.wait([future], timeout=_LOOK_S)
+            if line is not None:
+                line.refresh()
+            if stop.is_set():
+                raise StoppedError
+    future.result()
 
 
 def run_in_first_process(work: Callable[[], None]) -> None:

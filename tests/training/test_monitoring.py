@@ -1,5 +1,6 @@
 import math
 import pathlib
+import re
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 from technogen_jax.training import monitoring
 from technogen_jax.training.errors import TrainError
-from technogen_jax.training.monitoring import DueActions, MetricsWindow, NonFiniteGuard, TimeLimit
+from technogen_jax.training.monitoring import DueActions, MetricsWindow, NonFiniteGuard, TimeLimit, TrainingBar
 
 
 class FakeCheckpoints:
@@ -59,16 +60,35 @@ def test_guard_checks_the_state():
         guard.check_state(5, {"w": jnp.array([1.0, np.inf])})
 
 
-def test_time_limit_estimates_the_last_step(monkeypatch):
+def test_time_limit_is_over_after_its_minutes(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(monitoring, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    limit, none = TimeLimit(2.0, first_step=100), TimeLimit(None, first_step=100)
+    limit, none = TimeLimit(2.0), TimeLimit(None)
     now[0] = 30.0
-    assert limit.estimate_last_step(110, most=1000) == 140  # 10 steps in 30 of 120 seconds
-    assert limit.estimate_last_step(110, most=120) == 120 and none.estimate_last_step(110, most=1000) == 1000
+    assert limit.elapsed_s() == none.elapsed_s() == 30.0
     assert not limit.is_over()
     now[0] = 120.5
     assert limit.is_over() and not none.is_over()
+    assert (limit.elapsed_s(), none.elapsed_s()) == (120.0, 120.5)
+
+
+@pytest.mark.parametrize(
+    "minutes, shown",
+    [(None, r"30%.* 6\.00/20\.0 .*, d/adversarial 0\.5"), (2.0, "25%.*00:00 of 02:00, step 3 d/adversarial 0.5")],
+)
+def test_training_bar_shows_steps_or_the_share_of_the_time(minutes, shown, capsys):
+    """The total of the bar never changes: with a time limit, the number of steps is unknown."""
+    config = ConfigDict({"train": {"minutes": minutes, "steps": 20}})
+    with TrainingBar(config, 0, shown=True) as bar:
+        total = bar._bar.total
+        bar.show(3, 15.0)
+        bar.show_metrics({"d/adversarial": 0.5, "g/gradient_norm": 1.0})
+        bar.show(6, 30.0)
+        bar._bar.refresh()
+        assert bar._bar.total == total == (120 if minutes else 20)
+    lines = capsys.readouterr().err.strip().split("\r")
+    assert re.search(shown, lines[-1])
+    assert not minutes or "?" not in lines[0], "no speed or time left before the first step"
 
 
 def test_due_actions_follow_the_config():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from technogen_jax.models.technogan.codec.statistics import CodecStatistics
 from technogen_jax.models.technogan.config import TechnoGANConfig
 from technogen_jax.models.technogan.layout import BeatGrid, CodeLayout
 
+_THREADS = 2  # clips at work: parts of the codec use one core
 Batches = Callable[[], Iterable[np.ndarray]]
 
 
@@ -64,11 +66,27 @@ def correct(
         levels = [getattr(features, name).reshape(grid.frames, -1) for name in layout.spectra]
         return [(jnp.mean(values, 0), jnp.std(values, 0)) for values in levels]
 
+    def measure(clip):
+        return measure_energy_shares(clip) if found.shaper else None, measure_levels(clip)
+
+    # The tones are arguments, so that both passes run one compiled program.
+    @jax.jit
+    def compare(clip, tones):
+        statistics = found
+        for name, tone in tones.items():
+            statistics = _update(statistics, name, tone=tone)
+        codec = Codec(config, audio, statistics)
+        return measure(clip), measure(codec.decode(codec.encode(clip)))
+
+    tones = {}
     if found.shaper:
-        real, decoded = _compare(measure_energy_shares, batches, Codec(config, audio, found))
+        tones = {name: np.ones(config.n_mels, np.float32) for name in layout.spectra}
+        (real, _), (decoded, _) = _compare(compare, batches, tones)
         for name, *shares in zip(layout.spectra, real, decoded, strict=True):
-            found = _update(found, name, tone=_find_tone(*shares, bands, grid))
-    real, decoded = _compare(measure_levels, batches, Codec(config, audio, found))
+            tones[name] = _find_tone(*shares, bands, grid)
+    (_, real), (_, decoded) = _compare(compare, batches, {name: np.float32(tone) for name, tone in tones.items()})
+    for name, tone in tones.items():
+        found = _update(found, name, tone=tone)
     for name, (mean, deviation), (decoded_mean, decoded_deviation) in zip(layout.spectra, real, decoded, strict=True):
         level = np.median(mean - decoded_mean, 0)
         swing = np.median(deviation / np.maximum(decoded_deviation, 1e-6), 0)
@@ -81,10 +99,14 @@ def correct(
     return found.to_arrays()
 
 
-def _compare(measure: Callable[[jax.Array], Any], batches: Batches, codec: Codec) -> tuple[Any, Any]:
-    """What a function measures of real clips and of the same after the codec, in float64."""
-    both = jax.jit(lambda clip: (measure(clip), measure(codec.decode(codec.encode(clip)))))
-    of_clips = [jax.device_get(both(clips[i : i + 1])) for clips in batches() for i in range(len(clips))]
+def _compare(compare: Callable[..., Any], batches: Batches, tones: dict[str, np.ndarray]) -> Any:
+    """What `compare` returns for each clip, stacked, in float64."""
+
+    def compare_clip(clip: np.ndarray) -> Any:
+        return jax.device_get(compare(clip[None], tones))
+
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+        of_clips = [result for clips in batches() for result in pool.map(compare_clip, clips)]
     return jax.tree.map(lambda *values: np.stack(values, dtype=np.float64), *of_clips)
 
 

@@ -142,15 +142,23 @@ def measure(batches: Iterable[np.ndarray], config: TechnoGANConfig, audio: Audio
     features_of = jax.jit(lambda clips: analyze(clips, grid, bands, tonal=config.shaper != "none"))
     given_shaper = shaper.read(config.shaper, audio.sample_rate_hz, config.frames_per_step, config.n_mels)
     moments = {name: _Moments() for name, _ in layout.items()}
+    waiting: list[Parts[jax.Array]] = []  # JAX computes the next features while these are summed up
+
+    def add(features: Parts[jax.Array]) -> None:
+        for name, _ in layout.items():
+            moments[name].add(getattr(features, name))
+
     for clips in batches:
         if clips.shape[1] != audio.clip_samples:
             raise ValueError(
                 f"technogan: expected clips of config.audio.clip_samples = {audio.clip_samples}, got {clips.shape[1]}; "
                 f"a clip must be whole bars: prepare the dataset with --grid bars --bars {config.bars}"
             )
-        features = features_of(clips)
-        for name, _ in layout.items():
-            moments[name].add(getattr(features, name))
+        waiting.append(features_of(clips))
+        if len(waiting) > 1:
+            add(waiting.pop(0))
+    for features in waiting:
+        add(features)
     if not moments["mid"].count:
         raise ValueError("technogan: expected clips to measure, got none")
     parts = dict.fromkeys(Parts._fields)
