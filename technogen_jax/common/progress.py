@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 
 def activity(what: str) -> tqdm:
-    """Returns a line on stderr for work whose end is unknown, a context manager: `refresh()` shows the time again."""
-    return tqdm(desc=what, bar_format="{desc} [{elapsed}]", dynamic_ncols=True)
+    """Returns a line on stderr for work whose end is unknown, a context manager: `update(0)` shows the time again."""
+    return tqdm(desc=what, bar_format="{desc} [{elapsed}]", mininterval=_interval_s(), miniters=0, dynamic_ncols=True)
 
 
 def clock(what: str, total_s: float, shown: bool = True) -> tqdm:
@@ -29,15 +29,19 @@ def bar(what: str, total: int, unit: str, initial: int = 0, shown: bool = True, 
         shown: False for a bar that is not printed.
         form: tqdm's `bar_format`; None: count, time left and speed.
     """
-    interval = 0.1 if sys.stderr.isatty() else 10.0  # in a log file each update is a line
     return tqdm(
         total=total,
         desc=what,
         unit=unit,
         initial=initial,
         unit_scale=True,
-        mininterval=interval,
+        mininterval=_interval_s(),
         dynamic_ncols=True,
         disable=not shown,
         bar_format=form,
     )
+
+
+def _interval_s() -> float:
+    """Returns the least time between two updates: in a log file each is a line."""
+    return 0.1 if sys.stderr.isatty() else 10.0

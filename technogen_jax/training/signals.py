@@ -70,7 +70,7 @@ def wait(future: futures.Future, what: str, stop: threading.Event, shown: bool) 
         while not future.done():
             futures.wait([future], timeout=_LOOK_S)
             if line is not None:
-                line.refresh()
+                line.update(0)
             if stop.is_set():
                 raise StoppedError
     future.result()

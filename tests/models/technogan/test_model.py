@@ -208,7 +208,7 @@ def test_a_run_trains_its_shaper_first_and_can_resume_that(bar_config, tmp_path,
     monkeypatch.setattr(shaper_training, "_SAVE_EVERY", 1)
     said = []
     with monkeypatch.context() as patch:  # SIGTERM after two steps
-        patch.setattr(progress, "bar", lambda what, *_: stopping(2 if what == "training the shaper" else 100))
+        patch.setattr(progress, "bar", lambda what, *_: stopping(2 if "training the shaper" in what else 100))
         loop.train(bar_config, tmp_path / "stopped", say=said.append)
     assert "stopped before the first step" in said[-1] and (tmp_path / "stopped" / "shaping.npz").exists()
     loop.train(bar_config, tmp_path / "stopped", say=said.append)
