@@ -1,7 +1,7 @@
 """Opens a page in the browser on which a trained model is played: the command.
 
+python -m technogen_jax.app
 python -m technogen_jax.app --workdir runs/technogan
-python -m technogen_jax.app --workdir technogen_jax/pretrained/technogan.npz runs/technogan
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ import sys
 from collections.abc import Callable
 
 from technogen_jax.common import command_line
-from technogen_jax.common.command_line import REQUIRED, expand_path, option, parse_step
+from technogen_jax.common.command_line import expand_path, option, parse_step
 
 _DESCRIPTION = """\
 Opens a page in the browser on which trained models are played, and running trainings are watched.
+Without --workdir it plays the model that comes with TechnoGen.
 Needs: pip install -r requirements-app.txt. Ctrl-C ends it."""
 
 _EXAMPLES = """\
 examples:
-  the model that comes with TechnoGen, and a run of your own:
-    python -m technogen_jax.app --workdir technogen_jax/pretrained/technogan.npz runs/technogan
+  the model that comes with TechnoGen:
+    python -m technogen_jax.app
+  runs of your own, also while they train:
+    python -m technogen_jax.app --workdir runs/technogan runs/other
   for a phone in the same network, at http://THIS-MACHINE:7860 (whoever reaches that address can use it):
-    python -m technogen_jax.app --workdir runs/technogan --host 0.0.0.0
+    python -m technogen_jax.app --host 0.0.0.0
   in a notebook:
     from technogen_jax.app import page
     page.launch("runs/technogan")"""
@@ -32,9 +35,9 @@ examples:
 class Options(command_line.Options):
     """The options of the command."""
 
-    workdir: list[str] = option(
-        REQUIRED,
-        "folders given to technogen_jax.train, or files of technogen_jax.export",
+    workdir: list[str] | None = option(
+        None,
+        "folders given to technogen_jax.train, or files of technogen_jax.export (default: the model that comes with TechnoGen)",
         metavar="DIR",
         convert=expand_path,
         nargs="+",
@@ -46,15 +49,24 @@ class Options(command_line.Options):
     port: int | None = option(
         None, "port to listen on (default: the first free one from 7860)", metavar="N", convert=int, least=1, most=65535
     )
-    share: bool = option(False, "also a public address, through Gradio's servers")
+    name: list[str] | None = option(
+        None, "other host names under which the page is reached, as behind a proxy", metavar="NAME", convert=str, nargs="+"
+    )
 
 
 def play(options: Options, say: Callable[[str], None]) -> None:
     """Serves the page until Ctrl-C or SIGTERM."""
     from technogen_jax.app import page
 
-    where = dict(host=options.host, port=options.port, share=options.share)
-    page.launch(*options.workdir, step=options.step, **where, block=True)
+    names = options.name or ()
+    served = page.launch(
+        *(options.workdir or ()), step=options.step, host=options.host, port=options.port, name=names, say=say
+    )
+    try:
+        say(f"TechnoGen plays at {served.url} (Ctrl-C ends it)")
+        served.wait()
+    finally:
+        served.close()
 
 
 COMMAND = command_line.Command(

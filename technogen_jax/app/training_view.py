@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.runs.workdir import SAMPLES_FOLDER
@@ -18,6 +19,25 @@ CHARTS = {  # title: names of the metrics
 }
 _MOST_POINTS = 400  # of a curve: more would be slower and not visible on a screen
 _KINDS = (".png", ".wav")
+
+
+def describe(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the charts of a run, why a chart is empty, and the steps that have a preview."""
+    found = curves(workdir)
+    newest = max((step for points in found.values() for step, _, _ in points), default=None)
+    charts = [
+        {"title": title, "points": points, "why": "" if points else _why_empty(title, newest)}
+        for title, points in found.items()
+    ]
+    return {"charts": charts, "previews": previews(workdir), "step": newest}
+
+
+def _why_empty(title: str, newest: int | None) -> str:
+    if newest is None:
+        return "Nothing has been logged yet."
+    if any(name.startswith("eval/") for name in CHARTS[title]):
+        return "The training has not been evaluated yet; config.eval.every says after how many steps."
+    return "This training does not log it."
 
 
 def curves(workdir: pathlib.Path) -> dict[str, list[tuple[int, float, str]]]:

@@ -118,6 +118,14 @@ def clip_loudness(energies: np.ndarray, offset: int, clip_samples: int, sample_r
     return gated_loudness(energies[first : first + max(1, round(clip_samples / sub_block))])
 
 
+def loop_loudness(audio: np.ndarray, sample_rate_hz: int) -> float:
+    """Returns the gated loudness in LUFS of a loop, float32 `[T, C]`, as it repeats; -inf for silence."""
+    meter = LoudnessMeter(sample_rate_hz, audio.shape[1])
+    for _ in range(1 + max(1, math.ceil(sample_rate_hz / len(audio)))):  # at least a second, and the seam
+        meter.add(audio)
+    return gated_loudness(meter.energies())
+
+
 def _lufs(energy: float) -> float:
     return -0.691 + 10 * math.log10(energy)
 

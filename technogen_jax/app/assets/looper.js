@@ -1,8 +1,8 @@
 // A loop without a gap: its samples lie in an AudioBuffer that the browser repeats from its own clock.
 // A new loop takes over at the same place in the bar, by a short crossfade, at once or on the next bar line.
-function makeLooper() {
+export function makeLooper() {
   const FADE_S = 0.015, SOON_S = 0.03;
-  let context = null, buffer = null, bars = 1, onTheBar = true, rate = 1;
+  let context = null, master = null, buffer = null, level = 1, volume = 1, bars = 1, onTheBar = true, rate = 1;
   let now = null; // {source, gain, begin: when sample 0 of the loop was played, or would have been}
   let next = null; // the same, and `at`: when it takes over
 
@@ -15,10 +15,11 @@ function makeLooper() {
   function start(time, offset, fadeIn) {
     const source = new AudioBufferSourceNode(context, { buffer, loop: true, playbackRate: rate });
     const gain = new GainNode(context, { gain: fadeIn ? 0 : 1 });
+    const levelled = new GainNode(context, { gain: level }); // of this loop, so that all are equally loud
     if (fadeIn) gain.gain.setValueAtTime(0, time).linearRampToValueAtTime(1, time + FADE_S);
-    source.connect(gain).connect(context.destination);
+    source.connect(gain).connect(levelled).connect(master);
     source.start(time, offset);
-    return { source, gain, begin: time - offset / rate, at: time };
+    return { source, gain, levelled, begin: time - offset / rate, at: time };
   }
 
   function fadeOut(voice, time) {
@@ -53,10 +54,12 @@ function makeLooper() {
   return {
     get buffer() { return buffer; },
     get playing() { return Boolean(now); },
+    get level() { return level; },
     get source() { return (next ?? now)?.source; },
 
-    load(newBuffer, newBars, newOnTheBar) {
-      [buffer, bars, onTheBar] = [newBuffer, newBars || 1, newOnTheBar];
+    // `newLevel` is the gain of this loop.
+    load(newBuffer, newBars, newOnTheBar, newLevel) {
+      [buffer, bars, onTheBar, level] = [newBuffer, newBars || 1, newOnTheBar, newLevel];
       if (now) takeOver();
     },
 
@@ -64,7 +67,10 @@ function makeLooper() {
       if (now || !buffer) return;
       // At the loop's own rate: what is heard is what was made.
       context ??= new AudioContext({ sampleRate: buffer.sampleRate });
+      master ??= new GainNode(context, { gain: volume });
+      master.connect(context.destination);
       await context.resume();
+      if (now) return; // pressed twice
       now = start(context.currentTime + SOON_S, 0, false);
     },
 
@@ -74,6 +80,17 @@ function makeLooper() {
       fadeOut(now, context.currentTime);
       now.source.stop(context.currentTime + FADE_S);
       now = null;
+    },
+
+    setVolume(newVolume) {
+      volume = newVolume;
+      master?.gain.setTargetAtTime(volume, context.currentTime, 0.01);
+    },
+
+    // Changes the gain of the loop that plays.
+    setLevel(newLevel) {
+      level = newLevel;
+      for (const voice of [now, next]) voice?.levelled.gain.setTargetAtTime(level, context.currentTime, 0.01);
     },
 
     setRate(newRate) {
