@@ -50,7 +50,11 @@ class Options(command_line.Options):
         None, "port to listen on (default: the first free one from 7860)", metavar="N", convert=int, least=1, most=65535
     )
     name: list[str] | None = option(
-        None, "other host names under which the page is reached, as behind a proxy", metavar="NAME", convert=str, nargs="+"
+        None,
+        "other host names under which the page is reached, as behind a proxy",
+        metavar="NAME",
+        convert=str,
+        nargs="+",
     )
 
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from technogen_jax.app import sounds
 from technogen_jax.common import array_files
 from technogen_jax.sampling import generator, latent_directions
 

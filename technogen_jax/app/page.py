@@ -90,8 +90,8 @@ def serve(
     """Serves the page of a library in the background and returns it; `notebook` is "", "jupyter" or "colab"."""
     names = [*web_server.own_names(host), *name, *([_COLAB_NAME] if notebook == "colab" else [])]
     app = server.make_app(library, names=names, embedded=bool(notebook))
-    served = web_server.Server(app, host, port, FIRST_PORT)
-    served.start()
+    served = web_server.Server(host, port, FIRST_PORT)
+    served.start(app)
     return Page(library, app, served)
 
 

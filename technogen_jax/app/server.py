@@ -108,9 +108,7 @@ class _App:
     async def models(self, request: Request) -> Response:
         """GET: the models and runs, and how far each is; the bounds of requests."""
         limits = {"move": sounds.FARTHEST, "minutes": list(sounds.MINUTES)}
-        return JSONResponse(
-            {"models": self.library.describe(), "runs": list(self.library.runs()), "limits": limits}
-        )
+        return JSONResponse({"models": self.library.describe(), "runs": list(self.library.runs()), "limits": limits})
 
     async def loop(self, request: Request) -> Response:
         """GET: a loop as JSON: its samples, a picture of its spectrum, its loudness, and its parameters."""
@@ -203,9 +201,7 @@ class _App:
     async def preview(self, request: Request) -> Response:
         """GET: the picture or the sound of a preview."""
         asked = request.path_params
-        path = training_view.preview_file(
-            self.library.runs(), asked["run"], asked["step"], f".{asked['kind']}"
-        )
+        path = training_view.preview_file(self.library.runs(), asked["run"], asked["step"], f".{asked['kind']}")
         return FileResponse(path) if path else _text("There is no such preview.", 404)
 
     def sound_of(self, asked) -> sounds.Sound:

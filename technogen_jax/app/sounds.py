@@ -22,6 +22,7 @@ import math
 import pathlib
 import re
 import secrets
+import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -215,9 +216,7 @@ def _recipe_parameters(recipe: Recipe, prefix: str, default: Recipe) -> dict[str
         "truncation": f"{recipe.truncation:.10g}",
         "moves": ",".join(f"{move:.10g}" for move in recipe.moves),
     }
-    return {
-        prefix + name: text for name, text in written.items() if getattr(recipe, name) != getattr(default, name)
-    }
+    return {prefix + name: text for name, text in written.items() if getattr(recipe, name) != getattr(default, name)}
 
 
 def file_name(sound: Sound, minutes: float | None, extension: str) -> str:
@@ -277,20 +276,22 @@ def write(
     """
     model, audio = sound.model, sound.model.trained.config.audio
     if minutes is None:
-        audio_files.write(path, _loop_at_tempo(sound), audio.sample_rate_hz)
+        audio_files.write(path, _loop_at_tempo(sound), audio.sample_rate_hz, sound.bpm or model.bpm)
         return
     bars = max(1, round(minutes * (sound.bpm or model.bpm or 0) / 4))
     blocks = _reporting(track_of(sound, bars), bars * audio.sample_rate_hz * 240 / (model.bpm or 240), report)
     if sound.bpm is not None:
         stream = audio_files.Stream(audio.sample_rate_hz * sound.bpm / model.bpm, audio.channels, blocks)
         blocks = audio_files.resample_blocks(stream, audio.sample_rate_hz, stream.channels)
-    audio_files.write_blocks(path, blocks, audio.sample_rate_hz)
+    audio_files.write_blocks(path, blocks, audio.sample_rate_hz, sound.bpm or model.bpm)
 
 
 def encode(sound: Sound, extension: str) -> bytes:
     """Returns the bytes of the file that `write` writes of a loop; `extension` is one of `FORMATS`."""
-    pcm = audio_files.to_int16(_loop_at_tempo(sound))
-    return audio_files.encode(pcm, sound.model.trained.config.audio.sample_rate_hz, f".{extension}")
+    with tempfile.TemporaryDirectory(prefix="technogen-loop-") as folder:
+        path = pathlib.Path(folder) / f"loop.{extension}"
+        write(sound, path, None)
+        return path.read_bytes()
 
 
 def _loop_at_tempo(sound: Sound) -> np.ndarray:

@@ -123,10 +123,9 @@ class Guard:
 
 
 class Server:
-    """An application on an address, served by a thread.
+    """An address of this machine, and the application that a thread serves there.
 
     Args:
-        app: the application.
         host: the address to listen on.
         port: None: the first free one of a hundred, from `first_port` on. 0: any free one.
         first_port: see `port`.
@@ -135,30 +134,31 @@ class Server:
         OSError: the address cannot be used; the message says why and what to do.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int | None, first_port: int = 0) -> None:
+    def __init__(self, host: str, port: int | None, first_port: int = 0) -> None:
         self._socket = _listen(host, port, first_port)
         shown = f"[{host}]" if ":" in host else host
         self.port = self._socket.getsockname()[1]
         self.url = f"http://{shown}:{self.port}/"
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http=_Protocol,
-                ws="none",
-                log_level="warning",
-                access_log=False,  # it would tell who listens to what
-                server_header=False,
-                proxy_headers=False,  # a client could give itself another address
-                limit_concurrency=_MOST_CONNECTIONS,
-                h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
-                timeout_keep_alive=_IDLE_S,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._thread = threading.Thread(target=self._run, name="web server", daemon=True)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Begins to serve, and returns."""
+    def start(self, app: ASGIApp) -> None:
+        """Begins to serve an application, and returns."""
+        config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            log_level="warning",
+            access_log=False,  # it would tell who listens to what
+            server_header=False,
+            proxy_headers=False,  # a client could give itself another address
+            limit_concurrency=_MOST_CONNECTIONS,
+            h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+            timeout_keep_alive=_IDLE_S,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="web server", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -167,12 +167,11 @@ class Server:
             self._thread.join(0.5)  # not without a limit, or Windows would not see Ctrl-C
 
     def close(self) -> None:
-        """Ends the server."""
-        self._server.should_exit = True
-        self._thread.join()
-
-    def _run(self) -> None:
-        self._server.run(sockets=[self._socket])
+        """Ends the server and frees the address."""
+        if self._thread:
+            self._server.should_exit = True
+            self._thread.join()
+        self._socket.close()
 
 
 class _Protocol(H11Protocol):

@@ -83,6 +83,13 @@ class Options(command_line.Options):
     seed: int = option(0, "seed of tracks, pairs and orders", metavar="N", least=0, most=SEEDS)
     host: str = option("127.0.0.1", "address to listen on; the default is this machine alone", metavar="ADDRESS")
     port: int = option(7870, "port to listen on; 0: a free one", metavar="N", least=0, most=65535)
+    name: list[str] | None = option(
+        None,
+        "other host names under which listeners reach the test, as behind a proxy",
+        metavar="NAME",
+        convert=str,
+        nargs="+",
+    )
     report: str | None = option(
         None,
         "report the answers of a test; writes report.json and report.html there",
@@ -105,7 +112,7 @@ def listen(options: Options, say: Callable[[str], None]) -> None:
         say(listening_test.write_report(options.report, options.final))
         return
     plan = listening_test.Plan(**{name: getattr(options, name) for name in listening_test.Plan._fields})
-    listening_test.serve(pathlib.Path(options.output), plan, options.host, options.port, say)
+    listening_test.serve(pathlib.Path(options.output), plan, options.host, options.port, say, options.name or ())
 
 
 COMMAND = command_line.Command(

@@ -6,8 +6,7 @@ import json
 import os
 import pathlib
 import secrets
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from technogen_jax.common import atomic_files
@@ -95,7 +94,14 @@ def open_test(folder: pathlib.Path, plan: Plan) -> tuple[dict[str, Any], answers
     return test, answers.Writer(folder / answers.ANSWERS_FILE, header)
 
 
-def serve(folder: pathlib.Path, plan: Plan, host: str, port: int, say: Callable[[str], None]) -> None:
+def serve(
+    folder: pathlib.Path,
+    plan: Plan,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    names: Sequence[str] = (),
+) -> None:
     """Serves a test until Ctrl-C or SIGTERM.
 
     Args:
@@ -104,17 +110,18 @@ def serve(folder: pathlib.Path, plan: Plan, host: str, port: int, say: Callable[
         host: the address to listen on.
         port: 0: a free one.
         say: takes the links, a line each.
+        names: other host names under which listeners reach the test, as behind a proxy.
 
     Raises:
         ValueError: loops that cannot be used, or a folder with another test.
-        OSError: the port is taken.
+        OSError: the address cannot be used.
     """
-    import uvicorn
-
+    from technogen_jax.common import web_server
     from technogen_jax.listen import server, stimuli
 
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listening:
+    served = web_server.Server(host, port)  # first: without an address there is no test
+    writer = None
+    try:
         test, writer = open_test(folder, plan)
         app = server.make_app(
             stimuli.load(folder / SOUNDS_FILE),
@@ -124,22 +131,17 @@ def serve(folder: pathlib.Path, plan: Plan, host: str, port: int, say: Callable[
             seed=plan.seed,
             pairs=plan.pairs,
             singles=plan.singles,
+            names=[*web_server.own_names(host), *names],
         )
-        shown_host = f"[{host}]" if ":" in host else host
-        port = listening.getsockname()[1]
         say("One link for each listener. A link is good for one person, who can stop and resume:")
         for number, link in enumerate(test["links"], 1):
-            say(f"  {number:>3}  http://{shown_host}:{port}/{link}")
+            say(f"  {number:>3}  {served.url}{link}")
         say(f"Then: python -m technogen_jax.listen --report {folder}")
-        # No log of requests: it would tell who listens from where.
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
-        )
-        try:
-            uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:
-            pass
-        finally:
+        served.start(app)
+        served.wait()
+    finally:
+        served.close()
+        if writer:
             writer.close()
 
 

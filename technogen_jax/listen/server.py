@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from technogen_jax.audio import audio_files
+from technogen_jax.common import web_server
 from technogen_jax.listen import session
 from technogen_jax.listen.answers import Writer
 from technogen_jax.listen.stimuli import Stimuli
@@ -41,8 +42,16 @@ class RequestError(ValueError):
 
 
 def make_app(
-    stimuli: Stimuli, writer: Writer, *, links: Sequence[str], key: bytes, seed: int, pairs: int, singles: int
-) -> Starlette:
+    stimuli: Stimuli,
+    writer: Writer,
+    *,
+    links: Sequence[str],
+    key: bytes,
+    seed: int,
+    pairs: int,
+    singles: int,
+    names: Sequence[str] = (),
+) -> web_server.Guard:
     """Returns the listening test as an ASGI application.
 
     Args:
@@ -53,9 +62,11 @@ def make_app(
         seed: the seed of the sessions.
         pairs: trials with two clips for each listener, besides the control trials.
         singles: trials with one clip for each listener.
+        names: host names under which the server is reached, besides numeric addresses and localhost.
     """
     sessions = [session.draw(stimuli, seed, number, pairs, singles) for number in range(len(links))]
-    return _Server(stimuli, writer, links, key, sessions).app()
+    app = _Server(stimuli, writer, links, key, sessions).app()
+    return web_server.Guard(app, names=names, body_bytes=MOST_BODY_BYTES)
 
 
 class _Server:
@@ -153,7 +164,7 @@ class _Server:
         if listener is None:
             return _not_found()
         try:
-            content = await _read_body(request)
+            content = await request.body()  # bounded by the guard
             record(listener, content)  # does not wait, so that answers are recorded one at a time
         except RequestError as error:
             return PlainTextResponse(str(error), 400, _HEADERS)
@@ -215,16 +226,6 @@ def _check_answer(fields: dict[str, Any], clips: int) -> None:
         raise RequestError(f"heard_s: expected a list of {clips}")
     for seconds in fields["heard_s"]:
         _check_number("heard_s", seconds, 0, MOST_MS)
-
-
-async def _read_body(request: Request) -> bytes:
-    """Returns the body of a request; raises RequestError if it is too long."""
-    content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > MOST_BODY_BYTES:
-            raise RequestError("the request is too long")
-    return content
 
 
 def _parse(content: bytes, names: Sequence[str]) -> dict[str, Any]:

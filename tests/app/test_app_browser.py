@@ -16,14 +16,14 @@ RATE_HZ = 8000
 @pytest.fixture(scope="module")
 def window(browser):
     """One for all tests: the page's programs are fetched and compiled once."""
-    return browser.new_context(accept_downloads=True)
+    return browser.new_context(bypass_csp=True)  # the tests wait with eval, which the page forbids
 
 
 @contextlib.contextmanager
 def opened(window, served, query="", expected=()):
     """A tab with the page and its first loop; nothing may go wrong in it, or be asked of another host."""
     page, wrong = window.new_page(), []
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(20_000)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
     page.on("request", lambda asked: None if here(asked.url, served) else wrong.append(asked.url))
@@ -89,10 +89,22 @@ def test_the_browser_plays_every_sample_of_the_loop_without_a_gap(window, served
         assert page.evaluate("technogen.looper.position()") is None
 
 
+def test_the_page_keeps_its_own_content_security_policy(browser, served):
+    page, wrong = browser.new_page(), []
+    page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    page.goto(served.url + "?seed=7")
+    page.wait_for_selector("#playing:has-text('7')")
+    page.click("#show-training")
+    page.wait_for_selector("#charts svg")
+    page.wait_for_selector("figure img")
+    assert not wrong
+    page.close()
+
+
 def test_the_page_address_restores_the_sound(window, served, playable):
     with opened(window, served, "?seed=7&label=acid:0.5,industrial:0.25&truncation=0.5") as page:
-        box = page.locator("#pad").bounding_box()
-        page.mouse.click(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.25)
+        size = page.locator("#pad").bounding_box()["width"]
+        page.locator("#pad").click(position={"x": size * 0.75, "y": size * 0.25})
         page.locator("#moves input").first.fill("-1")
         now, samples, query = sound(page), played(page), urllib.parse.urlsplit(page.url).query
     start = now["start"]
@@ -122,7 +134,7 @@ def test_back_and_forward_undo_and_redo(window, served):
         assert page.is_disabled("#undo")
         page.fill("#seed", "8")
         page.press("#seed", "Enter")
-        page.locator("body").press("n")
+        page.keyboard.press("n")
         third = sound(page)["start"]["seed"]
         page.locator("#truncation").focus()
         for _ in range(3):  # one gesture for each key press: arrows send `change`
@@ -132,12 +144,12 @@ def test_back_and_forward_undo_and_redo(window, served):
         page.go_back()
         page.wait_for_function("technogen.sound.start.truncation === 1")
         assert sound(page)["start"]["seed"] == third
-        page.locator("body").press("z")
+        page.keyboard.press("z")
         page.wait_for_function("technogen.sound.start.seed === 8")
         page.click("#undo")
         page.wait_for_function("technogen.sound.start.seed === 7")
         assert page.is_disabled("#undo")  # it does not leave the page
-        page.locator("body").press("Shift+Z")
+        page.keyboard.press("Shift+Z")
         page.wait_for_function("technogen.sound.start.seed === 8")
         settled(page)
         assert page.evaluate("technogen.played.sound.start.seed") == 8
@@ -145,6 +157,7 @@ def test_back_and_forward_undo_and_redo(window, served):
 
 def test_a_drag_is_one_step_to_undo(window, served):
     with opened(window, served, "?seed=7") as page:
+        page.locator("#pad").scroll_into_view_if_needed()
         box = page.locator("#pad").bounding_box()
         page.mouse.move(box["x"] + 30, box["y"] + 30)
         page.mouse.down()
@@ -159,10 +172,10 @@ def test_a_drag_is_one_step_to_undo(window, served):
 
 def test_the_ends_of_a_morph_stay_what_they_were_set_to(window, served, playable):
     with opened(window, served, "?seed=7&label=acid") as page:
-        page.locator("body").press("a")
+        page.keyboard.press("a")
         page.fill("#seed", "8")
         page.press("#seed", "Enter")
-        page.locator("body").press("b")
+        page.keyboard.press("b")
         assert float(page.input_value("#share")) == 1  # B is what plays
         assert page.inner_text("#ends") == "A: 7 acid — B: 8 acid"
         page.locator("#share").fill("0.5")
@@ -233,7 +246,7 @@ def test_kept_sounds_are_renamed_exported_and_imported(window, served, tmp_path,
             page.click("#export")
         download.value.save_as(tmp_path / "list.json")
         assert [item["name"] for item in json.loads((tmp_path / "list.json").read_text())] == ["warm-up", "8"]
-    other = window.browser.new_context()  # another browser, or the page at another port
+    other = window.browser.new_context(bypass_csp=True)  # another browser, or the page at another port
     with opened(other, served) as page:
         page.wait_for_selector("#kept li")
         page.click("#kept li:first-child button")
@@ -327,8 +340,11 @@ def test_the_page_is_accessible_and_fits(browser, served, width, scheme):
             problems = [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in result["violations"]]
             assert not problems and len(result["passes"]) > 15
             assert page.evaluate("document.documentElement.scrollWidth") == width
-            outside = page.evaluate("""(width) => [...document.querySelectorAll('body *')].filter((e) => {
-              const box = e.getBoundingClientRect(); return box.width && (box.left < 0 || box.right > width); }).length""", width)
+            outside = page.evaluate(
+                """(width) => [...document.querySelectorAll('body *')].filter((e) => {
+              const box = e.getBoundingClientRect(); return box.width && (box.left < 0 || box.right > width); }).length""",
+                width,
+            )
             assert outside == 0
         if phone:
             press("role=button[name=Play] >> nth=0")

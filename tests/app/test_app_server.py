@@ -93,7 +93,12 @@ def test_invalid_requests_return_a_message(served):
         400,
         b"truncation: expected a number from 0.01 to 1, got 'nan'",
     )
-    for query, name in (("minutes=1e9", "minutes"), ("minutes=", "minutes"), ("format=../x", "format"), ("bpm=1", "bpm")):
+    for query, name in (
+        ("minutes=1e9", "minutes"),
+        ("minutes=", "minutes"),
+        ("format=../x", "format"),
+        ("bpm=1", "bpm"),
+    ):
         status, _, body = fetch(served, f"/api/renders?{query}", "POST")
         assert status == 400 and body.startswith(f"{name}: expected".encode()), body
     assert fetch(served, "/api/loop?model=run")[::2] == (503, b"run cannot be played: run: no checkpoint yet")
@@ -254,5 +259,8 @@ def test_a_training_is_described(served):
     about = json.loads(fetch(served, "/api/runs/run")[2])
     charts = {chart["title"]: chart for chart in about["charts"]}
     assert about["previews"] == [500, 1000] and about["step"] == 1000 and len(charts["Losses"]["points"]) <= 400
-    assert not charts["Coverage, regular beat"]["points"] and "not been evaluated" in charts["Coverage, regular beat"]["why"]
+    assert (
+        not charts["Coverage, regular beat"]["points"]
+        and "not been evaluated" in charts["Coverage, regular beat"]["why"]
+    )
     assert fetch(served, "/api/runs/run/500.wav")[1]["content-type"] in ("audio/x-wav", "audio/wav")

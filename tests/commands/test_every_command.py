@@ -104,7 +104,7 @@ def test_a_wrong_option_is_one_line_and_status_2(module, capsys):
 @pytest.mark.parametrize("home", [False, True], ids=["full path", "~"])
 def test_a_missing_path_is_named_and_home_is_expanded(module, home, tmp_path, capsys, monkeypatch):
     if module == "technogen_jax.app":
-        pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
+        pytest.skip("a missing run is a warning, and the page opens: tests/app/test_app_library.py")
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("HOME", str(tmp_path))
     words = in_folder(module, tmp_path)

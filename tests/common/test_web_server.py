@@ -23,8 +23,8 @@ def server():
 
     methods = ["GET", "POST"]
     app = Starlette(routes=[Route("/", echo, methods=methods), Route("/large", echo, methods=methods)])
-    served = web_server.Server(web_server.Guard(app, names=["music.example"], body_bytes=100), "127.0.0.1", 0)
-    served.start()
+    served = web_server.Server("127.0.0.1", 0)
+    served.start(web_server.Guard(app, names=["music.example"], body_bytes=100))
     yield served
     served.close()
 
@@ -53,10 +53,18 @@ def test_own_names_and_numeric_addresses_are_answered(server, host):
     assert ask(server, host=host)[0] == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[::1", "a@b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[::1", "a@b"]
+)
 def test_rebound_names_are_refused(server, host):
     status, text = ask(server, host=host)
-    assert status in (400, 421) and "evil" not in text or "is not evil" in text or "is not 127" in text or "is not local" in text
+    assert (
+        status in (400, 421)
+        and "evil" not in text
+        or "is not evil" in text
+        or "is not 127" in text
+        or "is not local" in text
+    )
 
 
 def test_two_hosts_are_refused(server):
@@ -85,7 +93,9 @@ def test_pages_of_other_sites_cannot_ask(server, method, lines, status):
 
 
 def test_bodies_are_bounded(server):
-    assert json.loads(ask(server, "Content-Length: 3", method="POST", body="abc")[1].split("\r\n\r\n")[1])["body"] == "abc"
+    assert (
+        json.loads(ask(server, "Content-Length: 3", method="POST", body="abc")[1].split("\r\n\r\n")[1])["body"] == "abc"
+    )
     assert ask(server, "Content-Length: 101", method="POST")[0] == 413
     assert ask(server, "Content-Length: " + "9" * 30, method="POST")[0] in (400, 413)
     chunks = "64\r\n" + "x" * 100 + "\r\n"
@@ -105,7 +115,12 @@ def test_slow_clients_are_ended(server, monkeypatch):
     for name in ("_REQUEST_S", "_SEND_S"):
         monkeypatch.setattr(web_server, name, 0.3)
     host = "Host: 127.0.0.1\r\n"
-    for text in ("", "GET / HT", f"GET / HTTP/1.1\r\n{host}X: ", f"POST / HTTP/1.1\r\n{host}Content-Length: 9\r\n\r\nabc"):
+    for text in (
+        "",
+        "GET / HT",
+        f"GET / HTTP/1.1\r\n{host}X: ",
+        f"POST / HTTP/1.1\r\n{host}Content-Length: 9\r\n\r\nabc",
+    ):
         assert send(server, text)[0] in (None, 408)
     with socket.socket() as connection:  # takes nothing of a long answer
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -120,13 +135,15 @@ def test_slow_clients_are_ended(server, monkeypatch):
 
 
 def test_a_taken_port_says_what_to_do(server):
-    with pytest.raises(OSError, match=f"--port: port {server.port} .* taken by another program; .* choose another port"):
-        web_server.Server(None, "127.0.0.1", server.port)
-    other = web_server.Server(None, "127.0.0.1", None, server.port)
+    with pytest.raises(
+        OSError, match=f"--port: port {server.port} .* taken by another program; .* choose another port"
+    ):
+        web_server.Server("127.0.0.1", server.port)
+    other = web_server.Server("127.0.0.1", None, server.port)
     assert server.port < other.port < server.port + 100
-    other._socket.close()
+    other.close()
     with pytest.raises(OSError, match="--host: 192.0.2.1 is not an address of this machine"):
-        web_server.Server(None, "192.0.2.1", 0)
+        web_server.Server("192.0.2.1", 0)
 
 
 def test_names_of_this_machine_are_known_only_where_it_is_reached_by_them():

@@ -43,7 +43,9 @@ HOMES = {
     "tensorboardX": {"technogen_jax/runs/metrics_log.py"},
     "absl": {"technogen_jax/train.py"},
     "onnx": {"technogen_jax/exporting/onnx_graph.py"},
-    "gradio": {"technogen_jax/app"},
+    "starlette": {"technogen_jax/common/web_server.py", "technogen_jax/app", "technogen_jax/listen/server.py"},
+    "uvicorn": {"technogen_jax/common/web_server.py"},
+    "h11": {"technogen_jax/common/web_server.py"},
 }
 MOST_MODULE_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 500, 80, 10
 SOURCES = sorted(path for folder in ("technogen_jax", "data_prep", "configs") for path in (ROOT / folder).rglob("*.py"))

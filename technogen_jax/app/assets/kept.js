@@ -60,6 +60,7 @@ function rename(index) {
     if (done) return;
     done = true;
     const name = field.value.trim();
+    field.remove();
     if (save && name) change(items.map((item, i) => (i === index ? { ...item, name } : item)));
     else showKept();
   };

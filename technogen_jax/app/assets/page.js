@@ -322,6 +322,9 @@ $("seed").onchange = () => {
   if (Number.isFinite(seed)) changeSeed(clamp(Math.round(seed), 0, 2 ** 32 - 1));
   else show();
 };
+for (const id of ["seed", "minutes"]) { // after Enter keys are controls again
+  $(id).onkeydown = (event) => { if (event.key === "Enter") $(id).blur(); };
+}
 $("dice").onclick = newSound;
 $("lock").onclick = () => { locked = !locked; show(); };
 $("undo").onclick = undo;
