@@ -21,11 +21,11 @@ _CONTOUR = 1024  # sub-blocks of about 0.1 s that are compared, from the start o
 _SHORTEST = 20  # sub-blocks
 _LARGEST_SHIFT = 300  # sub-blocks
 _FLOOR_DB = -70.0
-_CANDIDATES = 5  # of each track
+_CANDIDATES = 3  # of each track
 _MIN_CONTOUR = 0.5  # correlation of the contours of a candidate
 _EXCERPTS, _EXCERPT_S, _MARGIN_S = 7, 0.5, 0.15
 _HIGHEST_HZ = 5000  # lossy codecs change what lies above
-_MIN_AGREEMENT = 0.7  # median correlation of the excerpts
+_MIN_AGREEMENT = 0.5  # median correlation of the excerpts
 _SHIFT_TOLERANCE_S = 0.003  # between the excerpts
 
 
@@ -98,12 +98,15 @@ def _agree(one: Recording, other: Recording, shift: int) -> bool:
     start, stop = max(margin, shift + margin), min(len(a), len(b) + shift) - length - margin
     if stop < start:
         return False
-    found = []
+    found, different = [], 0
     for position in np.linspace(start, stop, _EXCERPTS).astype(int).tolist():
         excerpt = a[position : position + length]
         around = b[position - shift - margin : position - shift + length + margin]
         if (match := _best_match(_mono(excerpt), _mono(around), rate)) is not None:
             found.append(match)
+            different += match[0] < _MIN_AGREEMENT
+        if different > _EXCERPTS // 2:
+            return False
     if len(found) <= _EXCERPTS // 2:
         return False
     correlation, at = np.array(found).T
