@@ -70,6 +70,14 @@ class TechnoGANConfig(Section):
         unit="steps",
         least=0,
     )
+    level_passes: int = field(
+        0,
+        "How often decoding compares the levels of the sound with those of the code and corrects them. 1 makes decoded "
+        "music clearer where the code has enough components, such as 120 of mid and 48 of side; with 40 and 16 it "
+        "becomes too steady.",
+        least=0,
+        most=4,
+    )
     remix: float = field(
         0.0,
         "Share of the clips, real and generated, that the discriminator sees in another mix: equalizer, bass and width "

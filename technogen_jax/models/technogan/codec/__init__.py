@@ -12,6 +12,7 @@ The modules:
     encoder      features -> code
     decoder      code -> excitations x gates -> audio
     excitations  noise, distorted low end, pulses, sines
+    leveling     brings the levels of synthesized sound to those of the code
     shaper       the network that gives the gates
     correction   how decoded audio differs from the dataset; `correct`
     constants    what was fitted to the built-in corpus or chosen with it

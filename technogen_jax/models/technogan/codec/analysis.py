@@ -40,8 +40,11 @@ def analyze(audio: jax.Array, grid: BeatGrid, bands: Bands, *, tonal: bool) -> P
     is_stereo = signals.shape[1] == 2
     loop = spectral.resample_circular(signals, grid.samples)
     spectra = spectral.stft_circular(loop, grid.n_fft, grid.analysis_hop_length)
-    mid = _measure_levels(spectra[:, 0], bands.mid, grid)
-    side = _measure_levels(spectra[:, 1], bands.side, grid) if is_stereo else None
+    mid, side = measure_levels(spectra[:, 0], bands.mid, grid), None
+    mid = mid.reshape(len(mid), grid.steps, -1)
+    if is_stereo:
+        side = measure_levels(spectra[:, 1], bands.side, grid)
+        side = side.reshape(len(side), grid.steps, -1)
     low = spectral.resample_circular(signals[:, 0], grid.steps * grid.low_samples)
     low = fold(low.reshape(len(audio), grid.steps, -1))
     pitch_features = partial_features = side_partial_features = None
@@ -121,11 +124,10 @@ def respond_to_partials(lowest_hz: float, filters: np.ndarray, grid: BeatGrid) -
     return response / np.maximum(response.max(1, keepdims=True), 1e-9)
 
 
-def _measure_levels(spectrum: jax.Array, filters: np.ndarray, grid: BeatGrid) -> jax.Array:
-    """Log-magnitudes in bands, `[B, S, frames * bands]`, of a spectrum `[B, N, F]`."""
+def measure_levels(spectrum: jax.Array, filters: np.ndarray, grid: BeatGrid) -> jax.Array:
+    """Natural logarithms of magnitudes in bands, `[B, N, bands]`, of a spectrum `[B, N, F]`."""
     magnitude = jnp.abs(spectrum) / (grid.n_fft / 4)
-    levels = jnp.log(jnp.matmul(magnitude, filters.T, precision="highest") + FLOOR)  # [B, N, bands]
-    return levels.reshape(len(levels), grid.steps, -1)
+    return jnp.log(jnp.matmul(magnitude, filters.T, precision="highest") + FLOOR)
 
 
 def _correlate(spectra: jax.Array, filters: np.ndarray, grid: BeatGrid) -> jax.Array:

@@ -61,7 +61,7 @@ class Codec:
         self.components = Parts(*parts)
         bands = make_bands(self.grid, config.n_mels)
         self._encoder = Encoder(self.grid, self.layout, bands, self.components)
-        self._decoder = Decoder(self.grid, self.layout, bands, self.components, statistics)
+        self._decoder = Decoder(self.grid, self.layout, bands, self.components, statistics, config.level_passes)
         existing = [part for part in self.components if part]
         self.scale = np.concatenate([part.scale for part in existing])
         self.silence = np.concatenate([part.silence for part in existing])

@@ -19,6 +19,7 @@ from technogen_jax.audio import spectral
 from technogen_jax.models.technogan.codec import constants, excitations, partials, pitch, shaper
 from technogen_jax.models.technogan.codec.analysis import FLOOR, Bands, respond_to_partials, unfold
 from technogen_jax.models.technogan.codec.components import PrincipalComponents
+from technogen_jax.models.technogan.codec.leveling import double_frames, match_levels
 from technogen_jax.models.technogan.codec.statistics import CodecStatistics, PartStatistics
 from technogen_jax.models.technogan.layout import (
     CROSSOVER_HZ,
@@ -44,6 +45,8 @@ class Decoder:
         bands: the bands of the spectra.
         components: principal components of each part.
         statistics: with the corrections and the shaper.
+        level_passes: how often the levels of the sound are brought to those of the code
+            (`leveling`).
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Decoder:
         bands: Bands,
         components: Parts[PrincipalComponents],
         statistics: CodecStatistics,
+        level_passes: int = 0,
     ):
         self._grid, self._layout, self._bands, self._components = grid, layout, bands, components
+        self._level_passes = level_passes
         self._statistics = statistics.parts
         self._shaper = jax.tree.map(lambda value: value.astype(np.float32), statistics.shaper)
         self._n_mels, self._is_stereo = len(bands.mid), layout.side is not None
@@ -106,7 +111,7 @@ class Decoder:
             waves, gates = self._excite(params, levels, low, features, noise, clear)
         if self._is_stereo:
             pan = jnp.repeat(jnp.clip(features.pan, -1, 1), 2 * grid.frames_per_step, 1)
-        controls = (*jax.tree.map(_double_frames, (levels, gates)), pan)
+        controls = (*jax.tree.map(double_frames, (levels, gates)), pan)
         loop = spectral.resynthesize_circular(
             self._shape_spectra,
             waves,
@@ -116,6 +121,9 @@ class Decoder:
             pieces=grid.steps // STEPS_PER_BEAT,  # beat by beat, for the sake of caches
             before=_DELAY_FRAMES,
         )
+        for _ in range(self._level_passes if clear else 0):
+            filters = [getattr(self._bands, name) for name in self._layout.spectra]
+            loop = match_levels(loop, self._read_levels(features, with_lost=False), filters, grid)
         loop = spectral.resample_circular(loop, grid.clip_samples)
         return jnp.concatenate([_cross_over(low, loop[:, :1], grid.sample_rate_hz), loop[:, 1:]], 1)
 
@@ -124,24 +132,26 @@ class Decoder:
         parts = zip(self._components, self._layout.split(code), strict=True)
         return Parts(*(components and components.decode(values) for components, values in parts))
 
-    def _read_levels(self, features: Parts[jax.Array]) -> tuple[jax.Array, ...]:
-        """Logarithms of magnitudes, `[B, N, bands]`, of mid and, if stereo, side."""
+    def _read_levels(self, features: Parts[jax.Array], *, with_lost: bool = True) -> tuple[jax.Array, ...]:
+        """Logarithms of magnitudes, `[B, N, bands]`, of mid and, if stereo, side; see `_correct_levels`."""
         parts = (features, self._components, self._statistics)
         return tuple(
-            self._correct_levels(*(getattr(of_parts, name) for of_parts in parts)) for name in self._layout.spectra
+            self._correct_levels(*(getattr(of_parts, name) for of_parts in parts), with_lost)
+            for name in self._layout.spectra
         )
 
     def _correct_levels(
-        self, levels: jax.Array, components: PrincipalComponents, statistics: PartStatistics
+        self, levels: jax.Array, components: PrincipalComponents, statistics: PartStatistics, with_lost: bool
     ) -> jax.Array:
-        """Levels `[B, S, D]` with the correction and the lost variance, `[B, N, bands]`."""
-        # What the components leave out of a level is noise of variance `lost`. Without it the mean
-        # power, exp(2 level), would be exp(2 lost) lower: a log-normal distribution.
+        """Levels `[B, S, D]` with the correction and, if wanted, the lost variance, `[B, N, bands]`."""
+        # What the components leave out of a level is noise around it. The exponentials of levels
+        # without that noise would have less power.
         frames = self._grid.frames_per_step
         bands = levels.shape[-1] // frames
         swing = np.tile(np.ones(bands) if statistics.swing is None else statistics.swing, frames)
         level = np.tile(np.zeros(bands) if statistics.level is None else statistics.level, frames)
-        offset = np.float32((1 - swing) * components.mean + components.lost + level)
+        lost = components.lost if with_lost else np.zeros_like(components.lost)
+        offset = np.float32((1 - swing) * components.mean + lost + level)
         levels = np.float32(swing) * levels + offset
         return jnp.minimum(levels.reshape(len(levels), self._grid.frames, -1), _LOUDEST)
 
@@ -272,14 +282,6 @@ def _to_magnitude(levels: jax.Array, inverse: np.ndarray) -> jax.Array:
     """Levels `[B, N, bands]` to magnitudes `[B, N, F]`."""
     magnitude = jnp.maximum(jnp.exp(levels) - FLOOR, 0)
     return jnp.maximum(jnp.matmul(magnitude, inverse.T, precision="highest"), 0)
-
-
-def _double_frames(levels: jax.Array) -> jax.Array:
-    """Frames around a loop `[B, N, M]` to `[B, 2 N, M]`: a quarter before and after each."""
-    before, after = jnp.roll(levels, 1, -2), jnp.roll(levels, -1, -2)
-    # [B, N, 2, M]:
-    doubled = jnp.stack([0.75 * levels + 0.25 * before, 0.75 * levels + 0.25 * after], -2)
-    return doubled.reshape(*levels.shape[:-2], -1, levels.shape[-1])
 
 
 def _cross_over(low: jax.Array, loop: jax.Array, sample_rate_hz: int) -> jax.Array:
