@@ -27,7 +27,7 @@ from technogen_jax.training import loop
 
 RATE = 16000
 ROOT = pathlib.Path(prepare.__file__).parent.parent
-SMALL = ("--sample_rate", str(RATE), "--hop_size", "0.5", "--shard_mb", "0.2")
+SMALL = ("--sample_rate", str(RATE), "--hop_size", "0.5", "--shard_mb", "0.2", "--split", "0.6,0.2,0.2")
 BARS = ("--grid", "bars", "--bars", "2", "--stride_bars", "1", "--sample_rate", str(RATE), "--split", "0.5,0.25,0.25")
 
 
