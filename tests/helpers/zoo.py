@@ -129,7 +129,7 @@ def not_audio(rng):
 
 
 def sends_elsewhere(rng):
-    """Texts that make FFmpeg open another file, or listen to the network."""
+    """Texts that make FFmpeg open another file, or listen to the network; the other file is sound under no name of audio."""
     whole = encoded(noise(rng), RATE_HZ, "wav")
     yield File("other", lambda path: pathlib.Path(os.fsdecode(path)).write_bytes(whole))
     contents = {
@@ -403,6 +403,8 @@ def fill(folder: pathlib.Path, seed: int) -> dict[str, str]:
             else:
                 with open(path, "wb") as opened:
                     opened.write(file.content)
-            if not os.path.isdir(path) and b"." in os.path.basename(path):
+            # What is audio, and has no name of it, is reported too.
+            is_audio = file.path == "other"
+            if not os.path.isdir(path) and (is_audio or b"." in os.path.basename(path)):
                 made[name.decode("utf-8", "backslashreplace")] = sort
     return made

@@ -225,7 +225,7 @@ def copy_of_the_project(folder):
 @pytest.mark.skipif(not pathlib.Path(sys.prefix, "bin", "activate").exists(), reason="not in a virtual environment")
 def test_readme_works_when_it_is_pasted_from_top_to_bottom(tmp_path):
     """All its commands in one shell, in an empty folder."""
-    pytest.importorskip("gradio", reason="pip install -r requirements-app.txt")
+    pytest.importorskip("uvicorn", reason="pip install -r requirements-app.txt")
     copy_of_the_project(tmp_path / "copy")
     corpus = ["--output", str(tmp_path / "Music" / "techno"), *SMALL_CORPUS]
     subprocess.run([sys.executable, "-m", "data_prep.synthesize", *corpus], cwd=ROOT, check=True, capture_output=True)
