@@ -17,10 +17,18 @@ from data_prep.tracks.find import TrackFile, escape_name
 from technogen_jax.audio import audio_files
 from technogen_jax.common import atomic_files, progress
 from technogen_jax.data import tfrecords
+from technogen_jax.data.clip_source import choose_spread
 from technogen_jax.data.manifest import CLIPS_FILE, Manifest, write_manifest
 
 CONTACT_SHEET_FILE = "contact_sheet.png"
 _CONTACT_SHEET_CLIPS = 12
+_LOOK_AT_BARS = (
+    "Lines: beats; with a mark: bars. Kicks (bottom) must begin at the lines. If they fall between them, the beat is wrong; "
+    "if claps and changes do not follow the marks, the downbeat is."
+)
+_LOOK_AT_CLIPS = (
+    "Look for silence, clipping (bright to the top), hum (lines at the bottom), and treble that is cut off."
+)
 
 
 class Track(NamedTuple):
@@ -198,13 +206,18 @@ def _draw_contact_sheet(
     from technogen_jax.audio import spectrogram_images  # matplotlib: half a second
 
     everything = [clip for plan in shards.values() for chosen in plan for clip in chosen]
-    rng = np.random.default_rng(options.seed)
-    picked = rng.choice(len(everything), min(len(everything), _CONTACT_SHEET_CLIPS), replace=False)
-    drawn = [everything[index] for index in picked]
+    tracks = [clip.track.source.id for clip in everything]
+    drawn = [everything[index] for index in choose_spread(tracks, _CONTACT_SHEET_CLIPS, options.seed)]
     pcm = [read_clip(clip.track.stem, clip.position.offset, settings.clip_samples, settings.channels) for clip in drawn]
     titles = [f"{clip.track.source.id} @ {clip.position.start / options.sample_rate:.0f} s" for clip in drawn]
     spectrogram_images.write_contact_sheet(
-        path, list(map(audio_files.from_int16, pcm)), options.sample_rate, titles, heading=heading
+        path,
+        list(map(audio_files.from_int16, pcm)),
+        options.sample_rate,
+        titles,
+        heading=heading,
+        bars=settings.bars or None,
+        note=_LOOK_AT_BARS if settings.bars else _LOOK_AT_CLIPS,
     )
 
 

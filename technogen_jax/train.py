@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
-_PATHS = (("data", "dir"), ("train", "init_from"))  # fields in which ~ is the home folder
+_PATHS = (("data", "dir"), ("train", "init_from"))  # fields that are paths; they are made absolute
 
 _DESCRIPTION = """\
 Trains a model on a prepared dataset. Each field of the config can be set with --config.SECTION.FIELD=VALUE;
@@ -117,8 +117,14 @@ def read_config(file: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise OptionError(f"did not expect {' '.join(rest)}")
     for section, field in _PATHS:
         if config.get(section) and isinstance(config[section].get(field), str):
-            config[section][field] = os.path.expanduser(config[section][field])
+            config[section][field] = _absolute(config[section][field])
     return config
+
+
+def _absolute(path: str) -> str:
+    """Returns a path that means the same file from every folder; "" and a word without a file of that name stay."""
+    path = os.path.expanduser(path)
+    return os.path.abspath(path) if path and (os.sep in path or os.path.exists(path)) else path
 
 
 def train(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

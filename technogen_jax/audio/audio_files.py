@@ -9,6 +9,7 @@ recipe resamples; it accepts blocks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pathlib
@@ -211,7 +212,11 @@ def write_blocks(
                 # libsndfile's Vorbis encoder copies a call's samples to the stack, which may overflow.
                 for start in range(0, len(audio), BLOCK_SAMPLES):
                     block = audio[start : start + BLOCK_SAMPLES]
-                    file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
+                    try:
+                        file.write(to_int16(block) if lossless else np.clip(block, -1, 1))
+                    except soundfile.LibsndfileError as error:
+                        _raise_why_not_written(temporary, path)
+                        raise error
             if not file:
                 raise ValueError(f"{path.name}: expected blocks of audio to write, got none")
             if bpm and path.suffix.lower() == ".wav":
@@ -221,6 +226,17 @@ def write_blocks(
     except soundfile.LibsndfileError as error:
         reason = f"{one_line(error)} ({sample_rate_hz} Hz, {channels} channels)"
         raise ValueError(f"{path.name}: {reason}") from error
+
+
+def _raise_why_not_written(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    """Raises the OSError of a file that cannot grow: libsndfile only says "System error", of a full disk too."""
+    try:
+        with open(temporary, "ab", buffering=0) as file:
+            if file.write(bytes(1 << 16)) < 1 << 16:  # the disk takes a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def encode(pcm: np.ndarray, sample_rate_hz: int, extension: str) -> bytes:

@@ -94,6 +94,8 @@ def write_contact_sheet(
     titles: Sequence[str] | None = None,
     columns: int = 4,
     heading: str | None = None,
+    bars: float | None = None,
+    note: str | None = None,
 ) -> None:
     """Writes a PNG with a mel spectrogram of each clip, all on one scale; the file is written completely or not at all.
 
@@ -104,6 +106,8 @@ def write_contact_sheet(
         titles: one a clip; cut to what fits.
         columns: pictures beside each other.
         heading: above all of them.
+        bars: bars of four beats in a clip that begins at a bar: lines show bars (bright) and beats (dim); None: no lines.
+        note: below the heading: what to look for.
 
     Raises:
         ValueError: no clips, or another number of titles.
@@ -125,30 +129,21 @@ def write_contact_sheet(
         left=0.6 / figure.get_figwidth(),
         right=0.93,
         bottom=0.45 / height,
-        top=1 - 0.65 / height,
+        top=1 - (0.9 if note else 0.65) / height,
         wspace=0.22,
         hspace=0.45,
     )
     if heading:
-        figure.suptitle(_drawable(heading), fontsize=11)
-    centres_hz = _mel_edges_hz(sample_rate_hz)[1:-1]
-    ticks_hz = [tick for tick in _TICKS_HZ if centres_hz[0] <= tick <= centres_hz[-1]]
+        figure.suptitle(_drawable(heading), fontsize=11, y=1 - 0.12 / height, va="top")
+    if note:
+        figure.text(0.5, 1 - 0.38 / height, _drawable(note), fontsize=8, ha="center", va="top")
     for index, axis in enumerate(axes.flat):
         if index >= len(clips):
             axis.set_axis_off()
             continue
-        image = axis.imshow(
-            mel_db(clips[index], sample_rate_hz),
-            origin="lower",
-            aspect="auto",
-            cmap=_COLOURS,
-            vmin=DB_RANGE[0],
-            vmax=DB_RANGE[1],
-            extent=(0, len(clips[index]) / sample_rate_hz, -0.5, N_MELS - 0.5),
-        )
-        bands = np.interp(ticks_hz, centres_hz, np.arange(N_MELS))
-        axis.set_yticks(bands, [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks_hz])
-        axis.tick_params(labelsize=6)
+        image = _draw_spectrogram(axis, clips[index], sample_rate_hz)
+        if bars:
+            _draw_beats(axis, bars, len(clips[index]) / sample_rate_hz)
         if titles is not None:
             title = _drawable(titles[index])
             axis.set_title(title if len(title) <= _TITLE_LETTERS else "…" + title[1 - _TITLE_LETTERS :], fontsize=7)
@@ -165,6 +160,37 @@ def write_contact_sheet(
         figure.savefig(png, format="png")
     with atomic_files.replacing(path, synced=False) as temporary:
         temporary.write_bytes(png.getvalue())
+
+
+def _draw_spectrogram(axis, clip: np.ndarray, sample_rate_hz: int):
+    """Draws a mel spectrogram with its axes; returns the image."""
+    image = axis.imshow(
+        mel_db(clip, sample_rate_hz),
+        origin="lower",
+        aspect="auto",
+        cmap=_COLOURS,
+        vmin=DB_RANGE[0],
+        vmax=DB_RANGE[1],
+        extent=(0, len(clip) / sample_rate_hz, -0.5, N_MELS - 0.5),
+    )
+    centres_hz = _mel_edges_hz(sample_rate_hz)[1:-1]
+    ticks_hz = [tick for tick in _TICKS_HZ if centres_hz[0] <= tick <= centres_hz[-1]]
+    bands = np.interp(ticks_hz, centres_hz, np.arange(N_MELS))
+    axis.set_yticks(bands, [f"{tick // 1000}k" if tick >= 1000 else str(tick) for tick in ticks_hz])
+    axis.tick_params(labelsize=6)
+    return image
+
+
+def _draw_beats(axis, bars: float, seconds: float) -> None:
+    """Draws a line at each beat of a picture, and a brighter one with a mark at each bar."""
+    for beat in range(round(4 * bars)):
+        first = beat % 4 == 0
+        place = beat * seconds / (4 * bars)
+        axis.axvline(place, color="white", linewidth=1.2 if first else 0.5, alpha=0.9 if first else 0.45)
+        if first:
+            axis.plot(
+                place, N_MELS - 0.5, marker="v", color="white", markeredgecolor="black", markersize=6, clip_on=False
+            )
 
 
 def _drawable(text: str) -> str:

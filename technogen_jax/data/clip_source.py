@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -74,3 +75,24 @@ class ClipSource(Sequence[dict[str, Any]]):
                     f"{found['offset']}, expected {line.get('track')} at {line.get('offset')}): another shard, or of "
                     "another dataset; copy all files of the dataset anew or prepare it again"
                 )
+
+
+def choose_spread(tracks: Sequence[str], count: int, seed: int = 0) -> list[int]:
+    """Returns indices of clips for a picture: of as many tracks as possible, spread over their sorted names.
+
+    Args:
+        tracks: the track of each clip.
+        count: how many clips at most.
+        seed: decides which clips of a track.
+
+    Returns:
+        At most `count` indices into `tracks`, by track; several of a track only where tracks are fewer.
+    """
+    by_track: dict[str, list[int]] = {}
+    for index in np.random.default_rng(seed).permutation(len(tracks)):
+        by_track.setdefault(tracks[index], []).append(int(index))
+    names = sorted(by_track)
+    kept = np.linspace(0, len(names) - 1, min(len(names), count)).round().astype(int)
+    rounds = itertools.zip_longest(*(by_track[names[place]] for place in kept))
+    chosen = [index for one in rounds for index in one if index is not None][:count]
+    return sorted(chosen, key=lambda index: (tracks[index], index))

@@ -23,6 +23,7 @@ from technogen_jax.sampling import generator
 
 _RENDER_BATCH = 16
 _MOST_EXAMPLES = 1000
+_LEAST_SHARE = 0.5  # of the median length: a shorter file does not decide the length of all clips (chosen)
 
 
 class ClipSetError(ValueError):
@@ -180,6 +181,27 @@ def find_files(path: str | os.PathLike) -> Folder:
         why = f"; the first of {len(rejected)}: {rejected[0]['path']}: {rejected[0]['reason']}" if rejected else ""
         raise ClipSetError(f"{path}: no audio file that can be read{why}")
     return Folder(folder, *map(list, zip(*found, strict=True)), rejected)
+
+
+def shortest_seconds(folders: Sequence[Folder]) -> float:
+    """Returns the length of the shortest file.
+
+    Raises:
+        ClipSetError: it is much shorter than most: all clips would be cut to it; names the file.
+    """
+    files = [
+        (seconds, folder.path / name)
+        for folder in folders
+        for name, seconds in zip(folder.files, folder.seconds, strict=True)
+    ]
+    shortest, path = min(files)
+    middle = float(np.median([seconds for seconds, _ in files]))
+    if shortest < _LEAST_SHARE * middle:
+        raise ClipSetError(
+            f"{path}: has {shortest:.3g} s, most files have {middle:.3g} s: all clips would be cut to its length; move it away, "
+            "or name the length of the clips with --seconds"
+        )
+    return shortest
 
 
 def from_folder(

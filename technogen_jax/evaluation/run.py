@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from technogen_jax.data.manifest import read_manifest
 from technogen_jax.evaluation import charts, clip_sets, embeddings, feature_extraction, report, results, scoring
 from technogen_jax.evaluation.clip_sets import ClipSet, ClipSetError
 from technogen_jax.evaluation.features import musical
+from technogen_jax.runs.workdir import check_dataset
 from technogen_jax.sampling import generator
 
 REPORT_FILE = "report.html"
@@ -63,6 +65,7 @@ def open_run(
 
     Raises:
         ClipSetError: there is no dataset, or it has another rate or number of channels.
+        WorkdirError: it is another dataset than the run was trained on.
     """
     trained = generator.load(workdir, step)
     config = trained.config
@@ -70,6 +73,7 @@ def open_run(
     data = data or config.data.dir
     if not data:
         raise ClipSetError(f"{workdir} does not name its dataset; name the prepared dataset with --data")
+    check_dataset(workdir, generator.dataset_fingerprint(workdir), data, read_manifest(data))
     reference = clip_sets.from_records(data, list(splits), window)
     found = reference.sample_rate_hz, reference.channels
     expected = config.audio.sample_rate_hz, config.audio.channels
@@ -116,7 +120,7 @@ def open_folders(
     rate_hz = sample_rate_hz or folders[0].rates_hz[0]
     # The least that all sides have: otherwise a classifier could distinguish the sides by it.
     channels = 1 if any(1 in folder.channels for folder in folders) else 2
-    seconds = seconds or min(min(folder.seconds) for folder in folders[:2])
+    seconds = seconds or clip_sets.shortest_seconds(folders[:2])
     cut = dict(sample_rate_hz=rate_hz, channels=channels, clip_samples=round(seconds * rate_hz))
     reference, fakes, *trained_on = (
         clip_sets.from_folder(folder, side, **cut, track_pattern=track_pattern)

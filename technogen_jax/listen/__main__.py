@@ -47,8 +47,22 @@ class Options(command_line.Options):
         convert=expand_path,
     )
     listeners: int = option(20, "how many are planned; each gets a link", metavar="N", least=1, most=1000)
-    pairs: int = option(12, "pairs in question for each listener", metavar="N", least=1, most=50)
-    singles: int = option(4, "single clips in question for each listener", metavar="N", least=0, most=50)
+    pairs: int | None = option(
+        None,
+        "pairs in question for each listener (default: as many as the loops allow, at most 12)",
+        metavar="N",
+        convert=int,
+        least=1,
+        most=50,
+    )
+    singles: int | None = option(
+        None,
+        "single clips in question for each listener (default: a third of the pairs)",
+        metavar="N",
+        convert=int,
+        least=0,
+        most=50,
+    )
     beats: int | None = option(
         None,
         "beats in a loop (default: the dataset's, or from the tempo)",

@@ -14,6 +14,7 @@ from technogen_jax.listen import answers, verdict
 
 TEST_FILE = "test.json"  # private: the links, and the key of the sounds' addresses
 SOUNDS_FILE = "sounds.npz"
+MOST_PAIRS = 12  # for a listener, unless more are asked for: with the controls about ten minutes (chosen)
 REPORT_FILES = ("report.json", "report.html")
 
 
@@ -25,8 +26,8 @@ class Plan(NamedTuple):
         generated: loops that a model made.
         bad: loops of a system that is known to be bad; None without.
         listeners: how many are planned; each gets a link.
-        pairs: pairs in question for each listener.
-        singles: single clips in question for each listener.
+        pairs: pairs in question for each listener; None: as many as the loops allow, at most `MOST_PAIRS`.
+        singles: single clips in question for each listener; None: a third of the pairs.
         beats: beats in a loop; None: the dataset's, or from the tempo.
         seconds: length of a clip; None: the shortest file.
         sample_rate: rate in Hz that files are resampled to; None: theirs, if it is one.
@@ -39,8 +40,8 @@ class Plan(NamedTuple):
     generated: str
     bad: str | None
     listeners: int
-    pairs: int
-    singles: int
+    pairs: int | None
+    singles: int | None
     beats: int | None
     seconds: float | None
     sample_rate: int | None
@@ -76,12 +77,16 @@ def open_test(folder: pathlib.Path, plan: Plan) -> tuple[dict[str, Any], answers
     )
     real, generated, bad = (*sets, None)[:3]
     beats = plan.beats or 4 * (real.origin.get("bars") or 0) or None
-    sounds = stimuli.prepare(real, generated, bad, least_pairs=plan.pairs + plan.singles, beats=beats, seed=plan.seed)
+    least = (1 if plan.pairs is None else plan.pairs) + (plan.singles or 0)
+    sounds = stimuli.prepare(real, generated, bad, least_pairs=least, beats=beats, seed=plan.seed)
+    pairs, singles = choose_lengths(len(sounds.pairs), plan.pairs, plan.singles)
     os.umask(0o077)  # other users of this machine must not read the links or the truth
     folder.mkdir(parents=True, exist_ok=True)
     stimuli.save(folder / SOUNDS_FILE, sounds)
-    header = {name: asked[name] for name in ("listeners", "pairs", "singles", "delta", "seed")} | {
-        "trials": len(session.draw(sounds, plan.seed, 0, plan.pairs, plan.singles)),
+    header = {name: asked[name] for name in ("listeners", "delta", "seed")} | {
+        "pairs": pairs,
+        "singles": singles,
+        "trials": len(session.draw(sounds, plan.seed, 0, pairs, singles)),
         "items": len(sounds.pairs),
         "matched": sounds.matched,
         "seconds": sounds.pcm.shape[1] / sounds.sample_rate_hz,
@@ -92,6 +97,21 @@ def open_test(folder: pathlib.Path, plan: Plan) -> tuple[dict[str, Any], answers
     test = {"asked": asked, "header": header, "links": links, "key": secrets.token_hex(32)}
     atomic_files.write_text(folder / TEST_FILE, json.dumps(test, indent=1) + "\n")
     return test, answers.Writer(folder / answers.ANSWERS_FILE, header)
+
+
+def choose_lengths(available: int, pairs: int | None, singles: int | None) -> tuple[int, int]:
+    """Returns how many pairs and single clips each listener judges.
+
+    Args:
+        available: matched pairs that there are.
+        pairs: as asked for; None: three quarters of what is available, at most `MOST_PAIRS`.
+        singles: as asked for; None: a third of the pairs.
+    """
+    if pairs is None:
+        pairs = min(MOST_PAIRS, -(-3 * available // 4) if singles is None else available - singles)
+    if singles is None:
+        singles = min(pairs // 3, available - pairs)
+    return pairs, singles
 
 
 def serve(
@@ -129,8 +149,8 @@ def serve(
             links=test["links"],
             key=bytes.fromhex(test["key"]),
             seed=plan.seed,
-            pairs=plan.pairs,
-            singles=plan.singles,
+            pairs=test["header"]["pairs"],
+            singles=test["header"]["singles"],
             names=[*web_server.own_names(host), *names],
         )
         say("One link for each listener. A link is good for one person, who can stop and resume:")

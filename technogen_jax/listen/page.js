@@ -90,6 +90,7 @@ async function show(next) {
   training = Boolean(state.training && state.begun && !training && !state.done);
   const over = state.done >= state.of;
   $("welcome").hidden = state.begun;
+  $("minutes").textContent = `${state.minutes} minute${state.minutes === 1 ? "" : "s"}`;
   $("trial").hidden = !state.begun || over;
   $("end").hidden = !over;
   $("count").textContent = state.begun && !over && !training ? `${state.done + 1} of ${state.of}` : "";

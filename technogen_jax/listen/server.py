@@ -113,6 +113,8 @@ class _Server:
         """Returns all that the browser learns: progress and addresses of sounds, never what a sound is."""
         trial, trials = self.done[listener], self.sessions[listener]
         state: dict[str, Any] = {"begun": listener in self.introduced, "done": trial, "of": len(trials)}
+        clip_s = self.stimuli.pcm.shape[1] / self.stimuli.sample_rate_hz
+        state["minutes"] = session.estimate_minutes(trials[trial:], clip_s)
         if trial < len(trials):
             state["clips"] = [self.token(listener, trial, place) for place in range(len(trials[trial].clips))]
             if trial == 0:

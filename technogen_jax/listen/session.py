@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from technogen_jax.listen.stimuli import Stimuli
 
+_ANSWER_S = 5.0  # to decide, answer and go on (chosen)
 REPEATS = 2  # pairs that are asked again with sides swapped: does a listener agree with themselves?
 
 
@@ -26,6 +28,12 @@ class Trial(NamedTuple):
     item: int
     clips: tuple[int, ...]
     truth: str | None
+
+
+def estimate_minutes(trials: Sequence[Trial], clip_s: float) -> int:
+    """Returns how long a session takes, in minutes: each clip is played twice, and each answer takes `_ANSWER_S`."""
+    seconds = sum(2 * clip_s * len(trial.clips) + _ANSWER_S for trial in trials)
+    return max(1, round(seconds / 60))
 
 
 def draw(stimuli: Stimuli, seed: int, listener: int, pairs: int, singles: int) -> list[Trial]:

@@ -113,7 +113,7 @@ def open_sets(
         raise ClipSetError(f"expected one sample rate, got {', '.join(map(str, sorted(rates)))} Hz; {advice}")
     rate = sample_rate_hz or rates.pop()
     channels = 1 if any(1 in folder.channels for folder in folders) else 2
-    shortest = min(min(folder.seconds) for folder in folders)
+    shortest = MOST_SECONDS if seconds else clip_sets.shortest_seconds(folders)
     if prepared:
         channels, shortest = prepared.channels, min(shortest, prepared.clip_samples / rate)
     cut = {

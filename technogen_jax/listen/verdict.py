@@ -392,15 +392,31 @@ def _pairs_line(name: str, pairs: dict | None, delta: float) -> str:
 
 
 _STYLE = """
-:root { color-scheme: dark; } body { background: #0e1013; color: #d6dae0; font: 16px/1.5 system-ui, sans-serif; max-width: 860px;
-margin: 0 auto; padding: 1.5rem 1rem; } h1 { font-size: 1.3rem; } .claim { background: #14171b; border-left: 4px solid #b8e04a;
-padding: 1rem; border-radius: 8px; } .claim b { color: #b8e04a; } pre { white-space: pre-wrap; font: inherit; }
+:root { color-scheme: light dark; --ground: #fff; --text: #1c2024; --soft: #f1f3f5; --line: #d5d9de; --mark: #4d6b00; }
+@media (prefers-color-scheme: dark) { :root { --ground: #0e1013; --text: #d6dae0; --soft: #14171b; --line: #454c55; --mark: #b8e04a; } }
+body { background: var(--ground); color: var(--text); overflow-wrap: anywhere; font: 16px/1.5 system-ui, sans-serif; max-width: 860px;
+margin: 0 auto; padding: 1.5rem 1rem; } h1 { font-size: 1.3rem; } .claim { background: var(--soft); border-left: 4px solid var(--mark);
+padding: 1rem; border-radius: 8px; } .claim b { color: var(--mark); } pre { white-space: pre-wrap; font: inherit; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; } td, th { padding: .25rem .5rem;
-text-align: left; border-bottom: 1px solid #23282e; } .bar { position: relative; min-width: 150px; height: 18px; background:
-linear-gradient(#454c55, #454c55) 50% / 1px 100% no-repeat, #14171b; } .bar i { position: absolute; top: 8px; height: 2px;
+text-align: left; border-bottom: 1px solid var(--line); } .bar { position: relative; min-width: 150px; height: 18px; background:
+linear-gradient(var(--line), var(--line)) 50% / 1px 100% no-repeat, var(--soft); } .bar i { position: absolute; top: 8px; height: 2px;
 background: #8a919b; } .bar u { position: absolute; top: 4px; width: 10px; height: 10px; margin-left: -5px; border-radius: 50%;
-background: #b8e04a; } .out { opacity: .5; } .wide { overflow-x: auto; } details { margin-top: 2rem; }
+background: var(--mark); } .out { opacity: .5; } .wide { overflow-x: auto; } details { margin-top: 2rem; }
 """
+
+
+_MEANINGS = {
+    "L0": "Nothing can be concluded about the model beyond that: see below what would be needed.",
+    "L3": "That a difference was not found does not show that there is none: see below what is missing for that.",
+    "L4": "For such loops and listeners the model passes for human.",
+}
+_GLOSSARY = (
+    "<p><small>Right: the share of pairs in which the human loop was recognized; guessing gives half. 95 % interval: where "
+    "the true share lies, computed from the variance between listeners and between pairs, and by bootstrap (drawing both "
+    "again). p: the probability of such a result if the opposite were true. d′ (d prime): how well both kinds are "
+    "separated, in standard deviations; 0 is guessing. AUC: the probability that a generated loop is rated more artificial "
+    "than a human one; one half is guessing. L4 is the highest claim: shown to be at chance.</small></p>"
+)
 
 
 def page(found: dict[str, Any]) -> str:
@@ -424,8 +440,8 @@ def page(found: dict[str, Any]) -> str:
     level, sentence = first.split(": ", 1)
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Is it human?</title><style>{_STYLE}</style><h1>Is it human?</h1><p class=claim><b>{level}</b> "
-        f"{html.escape(sentence)}</p><pre>{html.escape(rest.strip())}</pre><div class=wide><table><tr><th><th>right<th>0 % to 100 %, line "
-        f"at chance<th>excluded because</tr>{''.join(rows)}</table></div><details><summary>all figures</summary><pre>"
+        f"<title>Is it human?</title><style>{_STYLE}</style><h1>Is it human?</h1><p class=claim><b>{html.escape(sentence)}</b><br>"
+        f"{_MEANINGS[level]}</p><pre>{html.escape(rest.strip())}</pre><div class=wide><table><tr><th><th>right<th>0 % to 100 %, line "
+        f"at chance<th>excluded because</tr>{''.join(rows)}</table></div>{_GLOSSARY}<details><summary>all figures</summary><pre>"
         f"{html.escape(json.dumps(found, indent=1))}</pre></details></html>\n"
     )

@@ -202,6 +202,27 @@ def _as_json(config: ConfigDict) -> ConfigDict:
     return ConfigDict(json.loads(json.dumps(config.to_dict())))
 
 
+def check_dataset(
+    name: str | os.PathLike, fingerprint: str | None, data: str | os.PathLike, manifest: Manifest
+) -> None:
+    """Checks that a dataset is the one that a generator was trained on.
+
+    Args:
+        name: the run or exported file, for the message.
+        fingerprint: of its training dataset; None: not known, so that every dataset passes.
+        data: the dataset's folder, for the message.
+        manifest: of the dataset.
+
+    Raises:
+        WorkdirError: it is another one, or was prepared anew with another split.
+    """
+    if fingerprint is not None and fingerprint != manifest.fingerprint:
+        raise WorkdirError(
+            f"{data}: is not the dataset that {name} was trained on (other tracks, options or split: its test tracks may have "
+            "been trained on); name that dataset, or compare folders of audio with --real and --generated"
+        )
+
+
 def read_json_or_none(path: pathlib.Path) -> Any:
     """Reads a JSON file; None if it is missing or damaged."""
     try:

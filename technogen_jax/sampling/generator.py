@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from technogen_jax import models
 from technogen_jax.runs import bundle
 from technogen_jax.runs.checkpoints import Checkpoints, DeletedError
-from technogen_jax.runs.workdir import WorkdirError, read_config, read_statistics
+from technogen_jax.runs.workdir import DATA_FILE, WorkdirError, read_config, read_json_or_none, read_statistics
 
 PURPOSES = ("init", "train", "preview", "evaluate")  # for which a run draws random keys; their order decides the keys
 _MOST_THREADS = 8  # that render clips; each takes memory (chosen)
@@ -96,6 +96,14 @@ def _restore_ema(
             if step is None:
                 raise WorkdirError(f"{workdir}: no checkpoint was evaluated; use the latest")
         return step, checkpoints.restore_ema(step, shapes)
+
+
+def dataset_fingerprint(workdir: str | os.PathLike) -> str | None:
+    """Returns the fingerprint of the dataset that a run or an exported file was trained on; None if it does not say."""
+    if pathlib.Path(workdir).suffix == bundle.SUFFIX:
+        return bundle.read(workdir).card.get("fingerprint")
+    identity = read_json_or_none(pathlib.Path(workdir) / DATA_FILE)
+    return identity.get("fingerprint") if isinstance(identity, dict) else None
 
 
 def folder_for(workdir: str | os.PathLike) -> pathlib.Path:

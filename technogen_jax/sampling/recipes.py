@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import pathlib
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,13 +53,21 @@ def write(
         "channels": shape[1],
         "samples": shape[0],
         "pcm_sha256": pcm_sha256,
-        "made_with": {
-            "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            "device": jax.devices()[0].device_kind,
-        },
+        "made_with": describe_machine(),
     }
     atomic_files.write_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns all that the bits of a sound depend on, besides its recipe: XLA divides work by the number of processors."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "device": jax.devices()[0].device_kind,
+        "processor": platform.machine(),
+        "processors": processors,
+    }
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:

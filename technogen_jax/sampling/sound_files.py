@@ -16,7 +16,9 @@ import numpy as np
 from technogen_jax.audio import audio_files, spectrogram_images
 from technogen_jax.common import progress
 from technogen_jax.data import tfrecords
-from technogen_jax.data.clip_source import ClipSource
+from technogen_jax.data.clip_source import ClipSource, choose_spread
+from technogen_jax.data.manifest import read_clip_table
+from technogen_jax.runs.workdir import WorkdirError, check_dataset
 from technogen_jax.sampling import arrangement, generator, recipes
 
 _PICTURED = 8  # clips in a row of the picture
@@ -272,8 +274,23 @@ def repeat(
         pcm_sha256 = hashlib.sha256(pcm.data).hexdigest()
     if pcm_sha256 == recipe["pcm_sha256"]:
         return target, ""
-    first = recipe.get("made_with", {})
-    return target, f"differs in some bits: it was made with jaxlib {first.get('jaxlib')} on {first.get('device')}"
+    return target, _explain_difference(recipe.get("made_with", {}))
+
+
+def _explain_difference(first: Mapping[str, Any]) -> str:
+    """Returns why a sound differs from the first one, from what made both.
+
+    The noise of TechnoGAN is drawn from the bits of the code, so that one bit gives another pattern of the same noise.
+    """
+    now = recipes.describe_machine()
+    changed = [
+        f"{name} was {first[name]}, is {now[name]}" for name in now if name in first and first[name] != now[name]
+    ]
+    why = (
+        "; ".join(changed)
+        or f"jaxlib {first.get('jaxlib')} on {first.get('device')}, perhaps another kind of processor"
+    )
+    return f"differs: the same clip with other rounding and other noise ({why})"
 
 
 def describe(clips: Iterable[np.ndarray]) -> str:
@@ -312,15 +329,22 @@ def draw_picture(trained: generator.Trained, clips: Sequence[np.ndarray], path: 
     data = data or trained.config.data.dir
     try:
         source = ClipSource(data, trained.config.data.split) if data else ()
+        if source and data == trained.config.data.dir:  # the folder may have been prepared anew
+            check_dataset(trained.workdir, generator.dataset_fingerprint(trained.workdir), data, source.manifest)
         window = trained.config.audio.clip_samples
-        for index in np.linspace(0, len(source) - 1, count if source else 0).astype(int):
-            clip = source[int(index)]
+        tracks = [line["track"] for line in read_clip_table(data, trained.config.data.split)] if source else []
+        for index in choose_spread(tracks, count):
+            clip = source[index]
             drawn.append(audio_files.from_int16(clip["audio"][:window]))
             titles.append(f"{clip['track']} @ {clip['offset'] / trained.config.audio.sample_rate_hz:.0f} s")
-    except (tfrecords.RecordError, TypeError) as error:
+    except (tfrecords.RecordError, WorkdirError, TypeError) as error:
         why = str(error)
     heading = f"step {trained.step}" + (": generated above, real below" if len(drawn) > count else "")
-    spectrogram_images.write_contact_sheet(path, drawn, trained.config.audio.sample_rate_hz, titles, heading=heading)
+    endless = trained.gan.endless
+    note = "Lines: beats; with a mark: bars. Kicks (bottom) should begin at them." if endless else None
+    bars = endless and endless.bars
+    rate_hz = trained.config.audio.sample_rate_hz
+    spectrogram_images.write_contact_sheet(path, drawn, rate_hz, titles, heading=heading, bars=bars, note=note)
     return why
 
 

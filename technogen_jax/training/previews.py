@@ -59,10 +59,11 @@ def write_preview(
     audio_files.write(folder / f"step{step:08d}.wav", sequence, rate_hz)
     titles = [f"latent {index}" for index in range(len(clips))]
     picture = folder / f"step{step:08d}.png"
-    spectrogram_images.write_contact_sheet(picture, clips, rate_hz, titles, heading=f"step {step}")
+    bars = gan.endless and gan.endless.bars
+    spectrogram_images.write_contact_sheet(picture, clips, rate_hz, titles, heading=f"step {step}", bars=bars)
     for index, clip in enumerate(clips):
         image = spectrogram_images.mel_image(clip, rate_hz)
-        log.write_preview(step, f"preview/{index}", clip, rate_hz, image)
+        log.write_preview(step, f"preview/latent_{index:02d}", clip, rate_hz, image)
 
 
 def delete_unfinished(workdir: pathlib.Path) -> None:

@@ -460,3 +460,17 @@ def test_write_rejects_invalid_extensions_and_audio(tmp_path):
     with pytest.raises(ValueError, match="12345 Hz"):
         audio_files.write(tmp_path / "a.mp3", music(), 12345)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
+def test_a_file_that_cannot_grow_is_an_error_with_its_reason(tmp_path, extension):
+    resource = pytest.importorskip("resource", reason="not on Windows")
+    noise = np.random.default_rng(0).uniform(-1, 1, (400_000, 1)).astype(np.float32)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # as a full disk, which needs a disk
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            audio_files.write(tmp_path / f"a.{extension}", noise, 8000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.filename == str(tmp_path / f"a.{extension}") and not list(tmp_path.iterdir())

@@ -80,6 +80,24 @@ def test_write_contact_sheet_writes_one_image(tmp_path, count):
     assert os.listdir(tmp_path) == ["sheet.png"]
 
 
+def test_lines_show_beats_and_brighter_ones_bars(tmp_path):
+    pictures = []
+    for bars in (None, 2):
+        spectrogram_images.write_contact_sheet(
+            tmp_path / "sheet.png", [np.zeros((16000, 1), np.float32)], 8000, heading="h", note="look", bars=bars
+        )
+        pictures.append(image.imread(io.BytesIO((tmp_path / "sheet.png").read_bytes()))[..., :3].mean(-1))
+    plain, lined = pictures
+    row = plain.shape[0] // 2  # through the picture, which is black: silence
+    brighter = (lined - plain)[row] > 0.1
+    starts = np.flatnonzero(np.diff(brighter.astype(int)) == 1)
+    assert len(starts) == 7, "two bars of four beats; the first beat is the frame"
+    heights = [(lined - plain)[row, start + 1 : start + 4].max() for start in starts]
+    assert heights[3] > 1.3 * max(heights[:3] + heights[4:]), "the second bar"
+    distances = np.diff(starts)
+    assert distances.max() - distances.min() <= 2
+
+
 def test_invalid_arguments_are_errors(tmp_path):
     with pytest.raises(ValueError, match="at least one clip"):
         spectrogram_images.write_contact_sheet(tmp_path / "a.png", [], 16000)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from helpers import loops
 
-from technogen_jax import evaluate
+from technogen_jax import evaluate, sample
 from technogen_jax.audio import audio_files, corruptions
 from technogen_jax.evaluation import classifier, feature_extraction, results, scoring, summary
 from technogen_jax.evaluation import run as run_module
 from technogen_jax.evaluation.metrics import distances
 from technogen_jax.evaluation.metrics.embedded_set import make_embedded_set
+from technogen_jax.runs.workdir import CONFIG_FILE, DATA_FILE
 
 TRACKS, TAKES = 24, 2
 
@@ -160,6 +161,19 @@ def test_the_table_for_musicians_begins_with_what_is_most_wrong(good):
     table = (good / run_module.REPORT_FILE).read_text().partition("the most wrong first")[2].partition("</table>")[0]
     places = [table.index(html.escape(found["says"])) for _, found in ranked]
     assert places == sorted(places)
+
+
+def test_another_dataset_than_the_runs_is_refused(trained_workdir, prepared_set, tmp_path, capsys):
+    shutil.copytree(trained_workdir, tmp_path / "run")
+    assert run_module.open_run(tmp_path / "run", "latest", 10, 0, data=str(prepared_set))
+    identity = json.loads((tmp_path / "run" / DATA_FILE).read_text())
+    (tmp_path / "run" / DATA_FILE).write_text(json.dumps(identity | {"fingerprint": "of another split"}))
+    assert evaluate.main(["--workdir", str(tmp_path / "run"), "--data", str(prepared_set)]) == 1
+    assert "is not the dataset that" in capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / CONFIG_FILE).read_text())
+    assert config["data"]["dir"] == str(prepared_set)
+    assert sample.main(["--workdir", str(tmp_path / "run"), "--n", "1", "--output", str(tmp_path)]) == 0
+    assert "the picture has no real clips: " in capsys.readouterr().err
 
 
 def test_the_same_command_gives_the_same_json(folders, good, unreported, capsys):

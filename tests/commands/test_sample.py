@@ -247,3 +247,14 @@ def test_files_that_are_no_recipes_are_refused(trained_workdir, tmp_path, capsys
     options = ["--workdir", str(trained_workdir), "--output", str(tmp_path)]
     assert sample.main([*options, "--interpolate", "one", "2"]) == 1
     assert "--interpolate one: expected a seed or the .json of a clip" in capsys.readouterr().err
+
+
+def test_a_difference_names_what_changed_on_the_machine(trained_workdir, tmp_path, capsys):
+    sample.main(["--workdir", str(trained_workdir), "--n", "1", "--output", str(tmp_path)])
+    card = tmp_path / "wavegan-step6-seed0-000.json"
+    content = json.loads(card.read_text())
+    content["made_with"]["processors"] += 3
+    count = content["made_with"]["processors"]
+    card.write_text(json.dumps(content | {"pcm_sha256": "0" * 64}))
+    assert sample.main(["--from", str(card)]) == 1
+    assert f"processors was {count}, is {count - 3}" in capsys.readouterr().out

@@ -14,6 +14,7 @@ import soundfile
 from conftest import RATE_HZ, ROOT
 from ml_collections import ConfigDict
 
+from technogen_jax import train
 from technogen_jax.data import clip_source
 from technogen_jax.data.manifest import read_manifest
 from technogen_jax.runs.checkpoints import Checkpoints
@@ -372,3 +373,12 @@ def test_run_killed_while_it_created_its_workdir_starts_again(tiny_config, train
     with claim_workdir(tmp_path, tiny_config, read_manifest(tiny_config.data.dir)):
         assert sorted(os.listdir(tmp_path)) == [LOCK_FILE, CONFIG_FILE, DATA_FILE]
     assert (tmp_path / CONFIG_FILE).read_bytes() == whole.read_bytes()
+
+
+def test_a_relative_dataset_means_the_same_from_every_folder(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    config_file = str(ROOT / "configs" / "wavegan.py")
+    monkeypatch.chdir(tmp_path)
+    for word in ("data", "./data", "sub/../data"):
+        assert train.read_config(config_file, [f"--config.data.dir={word}"]).data.dir == str(tmp_path / "data")
+    assert train.read_config(config_file, ["--config.data.dir="]).data.dir == ""

@@ -10,7 +10,7 @@ from helpers.datasets import CLIP_SAMPLES, edited, edits, read_or_record_error, 
 from helpers.fuzzing import fuzzed
 from hypothesis import given
 
-from technogen_jax.data import tfrecords
+from technogen_jax.data import clip_source, tfrecords
 from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.data.manifest import CLIPS_FILE
 
@@ -115,3 +115,12 @@ def test_clip_source_reads_edited_records_or_raises_a_record_error(one_clip, tmp
     if clip is not None:
         assert clip["audio"].shape == (CLIP_SAMPLES, 2) and clip["audio"].dtype == np.int16
         assert clip["label"] in (0, 1) and isinstance(clip["track"], str) and isinstance(clip["offset"], int)
+
+
+def test_clips_for_a_picture_are_spread_over_tracks():
+    tracks = [f"track {number:02d}" for number in range(30) for _ in range(20)]
+    chosen = [tracks[index] for index in clip_source.choose_spread(tracks, 12)]
+    assert len(set(chosen)) == 12 and {"track 00", "track 29"} <= set(chosen)
+    few = [["a", "b", "b", "b", "c"][index] for index in clip_source.choose_spread(["a", "b", "b", "b", "c"], 4)]
+    assert few == ["a", "b", "b", "c"]
+    assert sorted(clip_source.choose_spread(["a", "b"], 12)) == [0, 1] and clip_source.choose_spread([], 3) == []

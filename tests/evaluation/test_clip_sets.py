@@ -122,3 +122,12 @@ def test_choose_spreads_clips_over_tracks(folder):
 def test_more_clips_of_a_generator_include_fewer(trained_workdir):
     clips = clip_sets.from_generator(generator.load(trained_workdir), 30, 0)
     np.testing.assert_array_equal(clip_sets.choose(clips, per_track=8, tracks=12, seed=5), np.arange(12))
+
+
+def test_a_stray_short_file_is_named_and_does_not_cut_all_clips(tmp_path):
+    for name, seconds in (("a", 2), ("b", 1.9), ("c", 2.1), ("stray", 0.3)):
+        audio_files.write(tmp_path / f"{name}.wav", np.full((round(seconds * 8000), 1), 0.1, np.float32), 8000)
+    with pytest.raises(clip_sets.ClipSetError, match=r"stray.wav: has 0.3 s, most files have 1.95 s"):
+        clip_sets.shortest_seconds([clip_sets.find_files(tmp_path)])
+    (tmp_path / "stray.wav").unlink()
+    assert clip_sets.shortest_seconds([clip_sets.find_files(tmp_path)]) == 1.9

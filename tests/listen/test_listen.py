@@ -534,6 +534,50 @@ def running(folders, output):
         process.stdout.close()
 
 
+@pytest.mark.parametrize(
+    "available, pairs, singles, chosen",
+    [
+        (5, None, None, (4, 1)),
+        (100, None, None, (12, 4)),
+        (1, None, None, (1, 0)),
+        (10, 6, None, (6, 2)),
+        (7, 6, None, (6, 1)),
+        (10, None, 0, (10, 0)),
+        (9, 5, 4, (5, 4)),
+    ],
+)
+def test_the_default_number_of_pairs_fits_the_loops(available, pairs, singles, chosen):
+    assert listening_test.choose_lengths(available, pairs, singles) == chosen
+
+
+def test_sixteen_loops_a_side_are_enough_for_the_defaults(tmp_path):
+    rng, beat = np.random.default_rng(0), 4000
+    for side in ("real", "made"):
+        (tmp_path / side).mkdir()
+        for index in range(16):
+            loop = rng.normal(0, 0.05, 4 * beat) + np.tile(np.exp(-np.arange(beat) / 300), 4) * rng.uniform(0.3, 0.6)
+            audio_files.write(tmp_path / side / f"{index}.wav", np.float32(loop), 8000)
+    words = [
+        "--real",
+        str(tmp_path / "real"),
+        "--generated",
+        str(tmp_path / "made"),
+        "--output",
+        str(tmp_path / "test"),
+    ]
+    options = command.parse_options([*words, "--beats", "4"])
+    asked = listening_test.Plan(**{name: getattr(options, name) for name in listening_test.Plan._fields})
+    test, writer = listening_test.open_test(tmp_path / "test", asked)
+    writer.close()
+    header = test["header"]
+    assert (header["pairs"], header["singles"]) == (4, 1)
+    trials = session.draw(stimuli.load(tmp_path / "test" / listening_test.SOUNDS_FILE), 0, 0, 4, 1)
+    assert len(trials) == header["trials"]
+    clips = sum(len(trial.clips) for trial in trials)
+    assert session.estimate_minutes(trials, 2.0) == round((4 * clips + 5 * len(trials)) / 60)
+    listening_test.open_test(tmp_path / "test", asked)[1].close()  # the same command resumes it
+
+
 def test_a_killed_server_loses_no_answer_and_resumes(folders, tmp_path, capsys):
     with running(folders, tmp_path / "test") as (port, links, process):
         client = Client(port, links[0])

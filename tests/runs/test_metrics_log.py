@@ -17,9 +17,9 @@ def test_tensorboard_reads_scalars_audio_and_images(trained_workdir):
     events = EventAccumulator(str(trained_workdir / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("d/adversarial")] == [1, 2, 4, 6]
-    assert [event.step for event in events.Audio("preview/1")] == [4, 6]
-    assert events.Audio("preview/1")[0].sample_rate == RATE_HZ
-    assert [event.step for event in events.Images("preview/0")] == [4, 6]
+    assert [event.step for event in events.Audio("preview/latent_01")] == [4, 6]
+    assert events.Audio("preview/latent_01")[0].sample_rate == RATE_HZ
+    assert [event.step for event in events.Images("preview/latent_00")] == [4, 6]
 
 
 @pytest.mark.parametrize(
