@@ -25,6 +25,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):  # XLA ends a proce
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     AS_USERS["xla_cpu_use_fusion_emitters"] = True
 
+pytest_plugins = ["helpers.playing"]
 ROOT = pathlib.Path(__file__).parent.parent
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "", None)
 reached = []  # beyond this machine, since the last test

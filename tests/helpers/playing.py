@@ -1,3 +1,5 @@
+"""Fixtures of the tests of the app: a model to play, a training to watch, and their page."""
+
 import json
 import math
 import pathlib
@@ -16,7 +18,7 @@ RATE_HZ = 8000
 EFFECTS = (("less kick", "more kick"), ("darker", "brighter"), ("narrower", "wider"), ("sparser", "busier"))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def playable():
     """A TechnoGAN of one bar, two classes, 8 kHz, random networks."""
     trained = model(1)
@@ -24,14 +26,14 @@ def playable():
     return sounds.PlayableModel("tiny", trained, directions, EFFECTS, generator.tempo_bpm(trained))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def pcm_of_7(playable):
     """What `technogen_jax.sample` writes for seed 7, int16 `[T, C]`."""
     latents = generator.draw_latents(playable.trained.gan, 7, [0])
     return audio_files.to_int16(next(generator.render(playable.trained, latents)))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """The folder of a training that has previews and metrics and no checkpoint yet; a killed run left half a line."""
     folder = tmp_path_factory.mktemp("run")
@@ -48,7 +50,7 @@ def run(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def served(playable, run, tmp_path_factory):
     """The page, served on loopback, with a model that is open and a run that has no checkpoint yet."""
     pytest.importorskip("uvicorn", reason="pip install -r requirements-app.txt")
