@@ -7,3 +7,7 @@ synthesizer   oscillator, resonant filters, distortion
 effects       reverb, echo, limiter; rumble and texture
 filters       fixed filters and helpers
 """
+
+from technogen_jax.common import cache_folders
+
+cache_folders.use_temporary_folders()  # before filters.py imports numba

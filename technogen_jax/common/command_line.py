@@ -39,6 +39,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from technogen_jax.common import cache_folders
+
 REQUIRED = dataclasses.MISSING
 SEEDS = 2**32 - 1  # the largest seed that JAX and numpy both take
 _HELP_COLUMNS = (60, 100)  # a narrower terminal breaks lines itself; wider lines are hard to read
@@ -243,6 +245,7 @@ class Command:
         """
         with _robust_output(), _signals_raise():
             options, debug, as_json = self._parse(argv, program)
+            cache_folders.use_temporary_folders()
             say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
             try:
                 facts = self.function(options, say)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import pathlib
 import platform
 import time
 
 import jax
+
+from technogen_jax.common import cache_folders
 
 _KEPT_DAYS = 60  # chosen: programs that were written earlier are deleted
 _LEAST_COMPILE_S = 0.2  # chosen: a program that compiles faster is not worth a file
@@ -27,12 +28,11 @@ def use_cache() -> pathlib.Path | None:
     """
     if jax.config.jax_compilation_cache_dir:
         return pathlib.Path(jax.config.jax_compilation_cache_dir)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = pathlib.Path(cache) / "technogen" / f"programs-{_processor()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    cache = cache_folders.user_cache_folder()
+    if cache is None:
         return None
+    folder = cache / f"programs-{_processor()}"
+    folder.mkdir(exist_ok=True)
     for path in folder.glob("*-cache"):
         with contextlib.suppress(OSError):  # another process may delete it at the same time
             if path.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS:

@@ -10,6 +10,8 @@ import functools
 import threading
 from collections.abc import Callable
 
+from technogen_jax.common import cache_folders
+
 
 def compiled(function: Callable) -> Callable:
     """Returns a function of arrays and numbers that compiles `function` at its first call.
@@ -29,6 +31,7 @@ def compiled(function: Callable) -> Callable:
 
 
 def _compile(function, args):
+    cache_folders.use_temporary_folders()
     import numba
 
     # If these options change, the stored machine code stays valid: delete __pycache__.

@@ -15,10 +15,15 @@ from technogen_jax.training.state import TrainState
 _DATASET_SHARE = 0.1  # chosen: with data.resident "auto" a dataset may take this share of a device's memory
 
 
-def read_memory_bytes() -> int:
-    """Returns the memory of a device; for a CPU, the memory of the machine."""
+def read_memory_bytes() -> float:
+    """Returns the memory of a device; for a CPU, the memory of the machine; infinity if it is not known."""
     statistics = jax.local_devices()[0].memory_stats() or {}
-    return statistics.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return math.inf
 
 
 def check_state_fits(config: ConfigDict, shapes: TrainState, shardings: TrainState) -> None:
