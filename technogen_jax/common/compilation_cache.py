@@ -32,7 +32,10 @@ def use_cache() -> pathlib.Path | None:
     if cache is None:
         return None
     folder = cache / f"programs-{_processor()}"
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
     for path in folder.glob("*-cache"):
         with contextlib.suppress(OSError):  # another process may delete it at the same time
             if path.stat().st_mtime < time.time() - 86400 * _KEPT_DAYS:

@@ -32,51 +32,55 @@ def test_a_user_without_a_home_gets_no_folder_of_the_name_tilde(no_home, tmp_pat
     assert not any(tmp_path.iterdir())
 
 
+READ_ONLY = """
+import os, sys
+from technogen_jax.common import cache_folders
+writable = cache_folders.is_writable
+cache_folders.is_writable = lambda folder: "nowhere" not in sys.argv and writable(folder)
+"""
+# Numba may use no folder but a given one, as if the packages were read-only.
+ONLY_GIVEN = """
+assert "numba" not in sys.modules and os.environ["NUMBA_CACHE_DIR"].startswith(os.environ["TMPDIR"])
+from numba.core import caching
+caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]
+"""
 PROGRAMS = {
-    "synthesize": "from data_prep.corpus import filters",
-    "fingerprints": """
+    "commands": """
 from technogen_jax.common import command_line
-def work(options, say):
-    import librosa
-    librosa.util.localmax
-command = command_line.Command("test", command_line.Options, work, "", "")
+command = command_line.Command("test", command_line.Options, lambda options, say: exec(ONLY_GIVEN), "", "")
 assert command.main([]) == 0
 """,
-    "a loop of ours": """
+    "synthesize": """
+import data_prep.corpus
+exec(ONLY_GIVEN)
+from data_prep.corpus import filters
+""",
+    "loops": """
 import numpy as np
 from technogen_jax.common.compiled import compiled
 def total(x):
     return x.sum()
 assert compiled(total)(np.ones(3)) == 3
+assert os.environ["NUMBA_CACHE_DIR"].startswith(os.environ["TMPDIR"])
 """,
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_without_a_home_code_is_compiled_in_a_temporary_folder(no_home, tmp_path, name):
-    """The locator is limited after numba has read its variables, so numba must be imported by the program."""
-    hook = tmp_path / "sitecustomize.py"
-    hook.write_text(
-        "import sys, importlib.abc, importlib.machinery\n"
-        "class Finder(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name != 'numba.core.caching': return None\n"
-        "        sys.meta_path.remove(self)\n"
-        "        spec = importlib.util.find_spec(name)\n"
-        "        run = spec.loader.exec_module\n"
-        "        def exec_module(module):\n"
-        "            run(module)\n"
-        "            module.CacheImpl._locator_classes = [module.UserProvidedCacheLocator]\n"
-        "        spec.loader.exec_module = exec_module\n"
-        "        return spec\n"
-        "import importlib.util\n"
-        "sys.meta_path.insert(0, Finder())\n"
-    )
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "TMPDIR": str(temporary)}
+def run(program, folder, *words):
+    program = f"{READ_ONLY}ONLY_GIVEN = {ONLY_GIVEN!r}\n{program}"
+    environment = os.environ | {"TMPDIR": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAMS[name]], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", program, *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert not any(temporary.iterdir())  # deleted at the end
+    assert not any(folder.iterdir())  # what was in it is deleted at the end
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_without_a_home_and_with_read_only_code_numba_has_a_temporary_folder(no_home, tmp_path, name):
+    run(PROGRAMS[name], tmp_path, "nowhere")
+
+
+def test_code_that_is_stored_beside_the_source_is_used_without_a_home(no_home, tmp_path):
+    program = "cache_folders.use_temporary_folders(); assert 'NUMBA_CACHE_DIR' not in os.environ"
+    run(f"{program} and os.environ['MPLCONFIGDIR']", tmp_path)
