@@ -8,7 +8,15 @@ from typing import Any
 from data_prep.tracks import tempo
 from data_prep.tracks.clip_settings import ClipSettings
 from technogen_jax.common import command_line
-from technogen_jax.common.command_line import REQUIRED, cpu_count, expand_path, option, parse_numbers
+from technogen_jax.common.command_line import (
+    MOST_WORKERS,
+    REQUIRED,
+    SEEDS,
+    cpu_count,
+    expand_path,
+    option,
+    parse_numbers,
+)
 from technogen_jax.data import tfrecords
 
 DESCRIPTION = """\
@@ -105,7 +113,7 @@ class Options(command_line.Options):
         metavar="MIN,MAX",
         convert=parse_numbers,
     )
-    channels: int = option(1, "1: the mean of all channels, or 2", metavar="N")
+    channels: int = option(1, "1: the mean of all channels, or 2", metavar="N", least=1, most=2)
     split: tuple[float, ...] = option(
         (0.8, 0.1, 0.1), "shares of the tracks in train,valid,test", metavar="A,B,C", convert=parse_numbers
     )
@@ -115,9 +123,10 @@ class Options(command_line.Options):
         metavar="N",
         convert=int,
         least=1,
+        most=10_000_000,
     )
     shuffle: bool = option(True, "shuffle the clips of a split over all its shards (default: yes)")
-    seed: int = option(0, "seed of the split and the shuffling", metavar="N", least=0)
+    seed: int = option(0, "seed of the split and the shuffling", metavar="N", least=0, most=SEEDS)
     silence_db: float = option(
         -60.0, "leave out clips whose RMS, after normalisation, is below", metavar="DB", least=-200, most=0
     )
@@ -136,6 +145,7 @@ class Options(command_line.Options):
         metavar="HZ",
         convert=float,
         above=0,
+        most=96_000,
     )
     labels: str = option(
         "folder",
@@ -149,6 +159,7 @@ class Options(command_line.Options):
         metavar="N",
         convert=int,
         least=1,
+        most=MOST_WORKERS,
     )
     task: str | None = option(
         None,
@@ -156,7 +167,7 @@ class Options(command_line.Options):
         metavar="I/N",
         convert=str,
     )
-    shard_mb: float = option(128.0, "size of a shard, about", metavar="MB", above=0)
+    shard_mb: float = option(128.0, "size of a shard, about", metavar="MB", least=0.001, most=1_000_000)
 
     def __post_init__(self):
         super().__post_init__()
@@ -173,7 +184,6 @@ class Options(command_line.Options):
         low, high = self.bpm_range if len(self.bpm_range) == 2 else (0, 0)
         octave = 40 <= low < high <= 300 and high < 2 * low
         check("bpm_range", octave, "two tempos from 40 to 300, less than an octave apart")
-        check("channels", self.channels in (1, 2), "1 or 2")
         shares = len(self.split) == len(tfrecords.SPLITS) and all(0 <= share <= 1 for share in self.split)
         check("split", shares and abs(sum(self.split) - 1) < 1e-6, "three shares (train,valid,test) that sum to 1")
         check("target_lufs", self.target_lufs is None or self.normalise == "loudness", "--normalise loudness with it")

@@ -369,7 +369,9 @@ def _prepare(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-COMMAND = command_line.Command("data_prep.prepare", Options, _prepare, DESCRIPTION, EXAMPLES, resumes=True)
+COMMAND = command_line.Command(
+    "data_prep.prepare", Options, _prepare, DESCRIPTION, EXAMPLES, resumes=True, less_memory=workers.fewer
+)
 parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":

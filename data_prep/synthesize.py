@@ -23,9 +23,11 @@ from data_prep import workers
 from data_prep.corpus.compose import GENRES, SHORTEST_MINUTES, Track, compose
 from data_prep.corpus.render import render
 from technogen_jax.audio import audio_files
-from technogen_jax.common import atomic_files, command_line, progress
+from technogen_jax.common import atomic_files, command_line, json_files, progress
 from technogen_jax.common.command_line import (
+    MOST_WORKERS,
     REQUIRED,
+    SEEDS,
     OptionError,
     cpu_count,
     expand_path,
@@ -67,7 +69,7 @@ class Options(command_line.Options):
         REQUIRED, "folder of the corpus, with one folder for each genre", metavar="DIR", convert=expand_path
     )
     tracks: int = option(24, "number of tracks", metavar="N", least=1, most=10_000)
-    seed: int = option(0, "another seed gives other tracks", metavar="N", least=0)
+    seed: int = option(0, "another seed gives other tracks", metavar="N", least=0, most=SEEDS)
     sample_rate: int = option(44100, "sample rate", metavar="HZ", least=8000, most=192_000)
     minutes: tuple[float, ...] = option(
         (1.0, 3.0), "shortest and longest track", metavar="MIN,MAX", convert=parse_numbers
@@ -84,11 +86,11 @@ class Options(command_line.Options):
         metavar="N",
         convert=int,
         least=1,
+        most=MOST_WORKERS,
     )
 
     def __post_init__(self):
         super().__post_init__()
-        self.check("seed", self.seed < 2**63, "0 or more")
         ordered = len(self.minutes) == 2 and SHORTEST_MINUTES <= self.minutes[0] <= self.minutes[1] <= 60
         self.check("minutes", ordered, f"the shortest and the longest, from {SHORTEST_MINUTES:g} to 60, like 1,3")
         for name, known in (("genres", GENRES), ("formats", FORMATS)):
@@ -219,7 +221,7 @@ def _finished(job: TrackJob) -> float:
     """Seconds of a track that an earlier run made, 0 if it did not."""
     path = pathlib.Path(job.path)
     try:
-        fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        fields = json_files.read(path.with_suffix(".json"))
         whole = fields["bytes"] == path.stat().st_size and fields["options"] == job.shaping
         return fields["samples"] / fields["sample_rate_hz"] if whole else 0.0
     except (OSError, ValueError, KeyError, TypeError):
@@ -230,7 +232,7 @@ def _check_others(output: pathlib.Path, shaping: dict[str, Any]) -> None:
     """Raises if the folder holds tracks that were made with other options: two corpora in one would be mistaken for one."""
     for path in sorted(output.glob("*/*-[0-9][0-9][0-9][0-9].json")):
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))["options"]
+            before = json_files.read(path)["options"]
             changed = [name for name in shaping if before.get(name) != shaping[name]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -261,7 +263,9 @@ def _synthesize(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     return {"output": options.output, "tracks": options.tracks, "seconds": round(seconds, 3)}
 
 
-COMMAND = command_line.Command("data_prep.synthesize", Options, _synthesize, _DESCRIPTION, _EXAMPLES, resumes=True)
+COMMAND = command_line.Command(
+    "data_prep.synthesize", Options, _synthesize, _DESCRIPTION, _EXAMPLES, resumes=True, less_memory=workers.fewer
+)
 parse_options, main = COMMAND.parse, COMMAND.main
 
 if __name__ == "__main__":

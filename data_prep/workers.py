@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from technogen_jax.common.command_line import CommandError
+from technogen_jax.common.command_line import CommandError, cpu_count
 
 # Each worker uses one thread: the workers already run in parallel.
 _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -99,6 +99,11 @@ class Workers:
                 yield index, result
 
 
+def fewer(options: Any) -> str:
+    """Returns what to do if memory is not enough, for a command with the option `workers`."""
+    return f"Try --workers {max(1, (options.workers or cpu_count()) // 2)}; each process needs memory of its own"
+
+
 def set_time_limit(seconds: int | None) -> None:
     """Ends the process of the calling job after `seconds`, unless the job calls this again.
 
@@ -142,6 +147,8 @@ def _serve(connection: multiprocessing.connection.Connection) -> None:
             result = function(job)
         except JobError as error:
             result = error
+        except MemoryError as error:
+            result = JobError(f"not enough memory in a worker ({error}); the same command with fewer --workers resumes")
         except Exception:
             result = JobError(f"a worker failed; this is a bug:\n{traceback.format_exc()}")
         connection.send(result)

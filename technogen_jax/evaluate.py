@@ -58,7 +58,7 @@ class Options(command_line.Options):
         convert=expand_path,
     )
     step: int | str = option("latest", "checkpoint: latest, best or a step", metavar="STEP", convert=parse_step)
-    n: int = option(1000, "number of clips to generate", metavar="N", least=_LEAST_CLIPS)
+    n: int = option(1000, "number of clips to generate", metavar="N", least=_LEAST_CLIPS, most=100_000)
     split: tuple[str, ...] = option(
         ("test",), "real tracks to compare with: test, or valid,test ...", metavar="NAMES", convert=parse_words
     )
@@ -81,10 +81,16 @@ class Options(command_line.Options):
         "length of the clips that files are cut into (default: the shortest file)",
         metavar="S",
         convert=float,
-        above=0,
+        least=0.25,
+        most=600,
     )
     sample_rate: int | None = option(
-        None, "rate that files are resampled to (default: theirs, if it is one)", metavar="HZ", convert=int, above=0
+        None,
+        "rate that files are resampled to (default: theirs, if it is one)",
+        metavar="HZ",
+        convert=int,
+        least=5000,
+        most=192_000,
     )
     loop: bool = option(False, "the clips are loops, without silence at the end (default: if the dataset has bars)")
     beats: int | None = option(
@@ -92,16 +98,21 @@ class Options(command_line.Options):
         "beats in a clip of whole bars (default: the dataset's, or from the tempo)",
         metavar="N",
         convert=int,
-        above=0,
+        least=1,
+        most=1000,
     )
     embeddings: str = option(
         "tmr-v1", "tmr-v1, musicnn=WHEEL, musicnn-vgg=WHEEL, artefact=FILE", metavar="NAMES", convert=_embedding_names
     )
     labels: bool = option(False, "also the inception score, by a classifier trained on the dataset's labels")
-    per_track: int = option(8, "real clips of a track at most", metavar="N", least=1)
-    train_clips: int = option(20_000, "training clips searched for copies at most", metavar="N", least=1)
-    draws: int = option(20, "draws of one clip a track, over which distances are averaged", metavar="N", least=1)
-    permutations: int = option(999, "permutations of tracks, for p-values", metavar="N", least=99)
+    per_track: int = option(8, "real clips of a track at most", metavar="N", least=1, most=10_000)
+    train_clips: int = option(
+        20_000, "training clips searched for copies at most", metavar="N", least=1, most=10_000_000
+    )
+    draws: int = option(
+        20, "draws of one clip a track, over which distances are averaged", metavar="N", least=1, most=10_000
+    )
+    permutations: int = option(999, "permutations of tracks, for p-values", metavar="N", least=99, most=1_000_000)
     seed: int = option(0, "seed of latents, draws, permutations and classifiers", metavar="N", least=0, most=SEEDS)
     output: str | None = option(
         None, "folder for the report (default: WORKDIR/eval/stepSTEP-seedSEED)", metavar="DIR", convert=expand_path
@@ -168,7 +179,10 @@ COMMAND = command_line.Command(
     evaluate,
     _DESCRIPTION,
     _EXAMPLES,
-    less_memory="Fewer clips need less: lower --n, --per_track and --train_clips.",
+    less_memory=lambda options: (
+        f"Fewer clips need less; try --n {max(_LEAST_CLIPS, options.n // 2)} --per_track {max(1, options.per_track // 2)} "
+        f"--train_clips {max(1, options.train_clips // 2)}"
+    ),
 )
 parse_options, main = COMMAND.parse, COMMAND.main
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from technogen_jax.common import command_line
-from technogen_jax.common.command_line import SEEDS, expand_path, option, parse_step
+from technogen_jax.common.command_line import MOST_BARS, SEEDS, expand_path, option, parse_step
 
 _DESCRIPTION = """\
 Generates clips with a trained model. Each sound has a JSON file beside it, its recipe, from which the same
@@ -95,7 +95,7 @@ class Options(command_line.Options):
         metavar="DIR",
         convert=expand_path,
     )
-    n: int | None = option(None, "number of clips (default: 8)", metavar="N", convert=int, least=1)
+    n: int | None = option(None, "number of clips (default: 8)", metavar="N", convert=int, least=1, most=100_000)
     seed: int = option(0, "seed of the latents; clip i of a seed is always the same", metavar="N", least=0, most=SEEDS)
     step: int | str = option("latest", "checkpoint: latest, best or a step", metavar="STEP", convert=parse_step)
     truncation: float = option(1.0, "scale of the latents, more than 0 and at most 1", metavar="X", above=0, most=1)
@@ -109,16 +109,22 @@ class Options(command_line.Options):
         None, "clips from A to B: seeds, or recipes of clips", metavar=("A", "B"), convert=expand_path, nargs=2
     )
     minutes: float | None = option(
-        None, "a track of this length, to the nearest clip of the model", metavar="X", convert=float, above=0
+        None,
+        "a track of this length, to the nearest clip of the model",
+        metavar="X",
+        convert=float,
+        above=0,
+        most=1440,
     )
-    bars: int | None = option(None, "a track of this many bars", metavar="N", convert=int, above=0)
+    bars: int | None = option(None, "a track of this many bars", metavar="N", convert=int, least=1, most=MOST_BARS)
     script: str | None = option(None, "a track from a script, see below", metavar="FILE.toml", convert=expand_path)
     hold: int | None = option(
         None,
         "bars of a track until something changes (default: 4, or one clip if that is longer)",
         metavar="N",
         convert=int,
-        above=0,
+        least=1,
+        most=MOST_BARS,
     )
     format: str = option("wav", "wav or flac, 16 bit", metavar="FORMAT", choices=("wav", "flac"))
     data: str | None = option(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _LEAST_FREE = 1_000_000  # bytes: with less the disk counts as full
+_MOST_PROCESSES = 2**16  # chosen
 _PATHS = (("data", "dir"), ("train", "init_from"))  # fields that are paths; they are made absolute
 
 _DESCRIPTION = """\
@@ -64,9 +65,21 @@ class Options(command_line.Options):
     )
     coordinator: str | None = option(None, "many processes: address of process 0", metavar="HOST:PORT", convert=str)
     processes: int | None = option(
-        None, "many processes: how many; 1: this one alone", metavar="N", convert=int, least=1
+        None,
+        "many processes: how many; 1: this one alone",
+        metavar="N",
+        convert=int,
+        least=1,
+        most=_MOST_PROCESSES,
     )
-    process: int | None = option(None, "many processes: number of this one, from 0", metavar="I", convert=int, least=0)
+    process: int | None = option(
+        None,
+        "many processes: number of this one, from 0",
+        metavar="I",
+        convert=int,
+        least=0,
+        most=_MOST_PROCESSES - 1,
+    )
     overrides: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -161,6 +174,13 @@ def _is_disk_full(workdir: str) -> bool:
     return False
 
 
+def _need_less_memory(options: Options) -> str:
+    """Returns a sentence with half the batch, and half the channels of the model."""
+    config = read_config(options.config, options.overrides)
+    batch, channels = max(1, config.train.batch_size // 2), max(1, config.model.channels // 2)
+    return f"Try --config.train.batch_size={batch}, or a smaller model: --config.model.channels={channels}"
+
+
 COMMAND = command_line.Command(
     "technogen_jax.train",
     Options,
@@ -168,7 +188,7 @@ COMMAND = command_line.Command(
     _DESCRIPTION,
     _EXAMPLES,
     resumes=True,
-    less_memory="Lower config.train.batch_size, or what sets the size of the model: config.model.channels.",
+    less_memory=_need_less_memory,
     rest="overrides",
 )
 parse_options, main = COMMAND.parse, COMMAND.main

@@ -24,7 +24,7 @@ from data_prep.tracks import levels, tempo, varispeed, versions
 from data_prep.tracks.clip_settings import ClipSettings
 from data_prep.tracks.find import make_rejection
 from technogen_jax.audio import audio_files, loudness
-from technogen_jax.common import atomic_files
+from technogen_jax.common import atomic_files, json_files
 from technogen_jax.common.compiled import compiled
 from technogen_jax.data import tfrecords
 
@@ -100,7 +100,7 @@ def save_result(stem: str, result: dict[str, Any]) -> None:
 def read_result(stem: str) -> dict[str, Any] | None:
     """Returns what an earlier run wrote to STEM.json, None if there is no complete file."""
     try:
-        return json.loads(pathlib.Path(f"{stem}.json").read_text(encoding="utf-8"))
+        return json_files.read(f"{stem}.json")
     except (OSError, ValueError):
         return None
 

@@ -7,7 +7,7 @@ import os
 import pathlib
 from typing import Any
 
-from technogen_jax.common import atomic_files
+from technogen_jax.common import atomic_files, json_files
 
 MOST = 500  # sounds (chosen)
 MOST_LETTERS = {"name": 80, "sound": 600}  # of each field (chosen)
@@ -30,8 +30,8 @@ def parse(content: bytes) -> list[dict[str, str]]:
         KeptError: something else.
     """
     try:
-        items: Any = json.loads(content)
-    except (ValueError, RecursionError):
+        items: Any = json_files.parse(content)
+    except ValueError:
         raise KeptError("expected JSON") from None
     if not isinstance(items, list) or len(items) > MOST:
         raise KeptError(f"expected a list of at most {MOST} sounds")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from technogen_jax.app import effects, sounds
+from technogen_jax.common import command_line
 from technogen_jax.runs.checkpoints import CHECKPOINTS_FOLDER
-from technogen_jax.runs.workdir import CONFIG_FILE, WorkdirError
+from technogen_jax.runs.workdir import CONFIG_FILE
 from technogen_jax.sampling import generator
 
 SHIPPED = effects.PRETRAINED / "technogan.npz"
@@ -89,8 +90,11 @@ class Library:
             entry.state = COMPILING
             model = sounds.without_directions(entry.name, trained)
             sounds.loop_of(sounds.Sound(model, sounds.Recipe(0)))
-        except (WorkdirError, ValueError, OSError, MemoryError, RuntimeError) as error:
-            entry.state, entry.why = FAILED, " ".join(str(error).split())[:300] or type(error).__name__
+        except Exception as error:
+            why = command_line.explain(error)
+            if why is None and not isinstance(error, RuntimeError):
+                raise
+            entry.state, entry.why = FAILED, " ".join((why or str(error)).split())[:300]
             return
         entry.model, entry.state, entry.why = model, READY, ""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from technogen_jax.common import json_files
 from technogen_jax.runs.metrics_log import METRICS_FILE
 from technogen_jax.runs.workdir import SAMPLES_FOLDER
 
@@ -49,7 +49,7 @@ def curves(workdir: pathlib.Path) -> dict[str, list[tuple[int, float, str]]]:
     found: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
         try:
-            values = json.loads(line)
+            values = json_files.parse(line)
             step = int(values.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # the last line may be unfinished

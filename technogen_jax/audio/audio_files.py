@@ -84,7 +84,7 @@ def _open(path: pathlib.Path, stack: contextlib.ExitStack, block_samples: int) -
         rate, channels, blocks = ffmpeg_decoder.open_blocks(path, stack, block_samples, ignore_length=True)
         return Stream(rate, channels, _first_samples(blocks, samples))
     try:
-        file = stack.enter_context(_SequentialFile(os.fsencode(path) if os.name == "posix" else path))
+        file = stack.enter_context(_SequentialFile(_plain(path)))
     except (soundfile.LibsndfileError, RuntimeError, OSError):
         return Stream(*ffmpeg_decoder.open_blocks(path, stack, block_samples))
     if not 1 <= file.channels <= _MAX_CHANNELS:
@@ -207,7 +207,7 @@ def write_blocks(
                     raise ValueError(f"{path.name}: the audio holds NaN or Inf")
                 channels = audio.shape[1]
                 file = file or stack.enter_context(
-                    soundfile.SoundFile(temporary, "w", sample_rate_hz, channels, subtype, format=file_format)
+                    soundfile.SoundFile(_plain(temporary), "w", sample_rate_hz, channels, subtype, format=file_format)
                 )
                 # libsndfile's Vorbis encoder copies a call's samples to the stack, which may overflow.
                 for start in range(0, len(audio), BLOCK_SAMPLES):
@@ -226,6 +226,11 @@ def write_blocks(
     except soundfile.LibsndfileError as error:
         reason = f"{one_line(error)} ({sample_rate_hz} Hz, {channels} channels)"
         raise ValueError(f"{path.name}: {reason}") from error
+
+
+def _plain(path: str | os.PathLike) -> str | bytes:
+    """Returns a path as libsndfile takes it, whatever characters are in it."""
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
 
 
 def _raise_why_not_written(temporary: pathlib.Path, path: pathlib.Path) -> None:

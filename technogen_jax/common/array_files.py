@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from typing import Any
 
 import numpy as np
 
 from technogen_jax.common import atomic_files
+
+_LARGEST_RATIO = 100  # chosen: zeros are packed 1000 to 1, and an array of numbers 1.1 to 1
+_HARMLESS_BYTES = 2**28  # chosen: of any content
 
 
 def content_hash(arrays: dict[str, Any]) -> str:
@@ -36,6 +40,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ValueError: the file was not written by `write`, or it is damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         expected = str(arrays.pop("sha256"))
@@ -46,3 +52,11 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if content_hash(arrays) != expected:
         raise ValueError(f"{path}: it is damaged: its content does not match its hash; make it again")
     return arrays
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Raises a ValueError if the arrays of a small file would fill the memory, as those of a zip bomb."""
+    size = sum(member.file_size for member in archive.infolist())
+    packed = sum(member.compress_size for member in archive.infolist())
+    if size > _LARGEST_RATIO * packed + _HARMLESS_BYTES:
+        raise ValueError(f"{packed} bytes that grow to {size}")

@@ -35,8 +35,12 @@ def replacing(path: str | os.PathLike, *, shared: bool = False, synced: bool = T
 
 
 def write_text(path: str | os.PathLike, text: str | Iterable[str]) -> None:
-    """Writes a UTF-8 text file, given whole or in parts, completely or not at all."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    r"""Writes a UTF-8 text file, given whole or in parts, completely or not at all.
+
+    What UTF-8 lacks, a byte of a file's name that is no character, is written as \udcff.
+    """
+    form = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    with replacing(path) as temporary, open(temporary, "w", **form) as file:
         file.writelines([text] if isinstance(text, str) else text)
 
 

@@ -43,8 +43,12 @@ from technogen_jax.common import cache_folders
 
 REQUIRED = dataclasses.MISSING
 SEEDS = 2**32 - 1  # the largest seed that JAX and numpy both take
+MOST_WORKERS = 1024  # processes of a command (chosen)
+MOST_BARS = 100_000  # of a track: two days (chosen)
 _HELP_COLUMNS = (60, 100)  # a narrower terminal breaks lines itself; wider lines are hard to read
 _ERROR_LINES = 2  # shown of an error that a library raised
+_MOST_DIGITS = 18  # of a step
+_MOST_LETTERS = 80  # shown of a value that cannot work
 
 
 class CommandError(Exception):
@@ -137,10 +141,11 @@ class Options:
     def check(self, name: str, ok: bool, expected: str) -> None:
         """Raises an OptionError that says what was expected and what was given, unless `ok`."""
         if not ok:
-            raise OptionError(f"--{name}: expected {expected}, got {option_text(getattr(self, name))}")
+            raise OptionError(f"--{name}: expected {expected}, got {_shortened(option_text(getattr(self, name)))}")
 
 
 def _range_text(least: float | None, most: float | None, above: float | None) -> str:
+    """Returns a range in words; every numeric option has a largest value."""
     if above is not None:
         return f"more than {above:g}" + ("" if most is None else f" and at most {most}")
     if least is None:
@@ -158,7 +163,7 @@ def parse_numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between, got {text}") from None
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between, got {_shortened(text)}") from None
 
 
 def parse_words(text: str) -> tuple[str, ...]:
@@ -168,10 +173,10 @@ def parse_words(text: str) -> tuple[str, ...]:
 
 def parse_step(text: str) -> int | str:
     """For `convert`: "latest", "best" or the number of a step that has a checkpoint."""
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= _MOST_DIGITS:
         return int(text)
     if text not in ("latest", "best"):
-        raise argparse.ArgumentTypeError(f"expected latest, best or a number, got {text}")
+        raise argparse.ArgumentTypeError(f"expected latest, best or a number, got {_shortened(text)}")
     return text
 
 
@@ -180,6 +185,10 @@ def option_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(option_text, value))
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}..."
 
 
 def cpu_count() -> int:
@@ -211,7 +220,7 @@ class Command:
         resumes: whether the same command resumes the work after it was stopped.
         serves: whether it runs until Ctrl-C or a signal, which then is not a failure.
         requirements: the file that lists the packages which only this command needs.
-        less_memory: what to do if memory is not enough.
+        less_memory: what to do if memory is not enough: a sentence, or a function that makes it of the options.
         rest: the field that takes, as a tuple, the words that are no option; "": such words are an error.
     """
 
@@ -224,7 +233,7 @@ class Command:
     resumes: bool = False
     serves: bool = False
     requirements: str = "requirements.txt"
-    less_memory: str = ""
+    less_memory: str | Callable[[Any], str] = ""
     rest: str = ""
 
     @property
@@ -243,11 +252,11 @@ class Command:
             argv: the words of the command line after the program; None: those of `sys.argv`.
             program: the program in the help; None: `python -m MODULE`.
         """
-        with _robust_output(), _signals_raise():
+        with robust_output(), _signals_raise():
             options, debug, as_json = self._parse(argv, program)
-            cache_folders.use_temporary_folders()
             say = functools.partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
             try:
+                cache_folders.use_temporary_folders()
                 facts = self.function(options, say)
                 if as_json:
                     print(json.dumps(facts, allow_nan=False))
@@ -259,7 +268,7 @@ class Command:
                 print(f"\n{self.name}: stopped by {_signal_text(number)}{end}", file=sys.stderr)
                 return 0 if self.serves else 128 + number
             except Exception as error:
-                message = self._message(error)
+                message = self._message(error, options)
                 if debug or message is None:
                     raise
                 if as_json and isinstance(error, CommandError) and error.facts is not None:
@@ -307,31 +316,68 @@ class Command:
             parser.add_argument("--json", action="store_true", help="print one line of JSON for scripts")
         parser.add_argument("--debug", action="store_true", help="if it fails, show where in the code")
 
-    def _message(self, error: Exception) -> str | None:
-        """One or two lines for an error that a user can cause or mend; None for any other, which is a bug."""
-        if isinstance(error, CommandError):
-            return str(error)
-        text = "\n".join(str(error).strip().splitlines()[:_ERROR_LINES])
-        of_jax = isinstance(error, RuntimeError) and (type(error).__module__.startswith("jax") or "backend" in text)
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-            advice = f"\n{self.less_memory}" if self.less_memory else ""
-            return f"not enough memory{f': {text.splitlines()[0]}' if text else ''}{advice}"
-        if isinstance(error, ImportError) and not str(error.name).startswith(("technogen_jax.", "data_prep.")):
+    def _message(self, error: Exception, options: Any) -> str | None:
+        """Returns what `explain` does, with what is special in this command."""
+        text = explain(error)
+        if _is_out_of_memory(error):
+            advice = self.less_memory(options) if callable(self.less_memory) else self.less_memory
+            return f"{text}\n{advice}".strip()
+        if isinstance(error, ImportError) and text:
             here = (pathlib.Path(__file__).parents[2] / self.requirements).exists()  # a checkout
             return f"{text}; install it with: pip install {f'-r {self.requirements}' if here else error.name}"
-        if _lacks_device(error):
-            return f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}: JAX finds no such device"
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            return f"{error.filename}: {error.strerror}"
-        return text or type(error).__name__ if isinstance(error, (ValueError, OSError)) or of_jax else None
+        return text
+
+
+def explain(error: Exception) -> str | None:
+    """Returns one or two lines on an error that a user can cause or mend; None for any other, which is a bug."""
+    if isinstance(error, CommandError):
+        return str(error)
+    text = "\n".join(str(error).strip().splitlines()[:_ERROR_LINES])
+    of_jax = isinstance(error, RuntimeError) and type(error).__module__.startswith("jax")
+    if _is_out_of_memory(error):
+        return f"not enough memory{f': {text.splitlines()[0]}' if text else ''}"
+    if isinstance(error, ImportError):
+        return None if str(error.name).startswith(("technogen_jax.", "data_prep.")) else text
+    if _lacks_device(error):
+        why = re.sub(r"\s*\(set JAX_PLATFORMS=.*", "", text)  # JAX's own advice
+        given = os.environ.get("JAX_PLATFORMS")
+        what = f"JAX_PLATFORMS={given}: JAX finds no such device" if given else "JAX finds no device"
+        return f"{what}{f' ({why})' if why else ''}; JAX_PLATFORMS=cpu works everywhere"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return text or type(error).__name__ if isinstance(error, (ValueError, OSError, OverflowError)) or of_jax else None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory is not enough: for Python, numpy, a C++ library, a device or the system."""
+    text = str(error)
+    full = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    return full or any(word in text for word in ("RESOURCE_EXHAUSTED", "bad_alloc", "can't start new thread"))
 
 
 def _lacks_device(error: Exception) -> bool:
     """Whether JAX lacks a device: with JAX_PLATFORMS=cuda and no GPU it raises an AssertionError without a message."""
+    if isinstance(error, RuntimeError):
+        return "Unable to initialize backend" in str(error)
     if not isinstance(error, AssertionError) or not os.environ.get("JAX_PLATFORMS"):
         return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals["__name__"].startswith("jax.")
+
+
+def _reader(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Returns `convert`; if it makes a number, its error says what was expected, and is short."""
+    if convert not in (int, float):
+        return convert
+
+    def read(text: str) -> float:
+        try:
+            return convert(text)
+        except ValueError:  # also for an int of more than 4300 digits
+            expected = "a whole number" if convert is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {_shortened(text)}") from None
+
+    return read
 
 
 def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
@@ -349,7 +395,7 @@ def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> No
         name,
         dest=field.name,
         required=default is REQUIRED,
-        type=given["convert"],
+        type=_reader(given["convert"]),
         metavar=given["metavar"],
         nargs=given["nargs"],
         help=text,
@@ -390,7 +436,7 @@ class _Output:
 
 
 @contextlib.contextmanager
-def _robust_output() -> Iterator[None]:
+def robust_output() -> Iterator[None]:
     """Standard output and error take every character, and may be closed."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         # A closed 0, 1 or 2 would become the handle of the next file, into which libraries then print; in workers too.

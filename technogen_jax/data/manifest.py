@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from technogen_jax.common import atomic_files
+from technogen_jax.common import atomic_files, json_files
 from technogen_jax.data.tfrecords import SPLITS, RecordError, shard_names
 
 MANIFEST_VERSION = 1
@@ -71,13 +71,13 @@ def read_manifest(directory: str | os.PathLike) -> Manifest:
     """
     path = pathlib.Path(directory) / MANIFEST_FILE
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json_files.read(path)
     except FileNotFoundError:
         raise RecordError(
             f"{path}: not found. Expected a folder made by `python -m data_prep.prepare --input TRACKS --output {directory}`; "
             "an interrupted run leaves none: run it again"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RecordError(f"{path}: unreadable ({error}); prepare the dataset again") from error
     names = {field.name for field in dataclasses.fields(Manifest)}
     if not isinstance(fields, dict) or fields.get("version") != MANIFEST_VERSION or set(fields) != names:
@@ -124,9 +124,11 @@ def _damaged_field(fields: dict[str, Any]) -> str | None:
         "splits": isinstance(splits, dict)
         and sorted(splits) == sorted(SPLITS)
         and all(is_split(*item) for item in splits.items()),
-        "tracks": is_dicts(fields["tracks"], "id", "label", "split"),
+        "tracks": is_dicts(fields["tracks"], "id", "label", "split", "hash")
+        and all(is_int(entry.get("clips"), 0) for entry in fields["tracks"]),
         "rejected": is_dicts(fields["rejected"], "path", "reason", "kind"),
-        "options": isinstance(fields["options"], dict),
+        "options": isinstance(fields["options"], dict)
+        and (fields["options"].get("bars") is None or is_int(fields["options"]["bars"], 1)),
         "fingerprint": isinstance(fields["fingerprint"], str),
     }
     return next((name for name, ok in valid.items() if not ok), None)
@@ -170,11 +172,11 @@ def read_clip_lines(path: pathlib.Path, split: str, containing: str = "") -> Ite
     try:
         with open(path, encoding="utf-8") as file:
             for number, text in enumerate(file, 1):
-                line = json.loads(text) if containing in text else {}
+                line = json_files.parse(text) if containing in text else {}
                 if line.get("split") != split or "shard" not in line:
                     continue
                 if any(type(line.get(name)) is not kind for name, kind in kinds.items()):
                     raise ValueError(f"line {number}: {text:.80}")
                 yield line
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise RecordError(f"{path}: unreadable ({error}); prepare the dataset again") from error

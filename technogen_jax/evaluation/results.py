@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from technogen_jax.common import atomic_files
+from technogen_jax.common import atomic_files, json_files
 
 RESULT_FILE = "result.json"
 # Two results can be compared only if these parts of them are equal.
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     path = pathlib.Path(path)
     path = path / RESULT_FILE if path.is_dir() else path
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json_files.read(path)
         if not {"version", "context", "sets", "distances"} <= result.keys():
             raise ValueError("not a result")
     except (OSError, ValueError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 from technogen_jax import models
 from technogen_jax.exporting import standalone
 from technogen_jax.runs import bundle
-from technogen_jax.runs.workdir import DATA_FILE, read_statistics
+from technogen_jax.runs.workdir import read_statistics
 from technogen_jax.sampling import generator
 
 SUFFIXES = {"npz": bundle.SUFFIX, **standalone.SUFFIXES}
@@ -63,5 +62,5 @@ def _known_words(workdir: str | os.PathLike) -> dict[str, str]:
     if pathlib.Path(workdir).suffix == bundle.SUFFIX:
         card = bundle.read(workdir).card
         return {name: card[name] for name in ("licence", "data", "fingerprint") if name in card}
-    data = json.loads((pathlib.Path(workdir) / DATA_FILE).read_text(encoding="utf-8"))
-    return {"fingerprint": data["fingerprint"]}
+    fingerprint = generator.dataset_fingerprint(workdir)
+    return {"fingerprint": fingerprint} if isinstance(fingerprint, str) else {}

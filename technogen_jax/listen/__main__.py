@@ -84,7 +84,7 @@ class Options(command_line.Options):
         "rate that files are resampled to (default: theirs, if it is one)",
         metavar="HZ",
         convert=int,
-        least=4000,
+        least=5000,
         most=192_000,
     )
     track_pattern: str | None = option(

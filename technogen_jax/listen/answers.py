@@ -11,7 +11,7 @@ import os
 import pathlib
 from typing import Any
 
-from technogen_jax.common import atomic_files
+from technogen_jax.common import atomic_files, json_files
 
 ANSWERS_FILE = "answers.jsonl"
 SCHEMA = 1
@@ -82,7 +82,7 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(text.split(b"\n")[:-1], 1):
         try:
-            lines.append(json.loads(line))
+            lines.append(json_files.parse(line))
             if not isinstance(lines[-1], dict) or "what" not in lines[-1]:
                 raise ValueError("not an object with the field what")
         except ValueError as error:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from technogen_jax.common import atomic_files
+from technogen_jax.common import atomic_files, json_files
 from technogen_jax.listen import answers, verdict
 
 TEST_FILE = "test.json"  # private: the links, and the key of the sounds' addresses
@@ -62,11 +62,9 @@ def open_test(folder: pathlib.Path, plan: Plan) -> tuple[dict[str, Any], answers
     for name in ("real", "generated", "bad"):
         asked[name] = asked[name] and os.path.abspath(asked[name])
     if (folder / TEST_FILE).exists():
-        test = json.loads((folder / TEST_FILE).read_text(encoding="utf-8"))
-        if test["asked"] != asked:
-            other = ", ".join(
-                f"--{name} was {test['asked'][name]}" for name in asked if test["asked"][name] != asked[name]
-            )
+        test, before = _read_test(folder / TEST_FILE)
+        if before != asked:
+            other = ", ".join(f"--{name} was {before.get(name)}" for name in asked if before.get(name) != asked[name])
             raise ValueError(f"{folder}: holds another test ({other}); name another --output")
         return test, answers.Writer(folder / answers.ANSWERS_FILE, test["header"])
     sets = stimuli.open_sets(
@@ -97,6 +95,22 @@ def open_test(folder: pathlib.Path, plan: Plan) -> tuple[dict[str, Any], answers
     test = {"asked": asked, "header": header, "links": links, "key": secrets.token_hex(32)}
     atomic_files.write_text(folder / TEST_FILE, json.dumps(test, indent=1) + "\n")
     return test, answers.Writer(folder / answers.ANSWERS_FILE, header)
+
+
+def _read_test(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the content of test.json, and what was asked for when it was made.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        test = json_files.read(path)
+        kinds = {"asked": dict, "header": dict, "links": list, "key": str}
+        if not all(isinstance(test[name], kind) for name, kind in kinds.items()):
+            raise ValueError("not the fields of a test")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: damaged ({error}); name another --output") from error
+    return test, test["asked"]
 
 
 def choose_lengths(available: int, pairs: int | None, singles: int | None) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import hmac
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from technogen_jax.audio import audio_files
-from technogen_jax.common import web_server
+from technogen_jax.common import json_files, web_server
 from technogen_jax.listen import session
 from technogen_jax.listen.answers import Writer
 from technogen_jax.listen.stimuli import Stimuli
@@ -233,8 +232,8 @@ def _check_answer(fields: dict[str, Any], clips: int) -> None:
 def _parse(content: bytes, names: Sequence[str]) -> dict[str, Any]:
     """Returns a JSON object that has exactly these fields; raises RequestError for anything else."""
     try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError):
+        fields = json_files.parse(content)
+    except ValueError:
         raise RequestError("expected JSON") from None
     if not isinstance(fields, dict) or set(fields) != set(names):
         raise RequestError(f"expected the fields {', '.join(names)}")

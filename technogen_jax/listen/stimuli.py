@@ -16,7 +16,7 @@ import numpy as np
 import scipy.optimize
 
 from technogen_jax.audio import audio_files, corruptions, loudness
-from technogen_jax.common import array_files
+from technogen_jax.common import array_files, json_files
 from technogen_jax.data.manifest import MANIFEST_FILE
 from technogen_jax.evaluation import clip_sets
 from technogen_jax.evaluation.clip_sets import ClipSet, ClipSetError
@@ -219,7 +219,7 @@ def load(path: str | os.PathLike) -> Stimuli:
         ValueError: the file is something else, or is damaged.
     """
     found = array_files.read(path)
-    rest = json.loads(str(found["rest"]))
+    rest = json_files.parse(str(found["rest"]))
     rest["sounds"] = [Sound(*sound) for sound in rest["sounds"]]
     rest["training"] = tuple(rest["training"])
     for name in ("pairs", "anchors", "good", "bad"):

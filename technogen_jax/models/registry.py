@@ -64,7 +64,7 @@ def find(config: ConfigDict) -> Model:
     Raises:
         FieldError: no such model.
     """
-    name = config.model.get("name")
+    name = config.model.get("name") if isinstance(config.get("model"), ConfigDict) else None
     if not isinstance(name, str) or name not in MODELS:
         raise config_fields.FieldError(f"config.model.name: expected one of {', '.join(MODELS)}, got {name!r:.80}")
     return MODELS[name]
@@ -82,6 +82,27 @@ def read_config(config: ConfigDict) -> tuple[config_fields.Section, AudioConfig]
     fields = {name: config.model[name] for name in config.model if name != "name"}
     fields = config_fields.read_section(model.config_class, fields, owner=config.model.name, partial=True)
     return fields, config_fields.read_section(AudioConfig, config.audio)
+
+
+def check_values(config: ConfigDict, complete: bool = False) -> None:
+    """Checks each value of a config alone.
+
+    Args:
+        config: the config of a run, with or without all fields.
+        complete: None is a value; else the dataset will give those fields a value.
+
+    Raises:
+        FieldError: a value of the wrong type or out of its range.
+    """
+    for section in [*run_config.SECTIONS, find(config).config_class]:
+        values = config.get(section.section, ConfigDict()) if section.section else config
+        if not isinstance(values, ConfigDict):
+            raise config_fields.FieldError(f"config.{section.section}: expected its fields, got {values!r:.80}")
+        for spec in config_fields.field_specs(section).values():
+            value = values.get(spec.name)
+            value = tuple(value) if isinstance(value, list) else value  # as JSON has it
+            if value is not None or (complete and spec.name in values):
+                config_fields.check_value(spec, value, config_fields.dotted(section.section, spec.name))
 
 
 def default_fields(name: str) -> ConfigDict:

@@ -24,7 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from technogen_jax import models
-from technogen_jax.common import array_files, config_fields
+from technogen_jax.common import array_files, config_fields, json_files
 from technogen_jax.runs.workdir import WorkdirError
 
 SUFFIX = ".npz"
@@ -97,18 +97,22 @@ def read(path: str | os.PathLike, step: int | str = "latest") -> Bundle:
     """
     try:
         content = array_files.read(path)
-        config, card = (json.loads(str(content.pop(name))) for name in ("config", "card"))
-        config = ConfigDict(config_fields.rename_old_fields(config)).lock()
-        if card["format"] != _FORMAT or not isinstance(card["step"], int):
-            raise KeyError("format")
     except FileNotFoundError:
         raise WorkdirError(f"{path}: not found; expected what technogen_jax.export wrote") from None
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (ValueError, OSError) as error:
+        raise WorkdirError(str(error)) from error
+    try:
+        config, card = (json_files.parse(str(content.pop(name))) for name in ("config", "card"))
+        config = config_fields.rename_old_fields(config)
+        for section, field in _PATHS.items():
+            config[section][field] = ""  # a path of another machine
+        config = ConfigDict(config).lock()
+        if card["format"] != _FORMAT or not isinstance(card["step"], int):
+            raise KeyError("format")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise WorkdirError(
             f"{path}: not what this version of technogen_jax.export writes; export the run again"
         ) from error
-    except (ValueError, OSError) as error:
-        raise WorkdirError(str(error)) from error
     if step not in ("latest", "best", card["step"]):
         raise WorkdirError(f"{path}: has no step {step}, only {card['step']}")
     params, statistics = {}, {}

@@ -30,7 +30,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from technogen_jax.common import atomic_files, distributed
+from technogen_jax.common import atomic_files, distributed, json_files
 from technogen_jax.runs.workdir import CHECKPOINTS_FOLDER, WorkdirError, read_json_or_none
 
 DAMAGED_FOLDER = "damaged"  # damaged checkpoints are moved there
@@ -262,8 +262,8 @@ def _changed_file(folder: pathlib.Path, items: Iterable[str] = ITEMS) -> str | N
     """
     try:
         text = (folder / CHECKSUMS_FILE).read_text(encoding="ascii")
-        checksums = json.loads(text)["files"]
-        if _as_text(checksums) != text:
+        checksums = json_files.parse(text)["files"]
+        if _as_text(checksums) != text or any(".." in name.split("/") for name in checksums):
             return CHECKSUMS_FILE
         for name, checksum in checksums.items():
             if name.split("/")[0] in items and not ((folder / name).is_file() and _checksum(folder / name) == checksum):

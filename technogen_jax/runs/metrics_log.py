@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 import tensorboardX
 
-from technogen_jax.common import atomic_files, distributed
+from technogen_jax.common import atomic_files, distributed, json_files
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -72,6 +72,6 @@ def _lines_up_to(path: pathlib.Path, step: int) -> list[str]:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a killed run may leave half a line
-            if json.loads(line)["step"] <= step:
+            if json_files.parse(line)["step"] <= step:
                 kept.append(line + "\n")
     return kept

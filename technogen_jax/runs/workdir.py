@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from technogen_jax import models
-from technogen_jax.common import array_files, atomic_files, config_fields
+from technogen_jax.common import array_files, atomic_files, config_fields, json_files
 from technogen_jax.data.manifest import Manifest
 
 CONFIG_FILE = "config.json"
@@ -45,15 +45,17 @@ def read_config(workdir: str | os.PathLike) -> ConfigDict:
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_files.read(path)
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, got {type(content).__name__}")
         content = config_fields.rename_old_fields(content)
         models.add_missing_fields(content)
-        return ConfigDict(content).lock()
+        config = ConfigDict(content).lock()
+        models.check_values(config, complete=True)
+        return config
     except FileNotFoundError:
         raise WorkdirError(f"{path}: not found; expected the folder given to `technogen_jax.train --workdir`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(f"{path}: unreadable ({error}); copy it anew, or train into another workdir") from error
 
 
@@ -226,6 +228,6 @@ def check_dataset(
 def read_json_or_none(path: pathlib.Path) -> Any:
     """Reads a JSON file; None if it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_files.read(path)
     except (OSError, ValueError):
         return None

@@ -23,6 +23,7 @@ import numpy as np
 
 from technogen_jax import models
 from technogen_jax.audio import spectral
+from technogen_jax.common.command_line import MOST_BARS
 from technogen_jax.models.technogan.layout import CROSSOVER_HZ, STEPS_PER_BAR
 from technogen_jax.sampling import generator
 
@@ -74,7 +75,7 @@ def read_script(path: str | os.PathLike, seed: int = 0, label: dict[str, float] 
             script = tomllib.loads(file.read())
     except OSError as error:
         raise ScriptError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ScriptError(f"{path}: not valid TOML: {error}") from error
     found = script.get("section")
     if set(script) != {"section"} or not isinstance(found, list) or not found:
@@ -154,7 +155,7 @@ def latents_of(gan: models.GAN, sections: Sequence[Section], hold: int, truncati
         truncation: scale of the latents, in (0, 1].
 
     Raises:
-        ValueError: the model has no bars; `hold` or the bars of a section are no multiple of the model's; or the model does
+        ValueError: the model has no bars; the track is too long; `hold` or the bars of a section are no multiple of the model's; or the model does
             not have the label.
     """
     bars, _, style_size, _ = endless(gan)
@@ -174,6 +175,8 @@ def latents_of(gan: models.GAN, sections: Sequence[Section], hold: int, truncati
         style, labels = (np.tile(kept[:1], (len(number), 1)) for kept in (clips[:, :style_size], labels))
         return np.concatenate([style, anchors, labels], 1)
 
+    if (total := sum(part.bars for part in sections)) > MOST_BARS:
+        raise ScriptError(f"a track of {total} bars: expected at most {MOST_BARS}; make it in parts")
     rows, first, before = [], 0, None
     for number, part in enumerate(sections, 1):
         if part.bars % bars:

@@ -15,7 +15,8 @@ import jaxlib
 import numpy as np
 
 from technogen_jax import models
-from technogen_jax.common import atomic_files
+from technogen_jax.common import atomic_files, json_files
+from technogen_jax.common.command_line import MOST_BARS
 from technogen_jax.sampling import arrangement, generator
 
 _VERSION = 2
@@ -77,16 +78,17 @@ def read(path: pathlib.Path) -> dict[str, Any]:
         RecipeError: the file cannot be read or is no recipe.
     """
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
+        recipe = json_files.read(path)
         if "sections" in recipe:
             recipe["sections"] = [arrangement.section(fields, str(path)) for fields in recipe["sections"]]
-            valid = all(isinstance(recipe[name], (int, float)) for name in ("hold", "truncation"))
+            valid = type(recipe["hold"]) is int and 1 <= recipe["hold"] <= MOST_BARS and 0 < recipe["truncation"] <= 1
         elif "latents" in recipe:
             recipe["latents"] = _decode_latents(recipe["latents"])
             valid = recipe["latents"].ndim == 1
         else:
             valid = all(type(recipe[name]) is int and 0 <= recipe[name] < 2**32 for name in ("seed", "index"))
             valid = valid and 0 < recipe["truncation"] <= 1 and isinstance(recipe.get("label", {}), dict)
+            valid = valid and all(type(weight) in (int, float) for weight in recipe.get("label", {}).values())
         valid = valid and recipe["version"] in _READABLE and isinstance(recipe["step"], int)
         valid = valid and all(isinstance(recipe[name], str) for name in ("weights", "workdir", "pcm_sha256"))
     except OSError as error:

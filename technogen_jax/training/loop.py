@@ -149,6 +149,8 @@ class Run:
 def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], None]) -> Run:
     """Checks the config, the memory and the dataset; nothing is compiled, and nothing written."""
     mesh = distributed.make_mesh()
+    models.check_values(config)
+    _check_name(workdir)
     if config_fields.value(config, "data.dir"):
         config = dataset_config.complete_config(config, read_manifest(config.data.dir))
     config, older = keep_older_behaviour(workdir, config)
@@ -173,6 +175,16 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], 
         init=init,
         shardings=shardings,
     )
+
+
+def _check_name(workdir: pathlib.Path) -> None:
+    """Raises a TrainError if checkpoints can't be written because of the name of a folder."""
+    try:
+        os.path.abspath(workdir).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TrainError(
+            f"--workdir {workdir}: checkpoints can't be written under a name that is not UTF-8; name another folder"
+        ) from error
 
 
 class Training(NamedTuple):
@@ -355,7 +367,9 @@ def _compile(run: Run, train_step: TrainStep, plan: inputs.InputPlan) -> Callabl
         out_shardings=(run.shardings, replicated),
         donate_argnums=0,
     )
-    return dispatch.lower(run.state_shapes(), plan.item, jax.eval_shape(lambda: jax.random.key(0))).compile()
+    program = dispatch.lower(run.state_shapes(), plan.item, jax.eval_shape(lambda: jax.random.key(0))).compile()
+    memory.check_step_fits(run.config, program)
+    return program
 
 
 def _initialize(run: Run) -> TrainState:

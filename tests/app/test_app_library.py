@@ -88,7 +88,7 @@ def test_a_model_says_how_far_it_is(loaded, playable, tmp_path, monkeypatch):
     assert [*states, books.entries[0].state] == ["reading", "compiling", "ready"]
     monkeypatch.setattr(sounds, "loop_of", lambda sound: (_ for _ in ()).throw(MemoryError()))
     books.open(books.entries[0])
-    assert (books.entries[0].state, books.entries[0].why) == ("failed", "MemoryError")
+    assert (books.entries[0].state, books.entries[0].why) == ("failed", "not enough memory")
 
 
 @pytest.mark.parametrize(

@@ -474,3 +474,11 @@ def test_a_file_that_cannot_grow_is_an_error_with_its_reason(tmp_path, extension
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert raised.value.filename == str(tmp_path / f"a.{extension}") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
+@pytest.mark.parametrize("extension", [".wav", ".flac"])
+def test_a_name_that_is_no_text_can_be_written(tmp_path, extension):
+    path = tmp_path / f"\udcff\u66f2{extension}"
+    audio_files.write(path, np.zeros((100, 1), np.float32), 8000, 120.0)
+    assert path.exists() and len(list(tmp_path.iterdir())) == 1

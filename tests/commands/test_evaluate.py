@@ -324,11 +324,11 @@ def test_the_artefact_net_is_trained_once(folders, tmp_path, monkeypatch):
     [
         ([], "expected --workdir DIR, or --real DIR and --generated DIR"),
         (["--real", "a"], "--real, --generated and --output are all needed"),
-        (["--workdir", "a", "--n", "3"], "--n: expected at least 10, got 3"),
+        (["--workdir", "a", "--n", "3"], "--n: expected 10 to 100000, got 3"),
         (["--workdir", "a", "--split", "tests"], "--split: expected train, valid or test, got tests"),
         (["--workdir", "a", "--step", "last"], "--step: expected latest, best or a number, got last"),
         (["--compare", "a"], "--compare: expected two results or more"),
-        (["--real", "a", "--generated", "b", "--output", "c", "--seconds", "0"], "--seconds: expected more than 0"),
+        (["--real", "a", "--generated", "b", "--output", "c", "--seconds", "0"], "--seconds: expected 0.25 to 600"),
     ],
 )
 def test_invalid_options_are_refused(capsys, arguments, message):

@@ -101,6 +101,21 @@ def test_a_wrong_option_is_one_line_and_status_2(module, capsys):
 
 
 @every_command
+def test_every_number_has_a_range_and_a_number_out_of_it_is_one_line(module, capsys):
+    """As 10**12 clips: an option without a largest value ends in a MemoryError, or a crash within a library."""
+    for field in dataclasses.fields(command(module).options):
+        rule = field.metadata
+        if not rule or rule["convert"] not in (int, float):
+            continue
+        assert rule["most"] is not None and (rule["least"], rule["above"]) != (None, None), field.name
+        for text in ("1e300", "nan", "-inf", str(10**12), str(2**70), str(rule["most"] + 1)):
+            with pytest.raises(SystemExit) as stop:
+                command(module).parse([*COMMANDS[module], f"--{rule['name'] or field.name}={text}"])
+            error = capsys.readouterr().err
+            assert stop.value.code == 2 and error.count("\n") == 1 and field.name in error and len(error) < 200
+
+
+@every_command
 @pytest.mark.parametrize("home", [False, True], ids=["full path", "~"])
 def test_a_missing_path_is_named_and_home_is_expanded(module, home, tmp_path, capsys, monkeypatch):
     if module == "technogen_jax.app":
@@ -221,3 +236,37 @@ def test_training_saves_after_a_signal_before_it_ends(number, status, monkeypatc
     shown = capsys.readouterr()
     assert shown.out == "saved\n"
     assert shown.err == ("\ntrain: stopped by Ctrl-C; the same command resumes\n" if status else "")
+
+
+# In a process of its own: JAX looks for devices once.
+ON_A_GPU = """
+import sys, technogen_jax.{name} as module
+from jax._src import hardware_utils
+hardware_utils.has_visible_nvidia_gpu = lambda: True
+sys.exit(module.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+def test_the_warning_that_a_gpu_is_not_used_is_shown(name, trained_workdir, tmp_path):
+    words = {
+        "train": in_folder("technogen_jax.train", tmp_path),
+        "sample": ["--workdir", str(trained_workdir), "--n", "1"],
+    }
+    words["sample"] += ["--output", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_GPU.format(name=name), *words[name]],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"},
+        capture_output=True,
+        text=True,
+    )
+    assert "GPU may be present" in done.stderr and "Falling back to cpu" in done.stderr, done.stderr
+
+
+def test_training_says_before_it_begins_that_it_cannot_save(trained_workdir, tmp_path, capsys, tiny_config):
+    from technogen_jax.training import loop
+
+    with pytest.raises(ValueError, match="--workdir .*not UTF-8; name another folder"):
+        loop.train(tiny_config, tmp_path / "\udcff", say=lambda line: pytest.fail(line))
+    assert not (tmp_path / "\udcff").exists()

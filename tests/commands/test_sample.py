@@ -211,13 +211,13 @@ def test_describe_counts_clipped_silent_and_equal_clips():
     "argv, message",
     [
         ([], "--workdir is missing"),
-        (["--workdir", "x", "--n", "0"], "--n: expected at least 1, got 0"),
+        (["--workdir", "x", "--n", "0"], "--n: expected 1 to 100000, got 0"),
         (["--workdir", "x", "--n", "1", "--interpolate", "1", "2"], "--n: expected at least 2, got 1"),
         (["--workdir", "x", "--truncation", "1.5"], "--truncation: expected more than 0 and at most 1, got 1.5"),
         (["--workdir", "x", "--step", "first"], "--step: expected latest, best or a number, got first"),
         (["--workdir", "x", "--seed", "-1"], "--seed: expected 0 to 4294967295, got -1"),
-        (["--workdir", "x", "--minutes", "0"], "--minutes: expected more than 0, got 0"),
-        (["--workdir", "x", "--bars", "-4"], "--bars: expected more than 0, got -4"),
+        (["--workdir", "x", "--minutes", "0"], "--minutes: expected more than 0 and at most 1440, got 0"),
+        (["--workdir", "x", "--bars", "-4"], "--bars: expected 1 to 100000, got -4"),
         (["--workdir", "x", "--bars", "4", "--minutes", "1"], "not allowed with argument"),
         (["--workdir", "x", "--bars", "4", "--n", "1"], "--n and --bars: clips or one track, not both"),
         (

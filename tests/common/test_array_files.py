@@ -1,4 +1,6 @@
 import hashlib
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -37,3 +39,22 @@ def test_damaged_files_and_such_with_objects_are_errors(tmp_path):
             array_files.read(tmp_path / f"{name}.npz")
     with pytest.raises(FileNotFoundError):
         array_files.read(tmp_path / "missing.npz")
+
+
+def test_a_small_file_does_not_fill_the_memory(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w") as member:
+            np.lib.format.write_array_header_1_0(member, {"descr": "|u1", "fortran_order": False, "shape": (2**29,)})
+            for _ in range(2**7):
+                member.write(bytes(2**22))
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive, archive.open("x.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with pytest.raises(ValueError, match="unreadable"):
+        array_files.read(tmp_path / "header.npz")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="unreadable .* grow to"):
+            array_files.read(tmp_path / "bomb.npz")
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()

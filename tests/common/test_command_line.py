@@ -49,7 +49,7 @@ def test_options_have_their_types():
         (["--name", "a", "b"], "cook: unrecognized arguments: b"),
         (["--name", "a", "--shares", "1,b"], "cook: --shares: expected numbers with commas between, got 1,b"),
         (["--name", "a", "--shares", "1,0.5"], "cook: --shares: expected a sum of 1, got 1,0.5"),
-        (["--name", "a", "--salt", "many"], "cook: --salt: invalid float value: 'many'"),
+        (["--name", "a", "--salt", "many"], "cook: --salt: expected a number, got many"),
         (["--name", "a", "--salt", "-1"], "cook: --salt: expected 0 to 100, got -1"),
         (["--name", "a", "--salt", "nan"], "cook: --salt: expected 0 to 100, got nan"),
         (["--name", "a", "--heat", "0"], "cook: --heat: expected more than 0, got 0"),
@@ -62,6 +62,22 @@ def test_an_option_that_cannot_work_is_one_line(capsys, argv, message):
         parse(*argv)
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"{message}\n"
+
+
+def test_a_number_of_any_length_is_one_short_line(capsys):
+    for digits in (30, 5000):  # Python reads no int of more than 4300 digits
+        with pytest.raises(SystemExit):
+            parse("--name", "a", "--salt", "9" * digits)
+        error = capsys.readouterr().err
+        assert error.startswith("cook: --salt: expected ") and error.count("\n") == 1 and len(error) < 200
+
+
+def test_what_to_do_about_memory_may_depend_on_the_options(capsys):
+    def cook(options, say):
+        raise MemoryError
+
+    assert command(cook, less_memory=lambda options: f"Try --salt {options.salt / 2}").main(["--name", "a"]) == 1
+    assert capsys.readouterr().err == "cook: not enough memory\nTry --salt 0.5\n"
 
 
 class JaxError(RuntimeError):
@@ -79,7 +95,13 @@ class JaxError(RuntimeError):
         (JaxError("RESOURCE_EXHAUSTED: Out of memory\nmore"), 1,
          "cook: not enough memory: RESOURCE_EXHAUSTED: Out of memory\nCook less.\n"),
         (JaxError("INTERNAL: a\nb\nc"), 1, "cook: INTERNAL: a\nb\n"),
-        (RuntimeError("Unable to initialize backend 'tpu'"), 1, "cook: Unable to initialize backend 'tpu'\n"),
+        (RuntimeError("Unable to initialize backend 'tpu': none (set JAX_PLATFORMS='' to choose one)"), 1,
+         "cook: JAX finds no device (Unable to initialize backend 'tpu': none); JAX_PLATFORMS=cpu works everywhere\n"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 1,
+         "cook: not enough memory: [Errno 12] Cannot allocate memory\nCook less.\n"),
+        (MemoryError("std::bad_alloc"), 1, "cook: not enough memory: std::bad_alloc\nCook less.\n"),
+        (RuntimeError("can't start new thread"), 1, "cook: not enough memory: can't start new thread\nCook less.\n"),
+        (OverflowError("int too large to convert"), 1, "cook: int too large to convert\n"),
         (ModuleNotFoundError("No module named 'stove'", name="stove"), 1,
          "cook: No module named 'stove'; install it with: pip install stove\n"),
         (KeyboardInterrupt(), 130, "\ncook: stopped by Ctrl-C; the same command resumes\n"),
@@ -110,7 +132,10 @@ def test_a_device_that_jax_lacks_is_named(monkeypatch, capsys):
     exec("def fail(options, say):\n    assert False", namespace)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     assert command(namespace["fail"]).main(["--name", "a"]) == 1
-    assert capsys.readouterr().err == "cook: JAX_PLATFORMS=cuda: JAX finds no such device\n"
+    assert (
+        capsys.readouterr().err
+        == "cook: JAX_PLATFORMS=cuda: JAX finds no such device; JAX_PLATFORMS=cpu works everywhere\n"
+    )
 
 
 def test_facts_of_a_failure_are_printed_too(capsys):

@@ -98,8 +98,8 @@ def test_another_corpus_in_the_folder_is_an_error(tmp_path, capsys):
         (["--formats", "ogg"], "--formats: expected some of wav,flac,mp3, once each, got ogg"),
         (["--sample_rate", "96000"], "add --formats wav,flac"),
         (["--sample_rate", "1000", "--formats", "wav"], "--sample_rate: expected 8000 to 192000"),
-        (["--seed", "-1"], "--seed: expected at least 0, got -1"),
-        (["--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["--seed", "-1"], "--seed: expected 0 to 4294967295, got -1"),
+        (["--workers", "0"], "--workers: expected 1 to 1024, got 0"),
         (["--bars", "4"], "unrecognized arguments"),
     ],
 )

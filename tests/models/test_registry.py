@@ -81,3 +81,17 @@ def test_a_config_with_the_field_names_of_earlier_versions_equals_the_new_one(na
     renamed = ConfigDict(config_fields.rename_old_fields(old))
     assert models.differences(renamed, ConfigDict(json.loads(json.dumps(new)))) == []
     assert models.registry.read_config(renamed) == models.registry.read_config(ConfigDict(new))
+
+
+@pytest.mark.parametrize("name", ["technogan", "wavegan", "specgan"])
+def test_a_value_out_of_its_range_is_named_before_the_dataset_is_read(name):
+    for section in models.registry.run_config.SECTIONS + (models.MODELS[name].config_class,):
+        for spec in config_fields.field_specs(section).values():
+            if spec.kind not in (int, float):
+                continue
+            field_name = config_fields.dotted(section.section, spec.name)
+            for value in (-(10**40), 10**40, float("nan"), float("inf"), "x", {}, [1]):
+                config = json.loads(json.dumps(load_config(name).to_dict()))
+                (config[section.section] if section.section else config)[spec.name] = value
+                with pytest.raises(config_fields.FieldError, match=f"^config.{field_name}: expected "):
+                    models.check_values(ConfigDict(config))

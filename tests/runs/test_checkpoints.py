@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import shutil
 
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from technogen_jax.runs import checkpoints as checkpoints_module
 from technogen_jax.runs.checkpoints import (
     CHECKPOINTS_FOLDER,
     CHECKSUMS_FILE,
@@ -223,3 +225,16 @@ def test_checkpoint_without_checksums_is_restored(tmp_path):
     (tmp_path / CHECKPOINTS_FOLDER / "1" / CHECKSUMS_FILE).unlink()
     with Checkpoints(tmp_path) as checkpoints:
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, make_state(0)), make_state(1))
+
+
+def test_checksums_that_name_a_file_outside_of_the_checkpoint_are_damage(tmp_path, monkeypatch):
+    """Such as a device that never ends, in a checkpoint of somebody else's."""
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(7))
+    folder = tmp_path / CHECKPOINTS_FOLDER / "7"
+    content = json.loads((folder / CHECKSUMS_FILE).read_text())["files"]
+    (tmp_path / "outside").write_text("")
+    for name in ("params/../../../outside", "../../outside"):
+        (folder / CHECKSUMS_FILE).write_text(checkpoints_module._as_text(content | {name: "0"}))
+        monkeypatch.setattr(checkpoints_module, "_checksum", lambda path: pytest.fail(str(path)))
+        assert _changed_file(folder, ["..", "params"]) == CHECKSUMS_FILE

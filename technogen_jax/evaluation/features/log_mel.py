@@ -11,6 +11,7 @@ import numpy as np
 
 from technogen_jax.audio import spectral
 
+LOWEST_RATE_HZ = 5000  # below, bands of the rhythm features have no frequencies
 SHORTEST_S = 0.25  # chosen: 25 frames
 N_MELS = 64
 FMIN_HZ = 30.0
@@ -76,8 +77,8 @@ def check_clips(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Returns the audio as float32.
 
     Raises:
-        ValueError: audio that is not floating-point `[B, T, C]` with C 1 or 2, has NaN or Inf, or is
-            shorter than 0.25 s.
+        ValueError: audio that is not floating-point `[B, T, C]` with C 1 or 2, has NaN or Inf, is
+            shorter than 0.25 s, or has a rate below `LOWEST_RATE_HZ`.
     """
     audio = np.asarray(audio)
     if audio.ndim != 3 or not len(audio) or audio.shape[2] not in (1, 2):
@@ -86,6 +87,8 @@ def check_clips(audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
         raise ValueError(
             f"expected floating-point audio in [-1, 1], got {audio.dtype}; audio_files.from_int16 converts 16-bit PCM"
         )
+    if sample_rate_hz < LOWEST_RATE_HZ:
+        raise ValueError(f"expected a sample rate of at least {LOWEST_RATE_HZ} Hz, got {sample_rate_hz}")
     shortest = max(round(SHORTEST_S * sample_rate_hz), sum(frame_sizes(sample_rate_hz)))
     if audio.shape[1] < shortest:
         raise ValueError(f"expected clips of at least {shortest} samples at {sample_rate_hz} Hz, got {audio.shape[1]}")
