@@ -43,14 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in SUBCOMMANDS:
         return SUBCOMMANDS[argv[0]].load().main(argv[1:], program=f"technogen {argv[0]}")
-    options = _make_parser().parse_args(argv)
-    if options.completion:
-        import shtab
+    with command_line.robust_output():
+        options = _make_parser().parse_args(argv)
+        if options.completion:
+            import shtab
 
-        print(shtab.complete(_make_parser(complete=True), options.completion))
+            print(shtab.complete(_make_parser(complete=True), options.completion))
+            return 0
+        _make_parser().print_help()
         return 0
-    _make_parser().print_help()
-    return 0
 
 
 def _make_parser(complete: bool = False) -> argparse.ArgumentParser:

@@ -56,7 +56,7 @@ class Options(command_line.Options):
 
     config: str | None = option(
         None,
-        "file of the config; its fields are set with --config.SECTION.FIELD=VALUE",
+        "Python file of the config, which is run as a program; its fields are set with --config.SECTION.FIELD=VALUE",
         metavar="FILE",
         convert=expand_path,
     )

@@ -21,6 +21,12 @@ def test_help_lists_each_subcommand_in_a_line(capsys):
     assert "python -m" not in shown
 
 
+def test_output_that_nobody_reads_is_no_error():
+    line = f"{sys.executable} -m technogen_jax --completion bash | true"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=ROOT, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("name", technogen.SUBCOMMANDS)
 def test_each_subcommand_has_the_help_of_its_command_with_its_own_name(name, capsys):
     with pytest.raises(SystemExit, match="^0$"):

@@ -382,3 +382,9 @@ def test_a_relative_dataset_means_the_same_from_every_folder(tmp_path, monkeypat
     for word in ("data", "./data", "sub/../data"):
         assert train.read_config(config_file, [f"--config.data.dir={word}"]).data.dir == str(tmp_path / "data")
     assert train.read_config(config_file, ["--config.data.dir="]).data.dir == ""
+
+
+def test_help_says_that_a_config_is_a_program(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    assert "run as a program" in " ".join(capsys.readouterr().out.split())
