@@ -72,6 +72,9 @@ class Options(command_line.Options):
     data: str | None = option(
         None, "what it was trained on, and by what right; a .npz has it", metavar="TEXT", convert=str
     )
+    discriminator: bool = option(
+        False, "add the discriminator to a .npz, so that others can train it further (config.train.init_from)"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -84,6 +87,7 @@ class Options(command_line.Options):
             raise command_line.OptionError(
                 f"--workdir: {self.workdir} is such a file already; expected a run's folder, or another --format"
             )
+        self.check("discriminator", not self.discriminator or self.format == "npz", "--format npz")
         for name in ("licence", "data"):
             value = getattr(self, name)
             if value is None and not is_file:
@@ -97,7 +101,9 @@ def export(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     from technogen_jax.exporting import model_file
 
     words = {name: value for name in ("licence", "data") if (value := getattr(options, name))}
-    file, card = model_file.write(options.workdir, options.step, options.format, options.output, words)
+    file, card = model_file.write(
+        options.workdir, options.step, options.format, options.output, words, options.discriminator
+    )
     megabytes = file.stat().st_size / 1e6
     say(f"{file}: {megabytes:.1f} MB, step {card['step']}, {card['parameters'] / 1e6:.2f} M parameters")
     facts = {"file": str(file), "bytes": file.stat().st_size}

@@ -149,7 +149,8 @@ class TrainConfig(Section):
     )
     init_from: str | None = field(
         None,
-        "Workdir of another run of the same model, whose weights a new run starts from. None: random weights.",
+        "The trained model that a new run starts from, and whose config.model it takes: the workdir of a run, a file of "
+        "technogen_jax.export, or shipped, the model of this package. None: random weights.",
         changeable=True,
     )
     batch_size: int = field(

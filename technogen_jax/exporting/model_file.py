@@ -12,6 +12,7 @@ from technogen_jax.exporting import standalone
 from technogen_jax.runs import bundle
 from technogen_jax.runs.workdir import read_statistics
 from technogen_jax.sampling import generator
+from technogen_jax.training import initial_model
 
 SUFFIXES = {"npz": bundle.SUFFIX, **standalone.SUFFIXES}
 
@@ -22,6 +23,7 @@ def write(
     kind: str,
     output: str | os.PathLike | None,
     words: Mapping[str, str],
+    discriminator: bool = False,
 ) -> tuple[pathlib.Path, dict[str, Any]]:
     """Writes the generator of a run; returns the file and its card, which describes it.
 
@@ -31,6 +33,7 @@ def write(
         kind: one of `SUFFIXES`.
         output: the file; None: WORKDIR/stepN, or of a .npz its name in the current folder, with the suffix of the kind.
         words: licence and data, for the card; those missing are taken from the .npz.
+        discriminator: whether a .npz also has the discriminator, so that a run can start from it.
 
     Raises:
         ValueError: there is no such run, step or file.
@@ -43,8 +46,14 @@ def write(
     words = _known_words(workdir) | dict(words)
     if kind == "npz":
         statistics = read_statistics(workdir) if models.find(trained.config).measure else {}
-        card = dict(**words, step=trained.step, weights=trained.weights)
-        bundle.write(path, config=trained.config, params=trained.params, statistics=statistics, card=card)
+        bundle.write(
+            path,
+            config=trained.config,
+            params=trained.params,
+            statistics=statistics,
+            card=dict(**words, step=trained.step, weights=trained.weights),
+            discriminator=initial_model.read(str(workdir), trained.step).params.d if discriminator else None,
+        )
         card = bundle.read(path).card  # reading it back checks the file
     else:
         card = standalone.write(path, trained, words)

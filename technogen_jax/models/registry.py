@@ -16,14 +16,29 @@ from ml_collections import ConfigDict
 from technogen_jax.common import config_fields, run_config
 from technogen_jax.common.run_config import AudioConfig
 from technogen_jax.models import specgan, wavegan
-from technogen_jax.models.gan import GAN
+from technogen_jax.models.gan import GAN, Params
 from technogen_jax.models.stages import Stage
+from technogen_jax.models.technogan import adaptation
 from technogen_jax.models.technogan import model as technogan
 from technogen_jax.models.technogan import stages as technogan_stages
 from technogen_jax.models.technogan.codec import statistics as codec_statistics
 from technogen_jax.models.technogan.config import TechnoGANConfig
 
 Statistics = dict[str, np.ndarray]
+
+
+class Adaptation(NamedTuple):
+    """How a trained model is fitted to another dataset, for a run that starts from it.
+
+    Attributes:
+        statistics: (statistics, config, audio of the new run) -> statistics.
+        generator: (params, old config, new config) -> params.
+        discriminator: (params, old config, new config, old audio, new audio) -> params.
+    """
+
+    statistics: Callable[..., Statistics]
+    generator: Callable[..., Params]
+    discriminator: Callable[..., Params]
 
 
 class Model(NamedTuple):
@@ -36,6 +51,7 @@ class Model(NamedTuple):
             the model has none.
         stages: other work on the dataset before the first step, in order; see `models.stages`.
         measured_s: seconds of audio, from all over the dataset, that `measure` needs; None: all.
+        adaptation: fits a trained model to another dataset; None: it fits as it is.
     """
 
     config_class: type[config_fields.Section]
@@ -43,6 +59,7 @@ class Model(NamedTuple):
     measure: Callable[..., Statistics] | None = None
     stages: tuple[Stage, ...] = ()
     measured_s: float | None = None
+    adaptation: Adaptation | None = None
 
 
 MODELS = {
@@ -54,6 +71,7 @@ MODELS = {
         codec_statistics.measure,
         technogan_stages.STAGES,
         technogan_stages.MEASURED_S,
+        Adaptation(adaptation.adapt_statistics, adaptation.adapt_generator, adaptation.adapt_discriminator),
     ),
 }
 

@@ -6,6 +6,7 @@ entries
     config             JSON, without the paths of the machine that it was trained on
     card               JSON: licence, data, step, weights (a hash, see `sampling.generator`), parameters, format
     params/NAME        of the averaged generator, calibrated; NAME is the path in its tree of parameters
+    discriminator/NAME of the discriminator, if the file is meant to be trained on from
     statistics/NAME    of the training dataset, for a model that has statistics
 
 Large arrays are stored as float16: half the size, with a rounding error of -77 dB. So a bundle has
@@ -43,6 +44,7 @@ class Bundle(NamedTuple):
         statistics: the statistics of the training dataset; empty if the model has none.
         config: the config of the run.
         card: licence, data, step, weights, parameters, format.
+        discriminator: the parameters of the discriminator, float32; None if the file does not have them.
     """
 
     gan: models.GAN
@@ -50,6 +52,7 @@ class Bundle(NamedTuple):
     statistics: models.Statistics
     config: ConfigDict
     card: dict[str, Any]
+    discriminator: models.contract.Params | None = None
 
 
 def write(
@@ -59,6 +62,7 @@ def write(
     params: models.contract.Params,
     statistics: models.Statistics,
     card: dict[str, Any],
+    discriminator: models.contract.Params | None = None,
 ) -> None:
     """Writes a bundle, whole or not at all; the same input gives the same bytes.
 
@@ -68,6 +72,7 @@ def write(
         params: calibrated generator parameters.
         statistics: the statistics of the training dataset; empty if the model has none.
         card: see the module; its entries `parameters` and `format` are added here.
+        discriminator: the parameters of the discriminator; None: the file does not have them.
 
     Raises:
         ValueError: the path has another suffix.
@@ -80,6 +85,7 @@ def write(
     card = {**card, "parameters": models.count_parameters(params), "format": _FORMAT}
     content = {"config": json.dumps(plain, indent=1), "card": json.dumps(card, indent=1)}
     content |= {f"params/{name}": _compress(leaf) for name, leaf in _named(params).items()}
+    content |= {f"discriminator/{name}": _compress(leaf) for name, leaf in _named(discriminator or {}).items()}
     content |= {f"statistics/{name}": _compress(value) for name, value in statistics.items()}
     array_files.write(path, content)
 
@@ -115,36 +121,40 @@ def read(path: str | os.PathLike, step: int | str = "latest") -> Bundle:
         ) from error
     if step not in ("latest", "best", card["step"]):
         raise WorkdirError(f"{path}: has no step {step}, only {card['step']}")
-    params, statistics = {}, {}
+    parts = {"params": {}, "discriminator": {}, "statistics": {}}
     for name, value in content.items():
         folder, _, rest = name.partition("/")
-        if folder not in ("params", "statistics"):
+        if folder not in parts:
             raise WorkdirError(f"{path}: contains {name}, which this version of TechnoGen does not know")
-        into = params if folder == "params" else statistics
-        into[rest] = value.astype(np.float32) if value.dtype == np.float16 else value
-    return _build_bundle(path, config, params, statistics, card)
+        parts[folder][rest] = value.astype(np.float32) if value.dtype == np.float16 else value
+    return _build_bundle(path, config, card, **parts)
 
 
-def _build_bundle(path, config, flat, statistics, card) -> Bundle:
+def _build_bundle(path, config, card, params, discriminator, statistics) -> Bundle:
     """Builds the model; raises a WorkdirError if the arrays do not fit it."""
     key = jax.random.key(0)
     try:
         gan = models.build(config, statistics or None)
-        shapes = jax.eval_shape(lambda key: gan.calibrate(gan.init_g(key), key), key)
-        expected = {name: leaf.shape for name, leaf in _named(shapes).items()}
-        for name in sorted(expected.keys() | flat.keys()):
-            found = flat[name].shape if name in flat else "nothing"
-            if expected.get(name) != found:
-                raise ValueError(f"{name}: expected {expected.get(name, 'nothing')}, found {found}")
-        jax.eval_shape(lambda params: gan.decode(gan.generate(params, gan.sample_latents(key, 1))), shapes)
+        params = _as_tree(params, jax.eval_shape(lambda key: gan.calibrate(gan.init_g(key), key), key))
+        discriminator = _as_tree(discriminator, jax.eval_shape(gan.init_d, key)) if discriminator else None
+        jax.eval_shape(lambda params: gan.decode(gan.generate(params, gan.sample_latents(key, 1))), params)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
         raise WorkdirError(
             f"{path}: does not fit the model that its config describes ({text}); use the version of TechnoGen that wrote "
             "it, or export the run again"
         ) from error
-    params = jax.tree_util.tree_map_with_path(lambda at, _: flat[_name(at)], shapes)
-    return Bundle(gan, params, statistics, config, card)
+    return Bundle(gan, params, statistics, config, card, discriminator)
+
+
+def _as_tree(flat: dict[str, np.ndarray], shapes: Any) -> Any:
+    """Returns named arrays in a tree; raises ValueError if names or shapes differ."""
+    expected = {name: leaf.shape for name, leaf in _named(shapes).items()}
+    for name in sorted(expected.keys() | flat.keys()):
+        found = flat[name].shape if name in flat else "nothing"
+        if expected.get(name) != found:
+            raise ValueError(f"{name}: expected {expected.get(name, 'nothing')}, found {found}")
+    return jax.tree_util.tree_map_with_path(lambda at, _: flat[_name(at)], shapes)
 
 
 def _compress(value: Any) -> np.ndarray:

@@ -63,9 +63,9 @@ def load(workdir: str | os.PathLike, step: int | str = "latest") -> Trained:
         WorkdirError: the run has no config, no statistics that the model needs, or no such checkpoint.
     """
     if pathlib.Path(workdir).suffix == bundle.SUFFIX:
-        gan, params, statistics, config, card = bundle.read(workdir, step)
-        weights = fingerprint(params | statistics)
-        return Trained(gan, params, config, os.path.abspath(workdir), card["step"], weights)
+        found = bundle.read(workdir, step)
+        weights = fingerprint(found.params | found.statistics)
+        return Trained(found.gan, found.params, found.config, os.path.abspath(workdir), found.card["step"], weights)
     config = read_config(workdir)
     statistics = read_statistics(workdir) if models.find(config).measure else None
     gan = models.build(config, statistics)

@@ -30,9 +30,22 @@ from technogen_jax.data.clip_source import ClipSource
 from technogen_jax.data.manifest import read_manifest
 from technogen_jax.runs.checkpoints import Checkpoints
 from technogen_jax.runs.metrics_log import MetricsLog
-from technogen_jax.runs.workdir import CONFIG_FILE, claim_workdir, has_checkpoint, keep_older_behaviour
+from technogen_jax.runs.workdir import (
+    CONFIG_FILE,
+    claim_workdir,
+    keep_older_behaviour,
+    write_statistics,
+)
 from technogen_jax.sampling import generator
-from technogen_jax.training import dataset_stages, inputs, memory, previews, progress_evaluation, signals
+from technogen_jax.training import (
+    dataset_stages,
+    initial_model,
+    inputs,
+    memory,
+    previews,
+    progress_evaluation,
+    signals,
+)
 from technogen_jax.training.errors import StoppedError, TrainError
 from technogen_jax.training.monitoring import DueActions, MetricsWindow, NonFiniteGuard, TimeLimit, TrainingBar
 from technogen_jax.training.optimizers import make_optimizers
@@ -151,6 +164,11 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], 
     mesh = distributed.make_mesh()
     models.check_values(config)
     _check_name(workdir)
+    say = say if distributed.is_first_process() else lambda line: None
+    if config.train.init_from:
+        config, note = initial_model.take_model_fields(config, workdir)
+        if note:
+            say(note)
     if config_fields.value(config, "data.dir"):
         config = dataset_config.complete_config(config, read_manifest(config.data.dir))
     config, older = keep_older_behaviour(workdir, config)
@@ -159,10 +177,7 @@ def prepare_run(config: ConfigDict, workdir: pathlib.Path, say: Callable[[str], 
     shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = distributed.choose_shardings(shapes, mesh, config.train.shard_parameters)
     memory.check_state_fits(config, shapes, shardings)
-    if (other := config.train.init_from) and not has_checkpoint(workdir) and not has_checkpoint(other):
-        raise TrainError(f"config.train.init_from: {other} has no checkpoint")
     source = _open_dataset(config, gan)
-    say = say if distributed.is_first_process() else lambda line: None
     for name in older:
         say(f"config.{name} is newer than this run, which goes on with {config_fields.value(config, name)!r}")
     return Run(
@@ -327,13 +342,13 @@ def prepare_programs_and_dataset(
     config, first = run.config, distributed.is_first_process()
     if distributed.call_in_first_process(stop.is_set):  # else compiling would delay the answer to the signal
         raise StoppedError
-    weights = _read_weights(run) if state is None else None
+    initial = _read_initial_model(run) if state is None and config.train.init_from else None
     numbering = dataset_stages.Numbering(
         1 + dataset_stages.count_stages(config, run.workdir, run.source, run.encode_once)
     )
     # Several processes run their programs in the same order, so only a single one may do it meanwhile.
     alone = jax.process_count() == 1
-    initial = background.submit(_initialize, run) if state is None and alone else None
+    random_state = background.submit(_initialize, run) if state is None and alone else None
     metric = background.submit(progress_evaluation.make_metric_of_run, config) if first else None
 
     statistics = dataset_stages.run_stages(config, run.workdir, run.source, stop, numbering)
@@ -347,10 +362,10 @@ def prepare_programs_and_dataset(
 
     signals.wait(dispatch, numbering.next("compiling the training step"), stop, shown=first)
     if state is None:
-        state = initial.result() if alone else _initialize(run)
-    if weights is not None:
-        state = state._replace(**weights)
-        run.say(f"starting with the weights of {config.train.init_from}")
+        state = random_state.result() if alone else _initialize(run)
+    if initial is not None:
+        state = initial_model.use_weights(state, initial, run.shardings)
+        run.say(f"starting with the weights of {config.train.init_from}{initial.note}")
     run.say(_describe(run, gan))
     measured, note = metric.result() if first else (None, "")
     if note:
@@ -377,14 +392,12 @@ def _initialize(run: Run) -> TrainState:
     return jax.jit(run.init, out_shardings=run.shardings)(generator.run_key(run.config.seed, "init"))
 
 
-def _read_weights(run: Run) -> dict[str, Any] | None:
-    """Returns the weights of `train.init_from`, the newest checkpoint of another run; None if it is not set."""
-    workdir = run.config.train.init_from
-    if not workdir:
-        return None
-    with Checkpoints(workdir, read_only=True) as other:
-        state = other.restore_weights(other.steps()[-1], run.state_shapes())
-    return dict(params=state.params, ema=state.ema)
+def _read_initial_model(run: Run) -> initial_model.InitialModel:
+    """Returns the model of `train.init_from`, fitted to the run; its statistics become the run's."""
+    initial = initial_model.adapt(initial_model.read(run.config.train.init_from), run.config)
+    if initial.statistics is not None:
+        distributed.call_in_first_process(lambda: write_statistics(run.workdir, initial.statistics))
+    return initial
 
 
 # --------------------------------------------------------------------------------------------------

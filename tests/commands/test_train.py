@@ -29,6 +29,7 @@ from technogen_jax.runs.workdir import (
     read_config,
 )
 from technogen_jax.training import loop
+from technogen_jax.training.errors import TrainError
 from technogen_jax.training.progress_evaluation import BEST_METRIC
 
 
@@ -215,7 +216,7 @@ def test_nan_error_names_step_quantity_and_checkpoint(tiny_config, trained_workd
     tiny_config.optimizer.learning_rate_d = 1e30
     tiny_config.train.init_from = str(trained_workdir)
     tiny_config.eval.every = 0
-    with pytest.raises(loop.TrainError, match=r"step \d+: \S+ is (nan|inf|-inf); there is no checkpoint yet"):
+    with pytest.raises(TrainError, match=r"step \d+: \S+ is (nan|inf|-inf); there is no checkpoint yet"):
         run(tiny_config, tmp_path / "bad", steps=50, save_every=60)
 
 
@@ -233,7 +234,7 @@ def test_checkpoint_never_contains_nan(tiny_config, tmp_path, monkeypatch):
         return broken_step
 
     monkeypatch.setattr(loop, "make_train_step", broken)
-    with pytest.raises(loop.TrainError, match=r"step 4: a parameter .* last good checkpoint is .*checkpoints/2"):
+    with pytest.raises(TrainError, match=r"step 4: a parameter .* last good checkpoint is .*checkpoints/2"):
         run(tiny_config, tmp_path, steps=6)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps() == [2]
@@ -256,7 +257,7 @@ def toy_steps(monkeypatch, quantity, bad):
 def test_error_names_the_loss_or_gradient_that_is_not_finite(tiny_config, tmp_path, monkeypatch, quantity):
     toy_steps(monkeypatch, quantity, [4])
     tiny_config.eval.every = 0
-    with pytest.raises(loop.TrainError, match=f"step 4: {quantity} is inf; the last good checkpoint is .*/2. A low"):
+    with pytest.raises(TrainError, match=f"step 4: {quantity} is inf; the last good checkpoint is .*/2. A low"):
         run(tiny_config, tmp_path, sample_every=0)
 
 
@@ -275,7 +276,7 @@ def test_step_that_is_not_finite_is_skipped_and_counted(tiny_config, tmp_path, m
 def test_run_ends_after_a_hundred_skipped_steps_in_a_row(tiny_config, tmp_path, monkeypatch):
     toy_steps(monkeypatch, "d/adversarial", [3, 5, *range(7, 200)])
     tiny_config.eval.every = 0
-    with pytest.raises(loop.TrainError, match="step 106: d/adversarial is nan; the last good checkpoint is .*/75"):
+    with pytest.raises(TrainError, match="step 106: d/adversarial is nan; the last good checkpoint is .*/75"):
         run(tiny_config, tmp_path, steps=150, sample_every=0, log_every=25, save_every=75, skip_not_finite=True)
 
 

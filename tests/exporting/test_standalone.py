@@ -103,7 +103,7 @@ def shipped(tmp_path_factory):
 
 def test_the_shipped_model_is_small_and_names_its_licence(shipped):
     path, card = shipped
-    assert path.stat().st_size < 10e6
+    assert path.stat().st_size < 12e6
     assert card["licence"] == "Apache-2.0" and card["weights"] == generator.load(SHIPPED).weights
 
 

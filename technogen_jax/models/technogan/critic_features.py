@@ -170,6 +170,11 @@ def _average_picture(frames: int, bands: int) -> np.ndarray:
     return np.kron(when, where).T.astype(np.float32)
 
 
+def list_low_windows(samples: int) -> list[tuple[float, int, int]]:
+    """(length, count, bins of each) of the windows of a sixteenth of that many samples, in order."""
+    return [(size, round(2 * samples / size), int(size / 2)) for size in (2 * samples, samples, samples / 2)]
+
+
 def _make_low_windows(samples: int) -> np.ndarray:
     """`[3 * samples, bins]`, complex: windowed waves over a sixteenth and both neighbours.
 
@@ -177,10 +182,10 @@ def _make_low_windows(samples: int) -> np.ndarray:
     tone is clear in the first, a kick that falls in the last. A sine of amplitude 1 gives 1.
     """
     places, windows = np.arange(3 * samples) + 0.5, []
-    for size in (2 * samples, samples, samples / 2):
-        centres = samples + size / 2 * (np.arange(round(2 * samples / size)) + 0.5)
+    for size, count, bins in list_low_windows(samples):
+        centres = samples + size / 2 * (np.arange(count) + 0.5)
         place = (places[:, None] - centres) / size
         window = np.where(np.abs(place) < 0.5, np.cos(np.pi * place) ** 2, 0)
-        waves = np.exp(2j * np.pi * place[..., None] * np.arange(1, int(size / 2) + 1))
+        waves = np.exp(2j * np.pi * place[..., None] * np.arange(1, bins + 1))
         windows.append((2 * window / window.sum(0))[..., None] * waves)
     return np.concatenate([window.reshape(3 * samples, -1) for window in windows], 1)
