@@ -3,6 +3,7 @@
 # make app    play the shipped model in the browser
 # make test   the tests
 # make torture   long trials: kills, full disks, long runs, broken files, random inputs; hours
+# make test-accelerators   every config compiled for a TPU and a GPU, without a device; an hour
 # All make .venv from requirements.txt first. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ MODEL := technogen_jax/pretrained/technogan.npz
 # experiments/log/2026-11-29-decoding-by-beats-and-songs.md.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: hear app demo test torture lint
+.PHONY: hear app demo test test-accelerators torture lint
 .DEFAULT_GOAL := demo
 
 hear: $(STAMP)
@@ -37,6 +38,12 @@ demo: $(STAMP)
 
 test: $(ALL)
 	$(PY) -m pytest -n auto --maxprocesses 4
+
+# In an environment of its own: the compilers need another jax than requirements.txt may give.
+test-accelerators:
+	$(PYTHON) -m venv .venv-accelerators
+	.venv-accelerators/bin/python -m pip install --quiet -r experiments/ahead_of_time/requirements.txt -r requirements-test.txt
+	.venv-accelerators/bin/python -m pytest tests/integration/test_ahead_of_time.py
 
 torture: $(STAMP)
 	$(PY) -m experiments.torture

@@ -1,6 +1,6 @@
 """SpecGAN as in the paper: one second of 16 kHz mono as 128 frames of 128 bins, WGAN-GP, batch 64.
 
-    python -m data_prep.prepare --input TRACKS --output data/16k --sample_rate 16000 --hop_size 1.024
+    python -m data_prep.prepare --input TRACKS --output data/16k --sample_rate 16000 --hop_size 2.048 --stride 1.024
     python -m technogen_jax.train --config configs/specgan.py --workdir runs/specgan --config.data.dir=data/16k
 
 Other losses, each with the optimizer that belongs to it: --config configs/specgan.py:LOSS, see

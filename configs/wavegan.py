@@ -1,7 +1,10 @@
 """WaveGAN as in the paper: one second of 16 kHz mono, WGAN-GP, batch 64, n_critic 5.
 
-    python -m data_prep.prepare --input TRACKS --output data/16k --sample_rate 16000 --hop_size 1.024
+    python -m data_prep.prepare --input TRACKS --output data/16k --sample_rate 16000 --hop_size 2.048 --stride 1.024
     python -m technogen_jax.train --config configs/wavegan.py --workdir runs/wavegan --config.data.dir=data/16k
+
+Records are twice as long as a clip: training reads a clip at a random offset of a record, as the
+authors' code does.
 
 Other losses, each with the optimizer that belongs to it: --config configs/wavegan.py:LOSS, where
 LOSS is wgan-gp, wgan, dcgan, lsgan (these four as in the code of WaveGAN's authors), hinge or

@@ -2,6 +2,7 @@
 
     python -m experiments.bench NAME [options]        one benchmark: one line of JSON
     python -m experiments.bench all --out FILE        all of them, a line each, added to FILE
+    python -m experiments.bench all --out FILE --minutes 12   as many as that allows, on a lent device
     python -m experiments.bench NAME --help           what it measures, and how
 
 The compared sides take turns in one run, so that other load on the machine affects all of them alike:
@@ -18,6 +19,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 BENCHES = {
     "wavegan-step": "wavegan_step",
@@ -51,23 +53,28 @@ def main(argv: list[str] | None = None) -> int:
         command.set_defaults(run=module.run)
     everything = commands.add_parser("all", help="All of them, one after the other, each in a process of its own.")
     everything.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE", help="a line of JSON each")
+    everything.add_argument("--minutes", type=float, help="the time for all: a benchmark is stopped at its end")
     options = parser.parse_args(argv)
     if options.name == "all":
-        return run_all(options.out)
+        return run_all(options.out, options.minutes)
     print(json.dumps({"bench": options.name} | options.run(options)))
     return 0
 
 
-def run_all(out: pathlib.Path) -> int:
+def run_all(out: pathlib.Path, minutes: float | None = None) -> int:
     """Runs each benchmark in its own process: no shared compiled programs, and a failure does not stop the rest."""
-    failed = 0
+    failed, end_s = 0, minutes and time.monotonic() + 60 * minutes
     for name in BENCHES:
-        done = subprocess.run(
-            [sys.executable, "-m", "experiments.bench", name], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        line = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
-        line = line[0] if line else json.dumps({"bench": name, "failed": f"exit status {done.returncode}"})
-        failed += done.returncode != 0
+        command = [sys.executable, "-m", "experiments.bench", name]
+        left_s = end_s and max(end_s - time.monotonic(), 0)
+        try:
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=left_s)
+            found = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
+            reason = f"exit status {done.returncode}"
+        except subprocess.TimeoutExpired:
+            found, reason = [], f"the {minutes:g} minutes were over"
+        line = found[0] if found else json.dumps({"bench": name, "failed": reason})
+        failed += not found
         print(line, flush=True)
         with out.open("a") as file:
             file.write(line + "\n")

@@ -124,19 +124,29 @@ def iterate_batches(
         iterator.close()
 
 
-def gather(clips: jax.Array, picks: jax.Array, length: int) -> jax.Array:
+def gather(clips: jax.Array, picks: jax.Array, length: int, rotate: bool = True) -> jax.Array:
     """Returns the picked clips of a dataset that is in the devices' memory.
 
     Args:
         clips: `[clips, T, ...]`.
         picks: `[..., 3]` from `iterate_batches`.
         length: the model's window.
+        rotate: whether picks may rotate clips.
 
     Returns:
         `[..., length, ...]`.
     """
-    clip, start, roll = jnp.split(picks, 3, -1)
-    rows = clips[clip, start + (jnp.arange(length) - roll) % length]
+
+    def take(pick):
+        clip, start, roll = pick
+        shape = (1, length, *clips.shape[2:])
+        row = jax.lax.dynamic_slice(clips, (clip, start, *[0] * (clips.ndim - 2)), shape)[0]
+        if not rotate:
+            return row
+        return jax.lax.dynamic_slice_in_dim(jnp.concatenate([row, row]), length - roll, length)
+
+    # One slice for each clip: with an index for each sample a batch of WaveGAN needs 5 million.
+    rows = jax.vmap(take)(picks.reshape(-1, 3)).reshape(*picks.shape[:-1], length, *clips.shape[2:])
     # Without the barrier XLA fuses this into the step, which is then rounded differently than with
     # batches from the host.
     return jax.lax.optimization_barrier(rows)

@@ -28,7 +28,10 @@ class ConvolutionalConfig(Section):
         "Batch norm in both networks, except next to the audio (or image). It does not work with a gradient penalty.",
     )
     form: str = field(
-        "polyphase", "How convolutions are computed; plain is slower and gives the same result.", choices=tuple(FORMS)
+        "auto",
+        "How convolutions are computed; the result is the same. auto: what is faster on the device.",
+        choices=FORMS,
+        changeable=True,
     )
     dtype: str = field(
         "float32",

@@ -1,9 +1,13 @@
 """Layers of the models: convolutions, dense layers, batch normalization, phase shuffle.
 
-On a CPU, XLA has only slow kernels for convolutions of stride s and for transposed ones, above all
-in the backward pass. In polyphase form both are one convolution of stride 1
-(`convolution.convolve`) with s times the channels along each axis. The function, the parameters and
-the gradients are the same. `form="plain"` uses XLA's own: the reference of the tests.
+A strided or a transposed convolution has two forms, with the same function, parameters and
+gradients:
+
+- "polyphase": one convolution of stride 1 (`convolution.convolve`) with s times the channels along
+  each axis. On a CPU XLA has only slow kernels for other strides, above all in the backward pass.
+- "plain": XLA's own, which is the reference of the tests.
+
+`form="auto"` takes what is faster for the backend and the shape (`choose_form`).
 
 Padding is TensorFlow's "SAME". Audio and its features are `[B, T, C]` with kernels
 `[K, C_in, C_out]`, images `[B, N, F, C]` with square kernels `[K, K, C_in, C_out]`; `S...` and
@@ -29,21 +33,38 @@ from technogen_jax.models.convolution import (
     reverse_taps,
 )
 
-FORMS = ("polyphase", "plain")
+FORMS = ("auto", "polyphase", "plain")
+# Channels from which a TPU computes the plain form faster, by the compiler's estimates:
+# docs/accelerators.md.
+_PLAIN_CHANNELS = 64
 DTYPES = {
     "float32": None,
     "bfloat16": jnp.bfloat16,
 }  # config value -> dtype of inner layers; None: the parameters' dtype
 
 
-def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphase") -> jax.Array:
+def choose_form(kernel: jax.Array, stride: int) -> str:
+    """Returns the faster form of a convolution on this backend.
+
+    On a TPU the polyphase form copies its input and its output, but with few channels the plain
+    form leaves most of a matrix unit without work.
+
+    Args:
+        kernel: `[K..., C_in, C_out]`.
+        stride: of the convolution, or of the one that it transposes.
+    """
+    is_wide = min(kernel.shape[-2:]) >= _PLAIN_CHANNELS
+    return "plain" if jax.default_backend() == "tpu" and stride > 1 and is_wide else "polyphase"
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "auto") -> jax.Array:
     """Computes a strided convolution with "SAME" padding, over one axis or two.
 
     Args:
         x: `[B, S..., C_in]`, each S a multiple of the stride.
         kernel: `[K..., C_in, C_out]`.
         stride: from one output to the next, along each axis.
-        form: "polyphase" or "plain".
+        form: one of `FORMS`.
 
     Returns:
         `[B, S / stride..., C_out]`.
@@ -57,6 +78,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
         raise ValueError(f"conv: expected a length that is a multiple of the stride {stride}, got {found}")
     before = max(taps - stride, 0) // 2
     after = max(taps - stride, 0) - before
+    form = choose_form(kernel, stride) if form == "auto" else form
     if form == "plain":
         return convolve_plainly(x, kernel, (before, after), stride)
     if stride == 1:
@@ -70,14 +92,14 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, form: str = "polyphas
     return convolve(_fold(x, stride, first_axis=1), kernel, lead)
 
 
-def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
+def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "auto") -> jax.Array:
     """Computes a transposed convolution: the gradient of `conv` with respect to its input.
 
     Args:
         x: `[B, S..., C_in]`.
         kernel: `[K..., C_in, C_out]`, K not below the stride.
         stride: outputs for each input, along each axis.
-        form: "polyphase" or "plain".
+        form: one of `FORMS`.
 
     Returns:
         `[B, S * stride..., C_out]`.
@@ -88,6 +110,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "po
     taps, axes = len(kernel), x.ndim - 2
     if taps < stride:
         raise ValueError(f"conv_transpose: expected a kernel not shorter than the stride {stride}, got {taps}")
+    form = choose_form(kernel, stride) if form == "auto" else form
     if form == "plain":
         kernel, numbers = kernel.swapaxes(-1, -2), DIMENSIONS[axes]
         return lax.conv_transpose(x, kernel, (stride,) * axes, "SAME", dimension_numbers=numbers, transpose_kernel=True)
@@ -103,14 +126,14 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, form: str = "po
     return _unfold(convolve(x, kernel.swapaxes(-1, -2), last), stride)
 
 
-def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "polyphase") -> jax.Array:
+def conv1d_upsampled(x: jax.Array, kernel: jax.Array, stride: int, form: str = "auto") -> jax.Array:
     """Computes nearest-neighbour upsampling by `stride`, then a convolution of stride 1.
 
     Args:
         x: `[B, T, C_in]`.
         kernel: `[K, C_in, C_out]`.
         stride: how many times each sample is repeated.
-        form: "polyphase" or "plain".
+        form: one of `FORMS`.
 
     Returns:
         `[B, T * stride, C_out]`.
@@ -191,12 +214,12 @@ class Conv(nnx.Module):
         stride: the factor by which each axis shrinks ("down") or grows (the others).
         direction: "down", "transpose" or, for audio, "nearest".
         bias: whether the layer adds a bias.
-        form: "polyphase" or "plain".
+        form: one of `FORMS`.
         dtype: the type of computation and output; None: the parameters' dtype.
         rngs: source of the initial values.
     """
 
-    def __init__(self, c_in, c_out, taps, stride=1, *, direction="down", bias=True, form="polyphase", dtype=None, rngs):
+    def __init__(self, c_in, c_out, taps, stride=1, *, direction="down", bias=True, form="auto", dtype=None, rngs):
         self.kernel = nnx.Param(nnx.initializers.glorot_uniform()(rngs.params(), (*taps, c_in, c_out)))
         self.bias = nnx.Param(jnp.zeros(c_out)) if bias else None
         self.stride, self.direction, self.form, self.dtype = stride, direction, form, dtype

@@ -18,7 +18,10 @@ Differences from the reference, and their reasons:
   padded and cropped to match; `max_channels` limits the doubling of the channels. Mel bands instead
   of bins and the fast Griffin-Lim algorithm are options. Stereo is an image of two channels, whose
   phases are found separately.
-- Batch norm, when it generates sound, uses statistics of many latents, as in `wavegan`.
+- Batch norm, when it generates sound, uses statistics of many latents, as in `wavegan`. Sound comes
+  from averaged weights, as there.
+- There is no `upsample`: the authors' code can also generate by nearest-neighbor upsampling. The
+  length of the kernels, 5, cannot be changed.
 """
 
 from __future__ import annotations

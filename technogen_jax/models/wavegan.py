@@ -15,6 +15,9 @@ Differences from the reference, and their reasons:
 - Batch norm, when it generates sound, uses statistics measured over many latents with the weights
   that generate. The authors' code uses moving averages from training, which do not fit averaged
   weights.
+- Sound comes from a moving average of the generator's weights (`train.ema_decay`). The authors'
+  comes from the last weights.
+- The length of the kernels, 25, and of the post-filter, 512, cannot be changed.
 - `dtype` bfloat16 applies to the inner layers; the layers next to audio and logits compute in the
   parameters' precision.
 """

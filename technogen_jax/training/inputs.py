@@ -53,7 +53,7 @@ def plan(config: ConfigDict, mesh: Mesh, gan: models.GAN, source: ClipSource) ->
         item = jax.ShapeDtypeStruct((*leading, length, *clips.shape[2:]), clips.dtype)
         return InputPlan(item, by_row, None)
     picks = jax.ShapeDtypeStruct((*leading, 3), np.int32)
-    pick_clips = functools.partial(batching.gather, length=length)
+    pick_clips = functools.partial(batching.gather, length=length, rotate=bool(config.data.rotate))
     return InputPlan((clips, picks), (distributed.replicated(mesh), by_row), pick_clips)
 
 

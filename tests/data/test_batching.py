@@ -1,6 +1,7 @@
 import collections
 import contextlib
 import itertools
+import re
 
 import grain
 import jax
@@ -71,7 +72,17 @@ def test_order_crops_and_rotations_match_a_grain_pipeline(length, crop, rotate):
         np.testing.assert_array_equal(take(10, first_step, **options), expected)
         # Batches that the device gathers from the whole dataset are the same.
         picks = take(10, first_step, read=False, **options)
-        np.testing.assert_array_equal(batching.gather(batching.stack_clips(CLIPS), picks, length or 100), expected)
+        held = batching.stack_clips(CLIPS)
+        np.testing.assert_array_equal(batching.gather(held, picks, length or 100), expected)
+        if not picks[..., 2].any():
+            np.testing.assert_array_equal(batching.gather(held, picks, length or 100, rotate=False), expected)
+
+
+def test_a_gather_has_one_slice_for_each_clip_and_no_index_for_each_sample():
+    picks = jax.ShapeDtypeStruct((2, 8, 3), np.int32)
+    text = jax.jit(lambda *given: batching.gather(*given, 100)).lower(batching.stack_clips(CLIPS), picks).as_text()
+    sizes = re.findall(r"slice_sizes = array<i64: ([\d, ]+)>", text)
+    assert sizes and all("100" in size for size in sizes), sizes
 
 
 def test_only_the_rows_of_a_process_are_read():

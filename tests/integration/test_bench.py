@@ -1,4 +1,5 @@
 import json
+import types
 
 import jax
 import numpy as np
@@ -39,6 +40,24 @@ def test_all_runs_each_benchmark_despite_a_failure(monkeypatch, tmp_path, capsys
     assert [line["bench"] for line in lines] == list(bench.BENCHES)
     assert [line["bench"] for line in lines if "failed" in line] == ["floor"]
     assert capsys.readouterr().out.count("\n") == len(lines)
+
+
+def test_all_stops_when_its_minutes_are_over(monkeypatch, tmp_path):
+    seconds = iter([0.0, 0.0, 0.0, 70.0, *[130.0] * 20])
+    left = []
+
+    def run(command, timeout, **_):
+        left.append(timeout)
+        if not timeout:
+            raise bench.subprocess.TimeoutExpired(command, timeout)
+        return bench.subprocess.CompletedProcess(command, 0, "{}")
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    monkeypatch.setattr(bench, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    assert bench.main(["all", "--out", str(tmp_path / "out.jsonl"), "--minutes", "2"]) == 1
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert left[:4] == [120, 120, 50, 0] and lines[:3] == [{}] * 3
+    assert all(line["failed"] == "the 2 minutes were over" for line in lines[3:])
 
 
 def test_needed_flops_counts_plain_convolutions():

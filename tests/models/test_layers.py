@@ -237,6 +237,15 @@ def test_phase_shuffle_draws_every_shift_alike_and_shifts_the_whole_batch_by_it(
     assert all(abs(count - 200) < 5 * 200**0.5 for count in counts.values()), counts
 
 
+def test_auto_is_plain_for_wide_layers_on_a_tpu_only(monkeypatch):
+    wide, narrow = np.zeros((25, 64, 128)), np.zeros((25, 1, 64))
+    assert {layers.choose_form(kernel, 4) for kernel in (wide, narrow)} == {"polyphase"}
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert [layers.choose_form(kernel, 4) for kernel in (wide, narrow)] == ["plain", "polyphase"]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert {layers.choose_form(kernel, 4) for kernel in (wide, narrow)} == {"polyphase"}
+
+
 def test_phase_shuffle_of_radius_zero_is_the_identity():
     x = np.ones((1, 4, 1))
     assert layers.phase_shuffle(x, jax.random.key(0), 0) is x

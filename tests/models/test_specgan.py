@@ -305,7 +305,7 @@ def test_a_constant_bin_is_decoded_as_its_mean_for_any_image():
         ("momentum", 1.5, "config.model.momentum: expected a number from 0 to 1, got 1.5"),
         ("momentum", None, "config.model.momentum: expected a number from 0 to 1, got None"),
         ("batch_norm", 1, "config.model.batch_norm: expected True or False, got 1"),
-        ("form", "fft", "config.model.form: expected polyphase or plain, got 'fft'"),
+        ("form", "fft", "config.model.form: expected one of auto, polyphase, plain, got 'fft'"),
         ("audio_channels", 3, "config.audio.channels: expected 1 or 2, got 3"),
         ("clip_samples", 255, r"config.audio.clip_samples: .* config.model.n_fft \(256\), got 255"),
     ],

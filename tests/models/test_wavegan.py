@@ -369,7 +369,7 @@ def test_calibration_without_batch_norm_is_the_identity():
         ("phase_shuffle", -1, "config.model.phase_shuffle: expected a whole number from 0 to 65536, got -1"),
         ("phase_shuffle", 1.5, "config.model.phase_shuffle: .* got 1.5"),
         ("post_filter", None, "config.model.post_filter: expected True or False, got None"),
-        ("form", "fft", "config.model.form: expected polyphase or plain, got 'fft'"),
+        ("form", "fft", "config.model.form: expected one of auto, polyphase, plain, got 'fft'"),
         ("dtype", "float16", "config.model.dtype: expected float32 or bfloat16, got 'float16'"),
         ("remat", True, "config.model.remat: expected a whole number from 0 to 65536, got True"),
         ("audio_channels", 3, "config.audio.channels: expected 1 or 2, got 3"),

@@ -76,8 +76,9 @@ def build(config: TechnoGANConfig, audio: AudioConfig, statistics: dict[str, np.
     def generate(g_params, z):
         latents = latent_layout.split_by_bar(z) if z.ndim == 2 else z
         code = synthesizer.sum_contributions(*generator.apply(g_params, latents))
-        labels = interpolate_bars(latent_layout.label_weights(latents), code.shape[1])
-        return jnp.concatenate([code, labels], -1)
+        if not config.classes:  # labels without columns would abort XLA's compiler for TPUs
+            return code
+        return jnp.concatenate([code, interpolate_bars(latent_layout.label_weights(latents), code.shape[1])], -1)
 
     def discriminate(d_params, x, key):
         x = remixer(x, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,15 @@ class Bands(NamedTuple):
     side: np.ndarray
 
 
+def exact_products() -> contextlib.AbstractContextManager:
+    """While it is open, products are computed in float32 on every device.
+
+    By default a TPU rounds their factors to bfloat16, and an NVIDIA GPU to TF32. Emulated, that
+    changes decoded sound by -15 dB and 43 per cent of the detected pitches.
+    """
+    return jax.default_matmul_precision("highest")
+
+
 def analyze(audio: jax.Array, grid: BeatGrid, bands: Bands, *, tonal: bool) -> Parts[jax.Array]:
     """The features of clips, `[B, S, D]` of each part.
 
@@ -36,7 +46,12 @@ def analyze(audio: jax.Array, grid: BeatGrid, bands: Bands, *, tonal: bool) -> P
         bands: the bands of the spectra.
         tonal: whether pitch and partials are wanted.
     """
-    signals = split_mid_side(audio)
+    with exact_products():
+        return _analyze(split_mid_side(audio), grid, bands, tonal=tonal)
+
+
+def _analyze(signals: jax.Array, grid: BeatGrid, bands: Bands, *, tonal: bool) -> Parts[jax.Array]:
+    """The features of mid and side `[B, C, T]`."""
     is_stereo = signals.shape[1] == 2
     loop = spectral.resample_circular(signals, grid.samples)
     spectra = spectral.stft_circular(loop, grid.n_fft, grid.analysis_hop_length)
@@ -46,7 +61,7 @@ def analyze(audio: jax.Array, grid: BeatGrid, bands: Bands, *, tonal: bool) -> P
         side = measure_levels(spectra[:, 1], bands.side, grid)
         side = side.reshape(len(side), grid.steps, -1)
     low = spectral.resample_circular(signals[:, 0], grid.steps * grid.low_samples)
-    low = fold(low.reshape(len(audio), grid.steps, -1))
+    low = fold(low.reshape(len(signals), grid.steps, -1))
     pitch_features = partial_features = side_partial_features = None
     if tonal:
         found_pitch = pitch.find_pitch(loop[:, 0], grid.rate_hz, grid.steps)

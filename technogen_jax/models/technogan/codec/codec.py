@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from technogen_jax.common.run_config import AudioConfig
-from technogen_jax.models.technogan.codec.analysis import make_bands
+from technogen_jax.models.technogan.codec.analysis import exact_products, make_bands
 from technogen_jax.models.technogan.codec.components import PrincipalComponents
 from technogen_jax.models.technogan.codec.decoder import Decoder
 from technogen_jax.models.technogan.codec.encoder import Encoder
@@ -69,12 +69,14 @@ class Codec:
     def encode(self, audio: jax.Array) -> jax.Array:
         """Audio `[B, T, C]` in [-1, 1] to code `[B, S, K]`."""
         self._check_measured()
-        return self._encoder.encode(audio)
+        with exact_products():
+            return self._encoder.encode(audio)
 
     def decode(self, code: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         """Code `[B, S, K]` to audio `[B, T, C]`; `noise` is by default drawn."""
         self._check_measured()
-        return self._decoder.decode(code, noise)
+        with exact_products():
+            return self._decoder.decode(code, noise)
 
     def draw_noise(self, code: jax.Array) -> jax.Array:
         """The white noise that `decode` uses for a code, `[B, C, grid.samples]`."""

@@ -118,7 +118,8 @@ class Decoder:
             controls,
             grid.n_fft,
             grid.hop_length,
-            pieces=grid.steps // STEPS_PER_BEAT,  # beat by beat, for the sake of caches
+            # Beat by beat on a CPU, for the sake of its caches; elsewhere fewer and larger kernels.
+            pieces=grid.steps // STEPS_PER_BEAT if jax.default_backend() == "cpu" else 1,
             before=_DELAY_FRAMES,
         )
         for _ in range(self._level_passes if clear else 0):

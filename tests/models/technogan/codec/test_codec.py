@@ -60,6 +60,31 @@ def test_decoded_noise_is_as_loud_in_each_band():
     np.testing.assert_allclose(10 * np.log10(bands[0] / bands[1]), 0, atol=1.5)
 
 
+def test_products_of_the_codec_are_in_float32_on_every_device():
+    made, _ = codecs.tonal()
+    audio = jax.ShapeDtypeStruct(codecs.bars().shape, np.float32)
+    code = jax.eval_shape(made.encode, audio)
+    grid, bands = codecs.GRID, codecs.BANDS
+    functions = (
+        (made.encode, audio),
+        (made.decode, code),
+        (lambda x: analysis.analyze(x, grid, bands, tonal=True), audio),
+    )
+    for function, given in functions:
+        text = jax.jit(lambda x, function=function: function(x)).lower(given).as_text()
+        products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+        assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products), products
+
+
+def test_decoding_without_pieces_is_the_same(monkeypatch):
+    made, _ = codecs.linear()
+    code = jax.jit(made.encode)(codecs.bars()[:2])
+    expected = jax.jit(made.decode)(code)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = jax.jit(lambda code: made.decode(code))(code)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_clips_in_a_row_decode_as_one_loop():
     """In the middle of a clip: what is below the crossover is a sinc's reach from its neighbours."""
     bars = codecs.bars()
