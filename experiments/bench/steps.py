@@ -114,7 +114,7 @@ def make_set(folder: pathlib.Path, *, rate_hz: int, channels: int, clip_samples:
         stride_samples=clip_samples,
         labels=["noise"],
         splits={"train": {"clips": clips, "tracks": 1, "shards": names}, "valid": nothing, "test": nothing},
-        tracks=[{"id": "noise", "path": "noise", "label": "noise", "split": "train", "clips": clips}],
+        tracks=[{"id": "noise", "path": "noise", "label": "noise", "split": "train", "clips": clips, "hash": "none"}],
         rejected=[],
         options={},
         fingerprint="",

@@ -164,7 +164,9 @@ def test_a_closed_terminal_ends_a_run_with_a_checkpoint(tiny_config, tmp_path):
     """Nobody reads its output any more, then SIGHUP comes."""
     tiny_config.train.update(steps=100_000, save_every=50_000, sample_every=0)
     tiny_config.eval.every = 0
+    old = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which ignores it
     process = start(command(tiny_config, tmp_path / "run"))
+    signal.signal(signal.SIGHUP, old)
     wait_for(tmp_path / "run" / METRICS_FILE, process, '{"step": 2')
     process.stdout.close()
     read = len(lines(tmp_path / "run"))
